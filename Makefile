@@ -1,0 +1,57 @@
+# `make demo` and `make test` set up everything they need; the second time that is quick.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pulumi-keystore
+UV_VERSION := 0.13.9
+UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+PYTHON := .venv/bin/python
+ENGINE = export PULUMI_ENGINE="$$($(PYTHON) engine/obtain.py)"
+
+.PHONY: help setup demo test lint format bench docs clean
+
+help: ## Show what there is.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+$(UV):
+	@echo "setup: getting uv $(UV_VERSION) ..."
+	@rm -rf $(CACHE)/uv-$(UV_VERSION); mkdir -p $(CACHE)
+	@python3 -m venv $(CACHE)/uv-$(UV_VERSION) >/dev/null 2>&1 \
+	  || { rm -rf $(CACHE)/uv-$(UV_VERSION); \
+	       { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	         && apt-get -qq update && apt-get -qq install -y python3-venv >/dev/null; } \
+	       && python3 -m venv $(CACHE)/uv-$(UV_VERSION); } \
+	  || { echo "setup: python3 -m venv does not work: install python3-venv (Debian) and run this again" >&2; exit 1; }
+	@$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.ready: uv.lock pyproject.toml harness/pyproject.toml $(UV)
+	@echo "setup: installing Python packages ..."
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+setup: .venv/.ready ## Install Python packages and find or build the Pulumi engine.
+	@$(PYTHON) engine/obtain.py >/dev/null
+
+demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves it running.
+	@$(ENGINE); $(PYTHON) -m demo $(if $(KEEP),--keep)
+
+test: .venv/.ready lint ## Run every check and test.
+	@$(ENGINE); $(PYTHON) -m pytest $(PYTEST)
+
+lint: .venv/.ready ## Check style and types.
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy
+
+format: .venv/.ready ## Format the code.
+	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
+
+docs: .venv/.ready ## Write the generated pages of docs/ anew.
+	@$(PYTHON) -m docs.generate
+
+bench: .venv/.ready ## Measure a migration of 10,000 keys against the servers' own limit.
+	@$(PYTHON) -m bench.migration
+
+clean: ## Remove what this checkout made; the caches under ~/.cache/pulumi-keystore stay.
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

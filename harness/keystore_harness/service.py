@@ -1,0 +1,140 @@
+"""The control plane as a process under test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from keystore_harness.ports import free_port, wait_until
+
+_START_TIMEOUT_S = 90
+
+
+class ServiceProcess:
+    """`keystore serve` on 127.0.0.1 with its own data folder. Use it as a context manager.
+
+    Args:
+        folder: Where the data folder and the log go.
+        settings: Further settings, as KEYSTORE_… without the prefix, in lower case.
+
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.data = folder / "data"
+        self.log = folder / "service.log"
+        self.settings = dict(settings)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the service answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The whole environment of the process; nothing of the caller's but PATH and HOME."""
+        given = {f"KEYSTORE_{name.upper()}": value for name, value in self.settings.items()}
+        return {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": os.environ.get("HOME", str(self.folder)),
+            "KEYSTORE_DATA": str(self.data),
+            "KEYSTORE_PORT": str(self.port),
+            **given,
+        }
+
+    def start(self) -> None:
+        """Start the process; return when it answers.
+
+        Raises:
+            RuntimeError: It ends instead; the message holds the end of its log.
+
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                [_command(), "serve"], env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_until(self._answers, "the service to answer", _START_TIMEOUT_S)
+
+    def _answers(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            tail = self.log.read_text(errors="replace")[-3000:]
+            raise RuntimeError(f"the service ended with status {self._process.returncode}:\n{tail}")
+        try:
+            with urllib.request.urlopen(f"{self.url}/v1/health", timeout=5):  # noqa: S310 - our own URL
+                return True
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """Kill -9 the process (not its database, which is another process); return when it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """Ask the process to end; return when it has, with its database."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the service; start it again at the end whatever happens."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def restart(self) -> float:
+        """Kill -9 and start again; return the seconds until it answered."""
+        self.kill()
+        started = time.monotonic()
+        self.start()
+        return time.monotonic() - started
+
+    def run(self, *arguments: str, check: bool = True, token: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the `keystore` command against this service."""
+        environment = {**self.environment, "KEYSTORE_URL": self.url}
+        if token:
+            environment["KEYSTORE_TOKEN"] = token
+        return subprocess.run(  # noqa: S603 - our own command
+            [_command(), *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
+        )
+
+    def make_token(self, name: str, role: str, organization: str | None = None) -> str:
+        """Make an API token by way of the database."""
+        scope = ["--organization", organization] if organization else []
+        return self.run("token", "create", name, "--role", role, *scope, "--local").stdout.strip()
+
+    def __enter__(self) -> ServiceProcess:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _command() -> str:
+    return str(Path(sys.executable).parent / "keystore")

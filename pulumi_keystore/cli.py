@@ -1,0 +1,418 @@
+"""The `keystore` command: runs the service and asks it (thin; every decision is the service's)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pulumi_keystore.client import Client, connected
+from pulumi_keystore.errors import KeystoreError
+
+OFFLINE = 2
+"""Exit status of `keystore status` where the keystore is offline; 1 is an error, 0 is fine."""
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+app = typer.Typer(
+    help="Keystores of a cloud backup service: run the service, and look at organizations, migrations and history.\n\n"
+    "The service is found by KEYSTORE_URL (http://127.0.0.1:8700 by default) and asked with the token in "
+    "KEYSTORE_TOKEN; KEYSTORE_CA_FILE names the CA of its certificate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+organization_app = typer.Typer(help="The customers whose archive keys are kept.", no_args_is_help=True)
+token_app = typer.Typer(help="API tokens and their roles.", no_args_is_help=True)
+migration_app = typer.Typer(help="Moving all archive keys to another keystore.", no_args_is_help=True)
+app.add_typer(organization_app, name="organization")
+app.add_typer(token_app, name="token")
+app.add_typer(migration_app, name="migration")
+
+OrganizationArgument = Annotated[str, typer.Argument(help="Name of the organization.", show_default=False)]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+# Into a pipe lines are never wrapped: somebody will grep them.
+_out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000)
+_err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command; expected errors are one line and exit status 1."""
+    try:
+        app()
+    except KeystoreError as error:
+        _fail(error)
+
+
+def _fail(error: KeystoreError) -> NoReturn:
+    rule = f" [{error.rule}]" if error.rule else ""
+    sys.stderr.write(f"error: {error.summary}{rule}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
+    raise SystemExit(1)
+
+
+@contextmanager
+def _service() -> Iterator[Client]:
+    environment = os.environ.get
+    with connected(
+        environment("KEYSTORE_URL"), environment("KEYSTORE_TOKEN"), environment("KEYSTORE_CA_FILE")
+    ) as client:
+        yield client
+
+
+# The service.
+
+
+@app.command()
+def serve(
+    data: Annotated[Path | None, typer.Option(help="Folder for the embedded database and the master key.")] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="PostgreSQL URL instead of the embedded one.", envvar="KEYSTORE_DATABASE_URL")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; loopback by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 8700 by default, 0 for a free one.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate to serve HTTPS with.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
+    host_map: Annotated[
+        str | None, typer.Option(help="JSON object from public to dialled HOST:PORT, for tests and demos only.")
+    ] = None,
+    smtp_url: Annotated[
+        str | None, typer.Option(help="smtp://HOST:PORT for mails.", envvar="KEYSTORE_SMTP_URL")
+    ] = None,
+) -> None:
+    """Run the control plane service until Ctrl-C or SIGTERM.
+
+    Every option, and some more, can be given in the environment as KEYSTORE_ and its name in capitals. Make the
+    first token in another terminal: `keystore token create admin --role provider-admin --local`.
+    """
+    from pulumi_keystore.control_plane.service import serve as run  # noqa: PLC0415 - other commands start faster
+
+    given = {name: value for name, value in locals().items() if value is not None and name != "run"}
+    run(_settings(given), lambda text: _err.print(text, markup=False))
+
+
+def _settings(given: dict[str, Any]) -> Any:
+    from pulumi_keystore.control_plane.settings import Settings  # noqa: PLC0415 - as above
+
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise KeystoreError(
+            f"{name}: {first['msg']}",
+            hint=f"set --{name.replace('_', '-')} or KEYSTORE_{name.upper()} to another value",
+        ) from None
+
+
+# Organizations.
+
+
+@organization_app.command("create")
+def organization_create(
+    organization: OrganizationArgument,
+    environment: Annotated[str, typer.Option(help="cloud or federal.")] = "cloud",
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Create an organization; fine if it is there already."""
+    with _service() as service:
+        _show(service.put_organization(organization, environment), output)
+
+
+@organization_app.command("list")
+def organization_list(output: FormatOption = Format.TABLE) -> None:
+    """List the organizations that your token may see."""
+    with _service() as service:
+        rows = service.request("GET", "organizations")
+    _list(rows, ("name", "environment", "active_keystore", "archive_keys", "maintenance"), output)
+
+
+@organization_app.command("show")
+def organization_show(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """Show one organization."""
+    with _service() as service:
+        _show(service.organization(organization), output)
+
+
+@organization_app.command("delete")
+def organization_delete(organization: OrganizationArgument) -> None:
+    """Delete an organization that has no keystores and no keys."""
+    with _service() as service:
+        service.delete_organization(organization)
+
+
+# Keystores.
+
+
+@app.command("list")
+def list_keystores(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """List the keystores of an organization."""
+    with _service() as service:
+        rows = service.request("GET", "organizations", organization, "keystores")
+    _list(rows, ("name", "kind", "active", "address_display", "certificate_not_after", "kv_version"), output)
+
+
+@app.command("show")
+def show_keystore(
+    organization: OrganizationArgument,
+    name: Annotated[str, typer.Argument(help="Name of the keystore.", show_default=False)],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show one keystore."""
+    with _service() as service:
+        _show(service.keystore(organization, name), output)
+
+
+@app.command()
+def status(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """Show the active keystore and test its connection now.
+
+    Exit status: 0 online, 1 error, 2 offline.
+    """
+    with _service() as service:
+        shown = service.request("GET", "organizations", organization, "status")
+    if output is Format.JSON:
+        _json(shown)
+    else:
+        active, connection = shown["keystore"], shown["connection"] or {}
+        line = {
+            "organization": shown["name"],
+            "active keystore": f"{active['name']} ({active['kind']})" if active else "none",
+            "address": active and active["address_display"],
+            "connection": " / ".join(filter(None, (connection.get("status"), connection.get("reason")))) or None,
+            "detail": connection.get("detail"),
+            "certificate until": active and active["certificate_not_after"] and _local(active["certificate_not_after"]),
+            "archive keys": f"{shown['archive_keys']:,}",
+            "maintenance": _progress_line(shown["migration"]) if shown["migration"] else "no",
+        }
+        _pairs(line)
+    if shown["connection"] and shown["connection"]["status"] != "Online":
+        raise typer.Exit(OFFLINE)
+
+
+@app.command()
+def history(
+    organization: OrganizationArgument,
+    limit: Annotated[int, typer.Option(help="How many of the latest entries.")] = 100,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show who did what when, oldest first."""
+    with _service() as service:
+        rows = service.request("GET", "organizations", organization, "history", limit=limit)
+    _list(rows, ("at", "actor", "action", "detail"), output)
+
+
+# Migrations.
+
+
+@migration_app.command("plan")
+def migration_plan(
+    organization: OrganizationArgument,
+    destination: Annotated[str, typer.Argument(help="Keystore that shall become active.", show_default=False)],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show what a migration would do; nothing is changed."""
+    with _service() as service:
+        _show(service.plan_migration(organization, destination), output)
+
+
+@migration_app.command("start")
+def migration_start(
+    organization: OrganizationArgument,
+    destination: Annotated[str, typer.Argument(help="Keystore that shall become active.", show_default=False)],
+    notify: Annotated[str | None, typer.Option(help="E-mail address that gets the mails about it.")] = None,
+    watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Move all archive keys to another keystore and make it the active one, or change nothing.
+
+    Exit status: 0 succeeded (or started, with --no-watch), 1 failed.
+    """
+    with _service() as service:
+        row = service.start_migration(organization, destination, notify)
+        if row["id"] is None:
+            _err.print(f"{destination} is the active keystore already; nothing has to move", markup=False)
+            return
+        if watch:
+            _watch(service, organization, row["id"], output)
+        else:
+            _show(row, output)
+
+
+@migration_app.command("list")
+def migration_list(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """List the migrations of an organization, the latest first."""
+    with _service() as service:
+        rows = service.request("GET", "organizations", organization, "migrations")
+    _list(rows, ("started_at", "source", "destination", "state", "done", "total", "rate", "ending", "id"), output)
+
+
+@migration_app.command("watch")
+def migration_watch(
+    organization: OrganizationArgument,
+    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show the progress of a migration until it ends; Ctrl-C leaves it running.
+
+    Exit status: 0 succeeded, 1 failed.
+    """
+    with _service() as service:
+        if migration is None:
+            rows = service.request("GET", "organizations", organization, "migrations")
+            if not rows:
+                raise KeystoreError(f"{organization!r} has had no migration", hint="start one, or run `pulumi up`")
+            migration = str(rows[0]["id"])
+        _watch(service, organization, migration, output)
+
+
+def _watch(service: Client, organization: str, migration: str, output: Format) -> None:
+    row = service.migration(organization, migration)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=_err, disable=not _err.is_terminal) as progress:
+        task = progress.add_task(row["phase"], total=row["total"], rate="")
+        told = ""
+        while True:
+            rate = f"{row['rate']:,.0f} keys/s" if row["rate"] else ""
+            progress.update(task, description=row["phase"], completed=row["done"], rate=rate)
+            line = _progress_line(row)
+            if not _err.is_terminal and line != told:
+                _err.print(line, markup=False)
+                told = line
+            if row["state"] != "running" and row["phase"] == "ended":
+                break
+            time.sleep(0.5)
+            row = service.migration(organization, migration)
+    if output is Format.JSON:
+        _json(row)
+    else:
+        _out.print(row["ending"] + (f": {row['detail']}" if row["detail"] else ""), markup=False)
+    if row["state"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def _progress_line(row: dict[str, Any]) -> str:
+    parts = [f"{row['phase']}: {row['done']:,} of {row['total']:,} keys"]
+    if row["rate"]:
+        parts.append(f"{row['rate']:,.0f} keys/s")
+    if row["remaining_s"]:
+        parts.append(f"{row['remaining_s']:,.0f} s left")
+    return ", ".join(parts)
+
+
+# Tokens.
+
+
+@token_app.command("create")
+def token_create(
+    name: Annotated[str, typer.Argument(help="Who will use it; shown in the history.", show_default=False)],
+    role: Annotated[
+        str, typer.Option(help="provider-admin, customer-cloud-admin, authority or viewer.", show_default=False)
+    ],
+    organization: Annotated[str | None, typer.Option(help="The one organization it is for; all if left out.")] = None,
+    days: Annotated[int | None, typer.Option(help="Days until it expires; never if left out.")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Write to the database directly: the way to the first token.")
+    ] = False,
+    data: Annotated[Path | None, typer.Option(help="With --local: the service's data folder.")] = None,
+) -> None:
+    """Make a token and print it; it is shown this once."""
+    if local:
+        from pulumi_keystore.control_plane import tokens  # noqa: PLC0415 - other commands start faster
+        from pulumi_keystore.control_plane.service import opened  # noqa: PLC0415
+
+        with opened(_settings({"data": data} if data else {})) as database, database.plane.transaction() as session:
+            _, text = tokens.create(session, name, role, organization, days)
+    else:
+        body = {"name": name, "role": role, "organization": organization, "days": days}
+        with _service() as service:
+            text = service.request("POST", "tokens", body=body)["token"]
+    sys.stdout.write(text + "\n")
+
+
+@token_app.command("list")
+def token_list(output: FormatOption = Format.TABLE) -> None:
+    """List all tokens; their secrets are not kept anywhere."""
+    with _service() as service:
+        rows = service.request("GET", "tokens")
+    _list(rows, ("id", "name", "role", "organization", "created_at", "expires_at", "revoked_at"), output)
+
+
+@token_app.command("revoke")
+def token_revoke(token_id: Annotated[str, typer.Argument(help="Id of the token.", show_default=False)]) -> None:
+    """End a token at once."""
+    with _service() as service:
+        service.request("DELETE", "tokens", token_id)
+
+
+# Printing.
+
+
+def _json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _show(row: dict[str, Any], output: Format) -> None:
+    if output is Format.JSON:
+        _json(row)
+    else:
+        _pairs({name.replace("_", " "): value for name, value in row.items() if value not in (None, [])})
+
+
+def _pairs(values: dict[str, Any]) -> None:
+    width = max(len(name) for name in values)
+    for name, value in values.items():
+        if value is not None:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else _text(name, value)
+            _out.print(f"{name:<{width}}  {text}", markup=False)
+
+
+def _list(rows: list[dict[str, Any]], columns: tuple[str, ...], output: Format) -> None:
+    if output is Format.JSON:
+        _json(rows)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " ").upper(), overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(column, row[column]) for column in columns))
+    if rows:
+        _out.print(table, markup=False, soft_wrap=False)
+    else:
+        _err.print("nothing to show", markup=False)
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.replace(" ", "_").endswith(("_at", "_after")) or name == "at":
+        return _local(str(value))
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _local(stamp: str) -> str:
+    """Return a UTC time stamp in the reader's zone."""
+    return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

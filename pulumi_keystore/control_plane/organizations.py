@@ -1,0 +1,130 @@
+"""Organizations: the customers whose keys are kept."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore import rules
+from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, LegacyKey, Organization, Token, as_document
+from pulumi_keystore.control_plane.tokens import no_organization
+from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed
+
+ENVIRONMENTS: Final = ("cloud", "federal")
+
+
+def find(session: Session, name: str, *, lock: bool = False) -> Organization:
+    """Return an organization; `lock` keeps others from changing its keystores until the transaction ends.
+
+    Raises:
+        NotFound: There is none of that name.
+
+    """
+    query = select(Organization).where(Organization.name == name)
+    row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise no_organization(name)
+    return row
+
+
+def list_all(session: Session) -> list[Organization]:
+    """Return every organization, by name."""
+    return list(session.scalars(select(Organization).order_by(Organization.name)))
+
+
+def put(session: Session, name: str, environment: str = "cloud") -> Organization:
+    """Create an organization, or return the one there is.
+
+    Raises:
+        RuleViolation: KS031.
+        Conflict: It exists in the other environment.
+
+    """
+    rules.check_organization(name)
+    if environment not in ENVIRONMENTS:
+        raise InvalidInput(
+            f"environment: {environment[:40]!r} is no environment", hint="expected cloud or federal", prop="environment"
+        )
+    row = session.scalar(select(Organization).where(Organization.name == name).with_for_update())
+    if row is None:
+        row = Organization(name=name, environment=environment, created_at=now_utc())
+        session.add(row)
+        session.flush()
+    elif row.environment != environment:
+        raise Conflict(
+            f"environment: the organization {name!r} is in the {row.environment} environment",
+            hint="an organization never changes its environment",
+            prop="environment",
+        )
+    return row
+
+
+def remove(session: Session, name: str) -> None:
+    """Delete an organization that has no keystores and no keys.
+
+    Raises:
+        Conflict: It still has some.
+
+    """
+    row = find(session, name, lock=True)
+    keys = count_keys(session, row)
+    if keys:
+        raise Conflict(
+            f"the organization {name!r} holds {keys:,} archive keys", hint="nothing that holds keys can be deleted"
+        )
+    if session.scalar(select(exists().where(Keystore.organization_id == row.id))):
+        raise Conflict(f"the organization {name!r} has keystores", hint="delete its keystores first")
+    for table in (Token, LegacyKey):
+        for child in session.scalars(select(table).where(table.organization_id == row.id)):
+            session.delete(child)
+    session.flush()
+    session.delete(row)
+
+
+def count_keys(session: Session, organization: Organization) -> int:
+    """Return how many users have their archive key in escrow."""
+    query = select(func.count()).where(ArchiveKeyEntry.organization_id == organization.id)
+    return session.scalar(query) or 0
+
+
+def describe(session: Session, row: Organization) -> dict[str, Any]:
+    """Return what may be shown of an organization."""
+    active = session.get(Keystore, row.active_keystore_id) if row.active_keystore_id else None
+    return {
+        **as_document(row, "name", "environment", "created_at"),
+        "active_keystore": active.name if active else None,
+        "maintenance": row.maintenance_by,
+        "archive_keys": count_keys(session, row),
+    }
+
+
+def require_cloud(row: Organization) -> None:
+    """Raise where keystores may not be managed at all.
+
+    Raises:
+        NotAllowed: The organization is in the federal environment.
+
+    """
+    if row.environment != "cloud":
+        raise NotAllowed(
+            f"organization: {row.name!r} is in the {row.environment} environment, where keystores are not managed",
+            hint="only cloud organizations have keystores of their own",
+            prop="organization",
+        )
+
+
+def require_no_maintenance(row: Organization) -> None:
+    """Raise while a migration is running.
+
+    Raises:
+        InMaintenance: Its keys are migrating.
+
+    """
+    if row.maintenance_by is not None:
+        raise InMaintenance(
+            f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
+            hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
+        )

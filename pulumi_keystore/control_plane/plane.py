@@ -1,0 +1,59 @@
+"""What every part of the control plane works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.certificate import ClientCertificate
+from pulumi_keystore.control_plane.models import Keystore, Organization
+from pulumi_keystore.control_plane.sealing import MasterKey
+from pulumi_keystore.control_plane.settings import Settings
+from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.keystores.tenancy import Tenancy
+from pulumi_keystore.keystores.transport import Endpoint
+from pulumi_keystore.keystores.vault import VaultKeystore
+from pulumi_keystore.network import Resolver
+
+CERTIFICATE_PURPOSE = "client-certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """Settings, database, master key and resolver of one service."""
+
+    settings: Settings
+    sessions: sessionmaker[Session]
+    master_key: MasterKey
+    resolver: Resolver
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One database transaction: committed at the end, rolled back on any exception."""
+        with self.sessions.begin() as session:
+            yield session
+
+    def endpoint(self, organization: Organization, keystore: Keystore) -> Endpoint:
+        """Return where a registered Vault keystore is, with its certificate opened."""
+        if keystore.address is None or keystore.certificate_pem is None or keystore.certificate_key_sealed is None:
+            raise KeystoreError(f"the keystore {keystore.name!r} has no address")
+        key = self.master_key.open(
+            CERTIFICATE_PURPOSE, f"{organization.id}/{keystore.name}", keystore.certificate_key_sealed
+        )
+        return Endpoint(
+            KeystoreAddress.parse(keystore.address),
+            ClientCertificate.from_pem(keystore.certificate_pem.encode(), key),
+            keystore.server_ca.encode() if keystore.server_ca else None,
+            self.resolver,
+        )
+
+    def vault(self, organization: Organization, keystore: Keystore, *, retry_for_s: float = 0) -> VaultKeystore:
+        """Return a registered Vault keystore, ready for use."""
+        tenancy = Tenancy(organization.name, keystore.mount or "", keystore.role or "")
+        return VaultKeystore(
+            self.endpoint(organization, keystore), tenancy, retry_for_s=retry_for_s, kv_version=keystore.kv_version
+        )

@@ -1,0 +1,54 @@
+"""Settings of the service, from the environment (`KEYSTORE_…`) or the options of `keystore serve`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_PORT = 8700
+
+
+def default_data_folder() -> Path:
+    """Return where the service keeps its data: /var/lib for root, the user's data folder otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/pulumi-keystore")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pulumi-keystore"
+
+
+class Settings(BaseSettings):
+    """Every setting of the service. Each can be given as `KEYSTORE_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYSTORE_", env_ignore_empty=True, extra="ignore")
+
+    data: Path = Field(default_factory=default_data_folder, description="folder for the database and the master key")
+    database_url: str | None = Field(
+        default=None, description="PostgreSQL URL; without one an embedded PostgreSQL is started in the data folder"
+    )
+    master_key_file: Path | None = Field(
+        default=None, description="file with the base64 master key; made in the data folder if not given"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on; loopback unless told otherwise")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=DEFAULT_PORT, description="port to listen on")
+    tls_certificate: Path | None = Field(default=None, description="PEM certificate chain to serve HTTPS with")
+    tls_key: Path | None = Field(default=None, description="PEM private key of the certificate")
+    host_map: str = Field(
+        default="", description="JSON object from public HOST:PORT to the dialled one; for tests and demos only"
+    )
+    smtp_url: str = Field(default="", description="smtp://[user:password@]HOST:PORT or smtps://; empty for no mail")
+    mail_from: str = Field(default="keystore@localhost", description="sender address of mails")
+    mail_sender_name: str = Field(default="The Keystore Security Center", description="sender name of mails")
+    in_flight: Annotated[int, Field(ge=1, le=512)] = Field(default=64, description="requests in flight in a migration")
+    shard_size: Annotated[int, Field(ge=1, le=100_000)] = Field(default=2000, description="keys in one durable step")
+    retry_s: Annotated[float, Field(ge=0)] = Field(
+        default=30, description="seconds for which a migration retries an unreachable keystore"
+    )
+    stall_s: Annotated[float, Field(gt=0)] = Field(
+        default=300, description="seconds without a moved key after which a migration is canceled"
+    )
+    cleanup_retry_s: Annotated[float, Field(gt=0)] = Field(
+        default=30, description="seconds between attempts of a clean-up that is left over"
+    )

@@ -1,0 +1,119 @@
+"""What a keystore is declared with, and whether it can be right: the offline check of providers, API and CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from pulumi_keystore import rules
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file, now_utc
+from pulumi_keystore.errors import InvalidInput
+from pulumi_keystore.keystores.tenancy import DEFAULT_MOUNT, default_role
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A declaration that keeps the rules; a legacy keystore has neither address nor certificate."""
+
+    kind: str
+    address: KeystoreAddress | None = None
+    certificate: ClientCertificate | None = None
+    server_ca: bytes | None = None
+    mount: str = DEFAULT_MOUNT
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a keystore is declared with, as it came; certificate and password are in no repr.
+
+    Attributes:
+        kind: provider, self-administered or legacy.
+        address: https://HOST:PORT.
+        certificate: Base64 of a PKCS#12 file.
+        certificate_password: Its export password.
+        server_ca: CA certificates in PEM; None for the public CAs.
+        mount: KV mount; archive-keys by default.
+        role: Certificate role; keystore-ORGANIZATION by default.
+
+    """
+
+    kind: str
+    address: str | None = None
+    certificate: str | None = field(default=None, repr=False)
+    certificate_password: str | None = field(default=None, repr=False)
+    server_ca: str | None = None
+    mount: str | None = None
+    role: str | None = None
+
+    def judge(self, organization: str) -> Binding:
+        """Apply every rule; nothing is looked up.
+
+        Raises:
+            RuleViolation: Of the first property that breaks a rule.
+
+        """
+        rules.check_kind(self.kind)
+        if self.kind == "legacy":
+            self._check_legacy()
+            return Binding("legacy")
+        return Binding(
+            self.kind,
+            self._address(),
+            self._certificate(),
+            check_server_ca(self.server_ca),
+            rules.check_vault_name(self.mount or DEFAULT_MOUNT, "mount"),
+            rules.check_vault_name(self.role or default_role(organization), "role"),
+        )
+
+    def problems(self, unknown: Collection[str] = ()) -> tuple[list[InvalidInput], list[str]]:
+        """Apply every rule that can be applied; return all violations, and warnings.
+
+        Args:
+            unknown: Properties whose value is not known yet, which are not judged.
+
+        """
+        violations: list[InvalidInput] = []
+        warnings: list[str] = []
+
+        def attempt(judged: Callable[[], object], *needed: str) -> None:
+            if not set(needed) & set(unknown):
+                try:
+                    judged()
+                except InvalidInput as violation:
+                    violations.append(violation)
+
+        def certificate() -> None:
+            warnings.extend(self._certificate().warnings)
+
+        attempt(lambda: rules.check_kind(self.kind), "kind")
+        if self.kind == "legacy":
+            attempt(self._check_legacy, "address", "certificate")
+            return violations, warnings
+        attempt(self._address, "address")
+        attempt(certificate, "certificate", "certificate_password")
+        attempt(lambda: check_server_ca(self.server_ca), "server_ca")
+        attempt(lambda: rules.check_vault_name(self.mount or DEFAULT_MOUNT, "mount"), "mount")
+        if self.role:
+            role = self.role
+            attempt(lambda: rules.check_vault_name(role, "role"), "role")
+        return violations, warnings
+
+    def _check_legacy(self) -> None:
+        if self.address or self.certificate:
+            raise InvalidInput(
+                "kind: a legacy keystore has no address and no certificate",
+                hint="leave both out, or choose provider or self-administered",
+                prop="kind",
+            )
+
+    def _address(self) -> KeystoreAddress:
+        if not self.address:
+            raise rules.ADDRESS_SCHEME.violation("the address is missing")
+        return KeystoreAddress.parse(self.address)
+
+    def _certificate(self) -> ClientCertificate:
+        if not self.certificate:
+            raise rules.CERTIFICATE_FORMAT.violation("the certificate is missing")
+        return ClientCertificate.load(decode_file(self.certificate), self.certificate_password, now_utc())

@@ -1,0 +1,318 @@
+"""HTTPS requests to Vault servers: many in flight on one thread, each with a hard deadline (libcurl's multi interface).
+
+A piece of work is a *flow*: a generator that yields `Request` (or `Pause`) and is sent the `Response`. The transport
+runs any number of flows with a bound on how many are under way, and hands out results as they come.
+
+Ambient settings do not reach it: no proxy, no .netrc, no redirects, no VAULT_* variables, no TLS key log, and the
+address that was vetted is the one that is dialled.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+# libcurl and OpenSSL would write TLS secrets to the file this names; they read it when they are loaded.
+os.environ.pop("SSLKEYLOGFILE", None)
+
+import certifi
+import pycurl
+
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.certificate import ClientCertificate
+from pulumi_keystore.errors import HostUnavailable
+from pulumi_keystore.network import Resolver, Target
+
+CONNECT_TIMEOUT_S: Final = 5.0
+REQUEST_TIMEOUT_S: Final = 10.0
+MAX_ANSWER_BYTES: Final = 256 << 20
+_IDLE_HANDLES: Final = 128
+
+_CURL_FAULTS: Final = {
+    pycurl.E_COULDNT_CONNECT: "the connection is refused or times out",
+    pycurl.E_OPERATION_TIMEDOUT: "no whole answer within the deadline",
+    pycurl.E_PEER_FAILED_VERIFICATION: "the server's TLS certificate is not trusted for this name",
+    pycurl.E_SSL_CONNECT_ERROR: "the TLS handshake fails",
+    pycurl.E_SSL_CERTPROBLEM: "the client certificate cannot be used",
+    pycurl.E_SEND_ERROR: "the connection breaks",
+    pycurl.E_RECV_ERROR: "the connection breaks",
+    pycurl.E_GOT_NOTHING: "the server closes the connection without an answer",
+    pycurl.E_PARTIAL_FILE: "the answer ends early",
+    pycurl.E_WRITE_ERROR: "the answer is too large",
+    8: "the answer is not HTTP",  # CURLE_WEIRD_SERVER_REPLY
+    pycurl.E_UNSUPPORTED_PROTOCOL: "the answer is not HTTP",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Endpoint:
+    """One server as one organization sees it: where it is, who we are, whom we trust."""
+
+    address: KeystoreAddress
+    certificate: ClientCertificate
+    server_ca: bytes | None = None
+    """CA certificates in PEM; None for the public CAs."""
+    resolver: Resolver = field(default_factory=Resolver)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTPS request. `path` begins with /v1/ and is made of characters that need no quoting."""
+
+    endpoint: Endpoint
+    method: str
+    path: str
+    body: dict[str, Any] | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    timeout_s: float = REQUEST_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A flow's wish to go on only after some seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The status and the body of an answer."""
+
+    status: int
+    body: bytes = field(repr=False)
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as a JSON object; an empty object where it is none."""
+        try:
+            parsed = json.loads(self.body)
+        except ValueError:
+            return {}
+        return parsed if isinstance(parsed, dict) else {}
+
+    @property
+    def errors(self) -> str:
+        """The server's own error texts in one line, shortened; Vault puts no secrets there."""
+        errors = self.json().get("errors")
+        text = "; ".join(str(error) for error in errors) if isinstance(errors, list) else ""
+        return " ".join(text.split())[:200]
+
+
+T = TypeVar("T")
+Flow = Generator[Request | Pause, Response | None, T]
+
+
+@dataclass(slots=True, eq=False)
+class _Running(Generic[T]):
+    flow: Flow[T]
+    handle: Any = None
+    request: Request | None = None
+    buffer: bytearray = field(default_factory=bytearray)
+
+
+class Transport:
+    """Runs flows on the calling thread. Not thread-safe: one transport, one thread."""
+
+    def __init__(self) -> None:
+        self._multi = pycurl.CurlMulti()
+        self._idle: dict[Endpoint, list[Any]] = {}
+        self._targets: dict[Endpoint, Target] = {}
+
+    def close(self) -> None:
+        """Close every connection."""
+        for handles in self._idle.values():
+            for handle in handles:
+                handle.close()
+        self._idle.clear()
+        self._multi.close()
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run_one(self, flow: Flow[T]) -> T:
+        """Run one flow to its end and return what it returns, or raise what it raises."""
+        for result in self.run([flow], in_flight=1):
+            return result
+        raise AssertionError("a flow ended without a result")
+
+    def run(  # noqa: C901, PLR0912 - one loop, read from top to bottom
+        self, flows: Iterable[Flow[T]], in_flight: int, watch: Callable[[], None] | None = None
+    ) -> Iterator[T]:
+        """Run flows, at most `in_flight` of them at a time, and yield their results as they end.
+
+        Flows are taken from `flows` only as there is room. The first exception of a flow ends the run: requests
+        under way are dropped and the exception is raised. `watch` is called at least once a second; what it
+        raises ends the run too.
+        """
+        source = iter(flows)
+        active: dict[Any, _Running[T]] = {}
+        paused: list[tuple[float, int, _Running[T]]] = []
+        ready: deque[tuple[_Running[T], Response | HostUnavailable | None]] = deque()
+        exhausted, serial = False, 0
+        try:
+            while True:
+                while not exhausted and len(active) + len(paused) + len(ready) < in_flight:
+                    try:
+                        ready.append((_Running(next(source)), None))
+                    except StopIteration:
+                        exhausted = True
+                while paused and paused[0][0] <= time.monotonic():
+                    ready.append((heapq.heappop(paused)[2], None))
+                while ready:
+                    running, answer = ready.popleft()
+                    try:
+                        if isinstance(answer, HostUnavailable):
+                            wish = running.flow.throw(answer)
+                        else:
+                            wish = running.flow.send(answer)
+                    except StopIteration as end:
+                        yield end.value
+                        continue
+                    if isinstance(wish, Pause):
+                        serial += 1
+                        heapq.heappush(paused, (time.monotonic() + wish.seconds, serial, running))
+                    else:
+                        fault = self._begin(running, wish)
+                        if fault is None:
+                            active[running.handle] = running
+                        else:
+                            ready.append((running, fault))
+                if exhausted and not active and not paused:
+                    return
+                if watch:
+                    watch()
+                if active or paused:
+                    self._wait(paused[0][0] - time.monotonic() if paused else 1.0, bool(active))
+                for running, outcome in self._finished(active):
+                    ready.append((running, outcome))
+        finally:
+            for running in active.values():
+                self._multi.remove_handle(running.handle)
+                running.handle.close()
+            for running in [*active.values(), *(entry[2] for entry in paused), *(entry[0] for entry in ready)]:
+                running.flow.close()
+
+    def _wait(self, seconds: float, busy: bool) -> None:
+        seconds = max(0.0, min(seconds, 1.0))
+        if busy:
+            self._multi.select(seconds)
+        elif seconds:
+            time.sleep(seconds)
+
+    def _finished(self, active: dict[Any, _Running[T]]) -> Iterator[tuple[_Running[T], Response | HostUnavailable]]:
+        while self._multi.perform()[0] == pycurl.E_CALL_MULTI_PERFORM:
+            pass
+        remaining = 1
+        while remaining:
+            remaining, good, bad = self._multi.info_read()
+            for handle in good:
+                running = active.pop(handle)
+                response = Response(handle.getinfo(pycurl.RESPONSE_CODE), bytes(running.buffer))
+                self._give_back(running)
+                yield running, response
+            for handle, code, _ in bad:
+                running = active.pop(handle)
+                assert running.request is not None  # noqa: S101 - it was active
+                endpoint = running.request.endpoint
+                # Where the name leads may have changed: the next connection looks again.
+                self._targets.pop(endpoint, None)
+                self._multi.remove_handle(handle)
+                handle.close()
+                for idle in self._idle.pop(endpoint, []):
+                    idle.close()
+                yield running, HostUnavailable(f"{endpoint.address}: {_CURL_FAULTS.get(code, f'curl error {code}')}")
+
+    def _begin(self, running: _Running[T], request: Request) -> HostUnavailable | None:
+        try:
+            handle = self._handle(request.endpoint)
+        except HostUnavailable as fault:
+            return fault
+        running.handle, running.request, running.buffer = handle, request, bytearray()
+        handle.setopt(pycurl.URL, f"{request.endpoint.address}{request.path}")
+        headers = ["X-Vault-Request: true", "Accept: application/json", "Expect:"]
+        if request.token:
+            headers.append(f"X-Vault-Token: {request.token}")
+        if request.method == "GET":
+            # A standby must not answer from its own, possibly older, copy.
+            headers.append("X-Vault-Inconsistent: forward-active-node")
+        if request.body is None:
+            handle.setopt(pycurl.HTTPGET, 1)
+        else:
+            handle.setopt(pycurl.POSTFIELDS, json.dumps(request.body))
+            headers.append("Content-Type: application/json")
+        handle.setopt(pycurl.CUSTOMREQUEST, request.method)
+        handle.setopt(pycurl.HTTPHEADER, headers)
+        handle.setopt(pycurl.TIMEOUT_MS, int(request.timeout_s * 1000))
+        handle.setopt(pycurl.WRITEFUNCTION, _collector(running.buffer))
+        self._multi.add_handle(handle)
+        return None
+
+    def _give_back(self, running: _Running[T]) -> None:
+        assert running.request is not None  # noqa: S101 - it was active
+        self._multi.remove_handle(running.handle)
+        idle = self._idle.setdefault(running.request.endpoint, [])
+        if len(idle) < _IDLE_HANDLES:
+            idle.append(running.handle)
+        else:
+            running.handle.close()
+
+    def _handle(self, endpoint: Endpoint) -> Any:
+        idle = self._idle.get(endpoint)
+        if idle:
+            return idle.pop()
+        target = self._targets.get(endpoint)
+        if target is None:
+            target = self._targets[endpoint] = endpoint.resolver.resolve(endpoint.address)
+        address, certificate = endpoint.address, endpoint.certificate
+        handle = pycurl.Curl()
+        handle.setopt(pycurl.NOSIGNAL, 1)
+        handle.setopt(pycurl.PROXY, "")
+        handle.setopt(pycurl.NOPROXY, "*")
+        handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+        handle.setopt(pycurl.FOLLOWLOCATION, 0)
+        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS)
+        handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        handle.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_TIMEOUT_S * 1000))
+        handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+        handle.setopt(pycurl.SSL_VERIFYPEER, 1)
+        handle.setopt(pycurl.SSL_VERIFYHOST, 2)
+        handle.setopt(pycurl.CAINFO_BLOB, endpoint.server_ca or _public_cas())
+        handle.setopt(pycurl.SSLCERTTYPE, "PEM")
+        handle.setopt(pycurl.SSLCERT_BLOB, certificate.certificate_pem)
+        handle.setopt(pycurl.SSLKEYTYPE, "PEM")
+        handle.setopt(pycurl.SSLKEY_BLOB, certificate.key_pem)
+        dialled = [f"{address.host}:{address.port}:{_bracketed(ip)}:{target.port}" for ip in target.ips[:1]]
+        handle.setopt(pycurl.CONNECT_TO, dialled)
+        return handle
+
+
+def _collector(buffer: bytearray) -> Any:
+    def collect(piece: bytes) -> int:
+        if len(buffer) + len(piece) > MAX_ANSWER_BYTES:
+            return 0
+        buffer.extend(piece)
+        return len(piece)
+
+    return collect
+
+
+def _bracketed(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def _public_cas() -> bytes:
+    global _PUBLIC_CAS  # noqa: PLW0603 - read once, 200 kB
+    if _PUBLIC_CAS is None:
+        _PUBLIC_CAS = certifi.contents().encode()
+    return _PUBLIC_CAS
+
+
+_PUBLIC_CAS: bytes | None = None

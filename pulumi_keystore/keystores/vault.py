@@ -1,0 +1,380 @@
+"""A Vault keystore: certificate login, proof, and create-only archive keys on KV version 1 or 2.
+
+Methods are flows for `Transport` (see there). Sources: the Vault and OpenBao HTTP API pages "TLS certificates auth
+method", "KV secrets engine version 1" and "version 2", `/sys/health`, `/sys/internal/ui/mounts`.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pulumi_keystore.errors import (
+    AccessDenied,
+    HostUnavailable,
+    KeystoreFault,
+    Overloaded,
+    UnableToAuthenticate,
+    Unsuitable,
+)
+from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
+from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
+from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause, Request, Response
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+_RENEW_AFTER: Final = 2 / 3
+_OK: Final = (200, 204)
+
+Step = Generator[Request | Pause, Response | None, Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was found while proving a keystore."""
+
+    kv_version: int
+    cluster_id: str
+    server_version: str
+
+
+@dataclass(slots=True)
+class _Token:
+    """A client token; its text is in no repr."""
+
+    text: str
+    issued: float
+    ttl_s: float
+    renewable: bool
+
+    def __repr__(self) -> str:
+        return f"_Token(ttl_s={self.ttl_s:g})"
+
+
+class VaultKeystore:
+    """One organization's archive keys on one Vault server.
+
+    Args:
+        endpoint: Where the server is and who we are.
+        tenancy: The organization's mount and role there.
+        retry_for_s: For how long after the last success faults of the host are retried; 0 for never.
+        kv_version: Version of the mount where it is known already.
+        clock: Monotonic seconds.
+
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        tenancy: Tenancy,
+        *,
+        retry_for_s: float = 0,
+        kv_version: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.endpoint = endpoint
+        self.tenancy = tenancy
+        self._retry_for_s = retry_for_s
+        self._kv_version = kv_version
+        self._clock = clock
+        self._last_success = clock()
+        self._token: _Token | None = None
+        self._logging_in = False
+
+    def __str__(self) -> str:
+        return str(self.endpoint.address)
+
+    # Logging in.
+
+    def _ensure_token(self) -> Generator[Request | Pause, Response | None, _Token]:
+        """Return a valid token: the one there is, renewed at two thirds of its life, or a new one."""
+        while True:
+            token = self._token
+            age = self._clock() - token.issued if token else 0.0
+            if token and (self._logging_in or age < token.ttl_s * _RENEW_AFTER):
+                return token
+            if self._logging_in:
+                yield Pause(0.01)
+                continue
+            self._logging_in = True
+            try:
+                if token and token.renewable and age < token.ttl_s and (yield from self._renew(token)):
+                    return token
+                self._token = yield from self._login()
+            finally:
+                self._logging_in = False
+
+    def _login(self) -> Generator[Request | Pause, Response | None, _Token]:
+        body = {"name": self.tenancy.role_name}
+        response = yield from self._send("POST", "/v1/auth/cert/login", body, None)
+        auth = response.json().get("auth")
+        if response.status in _OK and isinstance(auth, dict) and auth.get("client_token"):
+            return _Token(
+                str(auth["client_token"]),
+                self._clock(),
+                float(auth.get("lease_duration") or 0) or float("inf"),
+                bool(auth.get("renewable")),
+            )
+        if response.status in (400, 403):
+            raise UnableToAuthenticate(
+                f"{self}: refuses this client certificate for the role {self.tenancy.role_name!r}",
+                hint="check on the server that auth/cert/certs has this role, and that it allows the certificate's "
+                "CA and common name",
+            )
+        if response.status in (404, 405):
+            raise Unsuitable(
+                f"{self}: certificate login is not enabled", hint="run `bao auth enable cert` on the server"
+            )
+        raise HostUnavailable(f"{self}: the answer to the login is not a Vault server's (HTTP {response.status})")
+
+    def _renew(self, token: _Token) -> Generator[Request | Pause, Response | None, bool]:
+        response = yield from self._send("POST", "/v1/auth/token/renew-self", {}, token)
+        auth = response.json().get("auth")
+        if response.status != 200 or not isinstance(auth, dict):  # noqa: PLR2004
+            return False
+        token.issued, token.ttl_s = self._clock(), float(auth.get("lease_duration") or 0)
+        # Near its maximum age a token is renewed for less and less: then a new login serves better.
+        return token.ttl_s > 60  # noqa: PLR2004
+
+    def revoke(self) -> Flow[None]:
+        """Give the token back: nothing that was sent with it can take effect any more. Failure is harmless."""
+        token, self._token = self._token, None
+        if token:
+            try:
+                yield from self._send("POST", "/v1/auth/token/revoke-self", {}, token)
+            except KeystoreFault:
+                return
+
+    # Requests.
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None, token: _Token | None) -> Step:
+        """Send one request once; answers that mean "host unavailable" are raised."""
+        response = yield Request(self.endpoint, method, path, body, token.text if token else None)
+        assert response is not None  # noqa: S101 - the transport answers every Request
+        status = response.status
+        if 300 <= status < 400:  # noqa: PLR2004
+            raise HostUnavailable(f"{self}: answers with a redirect, and redirects are never followed")
+        if status == 429:  # noqa: PLR2004
+            raise Overloaded(f"{self}: asks for fewer requests (HTTP 429)")
+        if status == 503 and "sealed" in response.errors.lower():  # noqa: PLR2004
+            raise HostUnavailable(f"{self}: sealed", hint="unseal the server")
+        if status == 503:  # noqa: PLR2004
+            raise Overloaded(f"{self}: overloaded or starting (HTTP 503)")
+        if status >= 460:  # noqa: PLR2004 - 472 and 473 are Vault's standbys, 5xx are faults
+            raise HostUnavailable(f"{self}: fails with HTTP {status} {response.errors}".rstrip())
+        if status == 200 and "json" not in _shape(response):  # noqa: PLR2004
+            raise HostUnavailable(f"{self}: the answer is not a Vault server's")
+        return response
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Step:
+        """Send an authenticated request, retrying faults of the host for as long as patience lasts."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                token = yield from self._ensure_token()
+                response = yield from self._send(method, path, body, token)
+            except HostUnavailable:
+                if self._clock() - self._last_success >= self._retry_for_s:
+                    raise
+                yield Pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+            else:
+                self._last_success = self._clock()
+                return response
+
+    def _allowed(self, method: str, path: str, what: str) -> Step:
+        """Send a request that the role must be allowed to make; log in once more before giving up."""
+        for attempt in (1, 2):
+            token = self._token
+            response = yield from self._call(method, path)
+            if response.status != 403:  # noqa: PLR2004
+                return response
+            if attempt == 1 and self._token is token:
+                self._token = None
+        raise AccessDenied(
+            f"{self}: the role {self.tenancy.role_name!r} may not {what}",
+            hint=f"give its policy what the documentation lists for {self.tenancy.mount}/{self.tenancy.organization}/",
+        )
+
+    # Archive keys.
+
+    def _path(self, part: str, name: str = "") -> str:
+        tenancy = self.tenancy
+        section = f"{part}/" if self._kv_version == 2 else ""  # noqa: PLR2004
+        return f"/v1/{tenancy.mount}/{section}{tenancy.organization}/{name}"
+
+    def create(self, record: ArchiveKey, name: str | None = None) -> Flow[bool]:
+        """Write a record where nothing is; return False where the server refuses, which `read` explains.
+
+        The refusal means that something is there already, or that the role may not create.
+        """
+        body = record.to_body()
+        path = self._path("data", name or record.name)
+        if self._kv_version == 2:  # noqa: PLR2004
+            body = {"options": {"cas": 0}, "data": body}
+        response = yield from self._call("POST", path, body)
+        if response.status in _OK:
+            return True
+        if response.status in (400, 403):
+            return False
+        raise HostUnavailable(f"{self}: answers a write with HTTP {response.status} {response.errors}".rstrip())
+
+    def ensure(self, record: ArchiveKey) -> Flow[ArchiveKey]:
+        """Write a record and read it back; safe to repeat. Returns what lies there, for the caller to compare.
+
+        Raises:
+            AccessDenied: The role may not create or read.
+            DamagedRecordError: What lies there is no archive key.
+
+        """
+        for attempt in (1, 2):
+            created = yield from self.create(record)
+            found = yield from self.read(record.name)
+            if found is not None:
+                return found
+            if created:
+                # Written, and gone at once: a standby that lags behind, or somebody deletes.
+                yield Pause(0.2)
+                found = yield from self.read(record.name)
+                if found is not None:
+                    return found
+                raise DamagedRecordError("a key that was just written is missing")
+            if attempt == 1:
+                # Nothing there, so the write was refused for another reason: perhaps the token has ended.
+                self._token = None
+        raise AccessDenied(
+            f"{self}: the role {self.tenancy.role_name!r} may not create archive keys",
+            hint=f'give its policy "create" below {self.tenancy.mount}/{self.tenancy.organization}/',
+        )
+
+    def read(self, name: str) -> Flow[ArchiveKey | None]:
+        """Return the record under a name, or None where there is none.
+
+        Raises:
+            DamagedRecordError: There is something else under that name.
+
+        """
+        response = yield from self._allowed("GET", self._path("data", name), "read archive keys")
+        if response.status == 404:  # noqa: PLR2004
+            return None
+        data = response.json().get("data")
+        if self._kv_version == 2 and isinstance(data, dict):  # noqa: PLR2004
+            data = data.get("data")
+        if response.status != 200 or not isinstance(data, dict):  # noqa: PLR2004
+            raise HostUnavailable(f"{self}: answers a read with HTTP {response.status}, which no Vault server does")
+        return ArchiveKey.from_body(data)
+
+    def delete(self, name: str) -> Flow[None]:
+        """Remove a key for good: on version 2 all its versions and its metadata. Missing is fine."""
+        response = yield from self._allowed("DELETE", self._path("metadata", name), "delete archive keys")
+        if response.status not in (*_OK, 404):
+            raise HostUnavailable(f"{self}: answers a delete with HTTP {response.status}")
+
+    def delete_own(self, name: str, origin: str) -> Flow[bool]:
+        """Remove a key only where `origin` wrote it; return whether it is gone now."""
+        try:
+            record = yield from self.read(name)
+        except DamagedRecordError:
+            return False
+        if record is None:
+            return True
+        if record.origin != origin:
+            return False
+        yield from self.delete(name)
+        return True
+
+    def names(self) -> Flow[list[str]]:
+        """Return the names of everything in the organization's path (on version 2 deleted ones too)."""
+        response = yield from self._allowed("LIST", self._path("metadata"), "list archive keys")
+        if response.status == 404:  # noqa: PLR2004
+            return []
+        keys = (response.json().get("data") or {}).get("keys")
+        if response.status != 200 or not isinstance(keys, list):  # noqa: PLR2004
+            raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
+        return [str(key) for key in keys]
+
+    # Proof.
+
+    def identify(self) -> Flow[tuple[str, str]]:
+        """Return the cluster id and the version that the server states (`/sys/health`)."""
+        health = yield from self._call("GET", "/v1/sys/health?standbyok=true&perfstandbyok=true")
+        stated = health.json()
+        return str(stated.get("cluster_id", "")), str(stated.get("version", ""))
+
+    def detect(self) -> Flow[int]:
+        """Find out which KV version the mount is, and that it keeps what is written to it.
+
+        Raises:
+            Unsuitable: The mount is missing, of another type, or deletes versions by itself.
+
+        """
+        mount = self.tenancy.mount
+        response = yield from self._call("GET", f"/v1/sys/internal/ui/mounts/{mount}")
+        data = response.json().get("data") or {}
+        if response.status in (403, 404):
+            raise Unsuitable(
+                f"{self}: there is no mount {mount!r} that the role {self.tenancy.role_name!r} may use",
+                hint=f"run `bao secrets enable -path={mount} -version=1 kv` and give the role its policy",
+            )
+        if data.get("type") != "kv":
+            raise Unsuitable(
+                f"{self}: the mount {mount!r} is of type {str(data.get('type'))[:40]!r}", hint="name a KV mount"
+            )
+        version = str((data.get("options") or {}).get("version", "1"))
+        self._kv_version = 2 if version == "2" else 1
+        if self._kv_version == 2:  # noqa: PLR2004
+            config = yield from self._allowed("GET", f"/v1/{mount}/config", f"read {mount}/config")
+            after = str((config.json().get("data") or {}).get("delete_version_after", "0s"))
+            if after not in ("0s", "0", ""):
+                raise Unsuitable(
+                    f"{self}: the mount {mount!r} deletes what is written after {after[:20]}",
+                    hint=f"run `bao write {mount}/config delete_version_after=0s`",
+                )
+        return self._kv_version
+
+    def prove(self) -> Flow[Proof]:
+        """Prove that the organization can keep archive keys here: write, read, list, delete a canary, in its own path.
+
+        Also that a second write is refused, so that a key can never be overwritten.
+
+        Raises:
+            KeystoreFault: With the reason and the fix.
+
+        """
+        version = yield from self.detect()
+        cluster_id, server_version = yield from self.identify()
+        canary = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), "proof")
+        other = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), "proof")
+        name = f"{CANARY_PREFIX}{secrets.token_hex(8)}"
+        if not (yield from self.create(canary, name)):
+            raise AccessDenied(
+                f"{self}: the role {self.tenancy.role_name!r} may not create archive keys",
+                hint=f'give its policy "create" below {self.tenancy.mount}/{self.tenancy.organization}/',
+            )
+        try:
+            overwritten = yield from self.create(other, name)
+            if overwritten:
+                raise Unsuitable(
+                    f"{self}: the role {self.tenancy.role_name!r} may overwrite archive keys",
+                    hint='take "update" out of its policy: keys are written once',
+                )
+            found = yield from self.read(name)
+            if found is None or not found.same_key(canary):
+                raise Unsuitable(
+                    f"{self}: what was written is not what is read back", hint="check the server's storage"
+                )
+            if name not in (yield from self.names()):
+                raise Unsuitable(f"{self}: what was written is not listed", hint="check the server's storage")
+        finally:
+            yield from self.delete(name)
+        if (yield from self.read(name)) is not None:
+            raise Unsuitable(f"{self}: what was deleted is still there", hint="check the role's policy")
+        return Proof(version, cluster_id, server_version)
+
+
+def _shape(response: Response) -> str:
+    return "json" if response.body.lstrip()[:1] == b"{" else "other"

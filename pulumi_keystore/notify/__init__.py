@@ -1,0 +1,1 @@
+"""Mails: their texts, and the outbox from which they are sent."""

@@ -1,0 +1,203 @@
+"""The `Keystore` resource."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pulumi
+from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
+
+from pulumi_keystore import rules
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.declaration import Declaration
+from pulumi_keystore.errors import InvalidInput, NotFound
+from pulumi_keystore.resources.provider import (
+    KeystoreProvider,
+    changed,
+    failure,
+    is_unknown,
+    one_line,
+    tell,
+    unknown_properties,
+)
+
+DECLARED: Final = ("kind", "address", "certificate", "certificate_password", "server_ca", "mount", "role")
+FOUND: Final = ("address_display", "certificate_fingerprint", "certificate_not_after", "kv_version", "cluster_id")
+SECRETS: Final = ("certificate", "certificate_password")
+
+
+class KeystoreResourceProvider(KeystoreProvider):
+    """Dynamic provider of `Keystore`; its id is ORGANIZATION/NAME."""
+
+    @one_line
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Apply the rules KS0xx to what is known, without asking anybody; also in preview."""
+        unknown = unknown_properties(news)
+        violations, warnings = _declaration(news).problems(unknown)
+        for name, judge in (("organization", rules.check_organization), ("name", rules.check_name)):
+            try:
+                if name not in unknown:
+                    judge(str(news.get(name)))
+            except InvalidInput as violation:
+                violations.append(violation)
+        for warning in warnings:
+            tell(f"warning: {news.get('name')}: {warning}")
+        inputs = dict(news)
+        address = news.get("address")
+        if isinstance(address, str) and not is_unknown(address) and not any(v.prop == "address" for v in violations):
+            # One spelling of one address, so that a trailing slash or a capital letter is no change.
+            inputs["address"] = str(KeystoreAddress.parse(address))
+        return CheckResult(inputs, [failure(violation) for violation in violations])
+
+    @one_line
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Another organization, name or kind is another keystore; all else is a validated swap."""
+        replaces = changed(olds, news, ("organization", "name", "kind"))
+        # Without a verdict of ours the engine compares the inputs and shows each change.
+        return DiffResult(changes=True, replaces=replaces) if replaces else DiffResult()
+
+    @one_line
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Let the service prove and register the keystore; safe to repeat after a crash."""
+        organization, name = str(props["organization"]), str(props["name"])
+        with self.client() as service:
+            found = service.put_keystore(organization, name, _body(props), adopt=bool(props.get("adopt")))
+        return CreateResult(f"{organization}/{name}", {**props, **_found(found)})
+
+    @one_line
+    def update(self, id_: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        """Let the service prove the new pair and swap it in; on any failure the old one stays in use."""
+        organization, name = id_.split("/", 1)
+        with self.client() as service:
+            found = service.swap_keystore(organization, name, _body(news))
+        return UpdateResult({**news, **_found(found)})
+
+    @one_line
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Return what the service has registered, so that changes made elsewhere are shown as drift."""
+        organization, name = id_.split("/", 1)
+        with self.client() as service:
+            try:
+                found = service.keystore(organization, name)
+            except NotFound:
+                return ReadResult(None, {})
+        outs = {**props, **_found(found)}
+        for given in ("address", "kind"):
+            outs[given] = found[given]
+        for given in ("server_ca", "mount", "role"):
+            # A default that the service filled in is no change of what was left out.
+            if props.get(given) is not None and _pem(props[given]) != _pem(found[given]):
+                outs[given] = found[given]
+        if found["certificate_fingerprint"] != props.get("certificate_fingerprint"):
+            outs["certificate"] = f"changed outside Pulumi, SHA-256 {found['certificate_fingerprint']}"
+        inputs = {name: outs.get(name) for name in ("organization", "name", "adopt", *DECLARED)}
+        return ReadResult(id_, outs, inputs)
+
+    @one_line
+    def delete(self, id_: str, _props: dict[str, Any]) -> None:
+        """Let the service forget the keystore; refused while it is active and holds keys."""
+        organization, name = id_.split("/", 1)
+        with self.client() as service:
+            try:
+                service.delete_keystore(organization, name)
+            except NotFound:
+                return
+
+
+def _declaration(props: Mapping[str, Any]) -> Declaration:
+    known = {name: props.get(name) for name in DECLARED if not is_unknown(props.get(name))}
+    texts = {name: None if value is None else str(value) for name, value in known.items()}
+    return Declaration(**{"kind": "", **texts})  # type: ignore[arg-type]
+
+
+def _body(props: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: props[name] for name in DECLARED if props.get(name) is not None}
+
+
+def _found(document: Mapping[str, Any]) -> dict[str, Any]:
+    for warning in document.get("warnings", ()):
+        tell(f"warning: {document['name']}: {warning}")
+    return {name: document[name] for name in FOUND}
+
+
+def _pem(text: Any) -> str:
+    return "".join(str(text).split())
+
+
+class Keystore(Resource, module="keystore", name="Keystore"):
+    """A keystore of an organization: a Vault server that holds its users' archive keys.
+
+    The first keystore of an organization becomes the active one; later ones become active by a
+    `KeystoreMigration`. Changing `address`, `certificate` or both is a validated swap.
+
+    Args:
+        resource_name: Name of the resource in the program.
+        organization: Name of the organization.
+        kind: provider, self-administered or legacy (a source of migrations only).
+        address: https://HOST:PORT with a public DNS name; not for legacy.
+        certificate: The PKCS#12 file: its path, its bytes, or its base64. Kept secret.
+        certificate_password: Its export password. Kept secret.
+        server_ca: PEM of the CAs that the server is verified with; the public CAs by default.
+        name: Name of the keystore; the resource's name by default.
+        mount: KV mount on the server; archive-keys by default.
+        role: Certificate role on the server; keystore-ORGANIZATION by default.
+        adopt: Take over a keystore of this name that is registered already, changing it to what is declared.
+        opts: Pulumi's options.
+
+    """
+
+    organization: pulumi.Output[str]
+    name: pulumi.Output[str]
+    kind: pulumi.Output[str]
+    address: pulumi.Output[str | None]
+    address_display: pulumi.Output[str | None]
+    certificate_fingerprint: pulumi.Output[str | None]
+    """SHA-256 of the client certificate in use, in hex."""
+    certificate_not_after: pulumi.Output[str | None]
+    """When the client certificate expires, ISO 8601."""
+    kv_version: pulumi.Output[int | None]
+    cluster_id: pulumi.Output[str | None]
+
+    def __init__(
+        self,
+        resource_name: str,
+        organization: pulumi.Input[str],
+        kind: pulumi.Input[str],
+        address: pulumi.Input[str] | None = None,
+        certificate: pulumi.Input[Any] | None = None,
+        certificate_password: pulumi.Input[str] | None = None,
+        server_ca: pulumi.Input[str] | None = None,
+        name: pulumi.Input[str] | None = None,
+        mount: pulumi.Input[str] | None = None,
+        role: pulumi.Input[str] | None = None,
+        adopt: pulumi.Input[bool] = False,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        secret = pulumi.Output.secret
+        props: dict[str, Any] = {
+            "organization": organization,
+            "name": resource_name if name is None else name,
+            "kind": kind,
+            "address": address,
+            "certificate": None if certificate is None else secret(certificate).apply(_encoded),
+            "certificate_password": None if certificate_password is None else secret(certificate_password),
+            "server_ca": server_ca,
+            "mount": mount,
+            "role": role,
+            "adopt": adopt,
+            **dict.fromkeys(FOUND),
+        }
+        options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=list(SECRETS)))
+        super().__init__(KeystoreResourceProvider(), resource_name, props, options)
+
+
+def _encoded(certificate: Any) -> str:
+    """Return the base64 of a PKCS#12 file given as path, asset, bytes or base64."""
+    if isinstance(certificate, pulumi.FileAsset):
+        certificate = Path(certificate.path)
+    if isinstance(certificate, Path):
+        certificate = certificate.read_bytes()
+    return b64encode(certificate).decode() if isinstance(certificate, bytes) else str(certificate)

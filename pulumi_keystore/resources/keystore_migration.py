@@ -1,0 +1,186 @@
+"""The `KeystoreMigration` resource."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import pulumi
+from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
+
+from pulumi_keystore import rules
+from pulumi_keystore.client import Client
+from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound, ServiceUnavailable
+from pulumi_keystore.resources.provider import (
+    KeystoreProvider,
+    changed,
+    failure,
+    is_unknown,
+    one_line,
+    program_client,
+    tell,
+)
+
+_POLL_S: Final = 0.5
+_LINE_EVERY_S: Final = 2.0
+_PATIENCE_S: Final = 120.0
+
+
+class KeystoreMigrationProvider(KeystoreProvider):
+    """Dynamic provider of `KeystoreMigration`; its id is the organization's name: there is one for each."""
+
+    @one_line
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Judge names and the e-mail address without asking anybody."""
+        violations = []
+        for name, judge in (
+            ("organization", rules.check_organization),
+            ("destination", rules.check_name),
+            ("notify_email", rules.check_email),
+        ):
+            value = news.get(name)
+            try:
+                if not is_unknown(value) and not (name == "notify_email" and value is None):
+                    judge(str(value))
+            except InvalidInput as violation:
+                violation.prop = name
+                violations.append(violation)
+        return CheckResult(news, [failure(violation) for violation in violations])
+
+    @one_line
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Another destination is a migration; another organization is another resource."""
+        replaces = changed(olds, news, ("organization",))
+        return DiffResult(changes=True, replaces=replaces) if replaces else DiffResult()
+
+    @one_line
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Move every key to the destination, unless it is active already."""
+        return CreateResult(str(props["organization"]), self._migrate(props))
+
+    @one_line
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        """Move every key to the new destination."""
+        return UpdateResult(self._migrate(news))
+
+    @one_line
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Return which keystore is active, so that a migration made elsewhere is shown as drift."""
+        with self.client() as service:
+            try:
+                active = service.organization(id_)["active_keystore"]
+            except NotFound:
+                return ReadResult(None, {})
+        outs = {**props, "destination": active}
+        return ReadResult(id_, outs, {name: outs.get(name) for name in ("organization", "destination", "notify_email")})
+
+    @one_line
+    def delete(self, id_: str, _props: dict[str, Any]) -> None:
+        """Forget the declaration; the keys stay where they are."""
+        tell(f"{id_}: the archive keys stay in the active keystore")
+
+    def _migrate(self, props: dict[str, Any]) -> dict[str, Any]:
+        organization, destination = str(props["organization"]), str(props["destination"])
+        with self.client() as service:
+            row = service.start_migration(organization, destination, props.get("notify_email"))
+            if row["id"] is not None:
+                row = _wait(service, organization, row)
+        moved = row.get("done", 0) if row["id"] else 0
+        return {**props, "keys_moved": moved, "ending": row.get("ending"), "migration_id": row["id"]}
+
+
+def _wait(service: Client, organization: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Follow a migration to its end, with a line now and then; it goes on if we are interrupted.
+
+    Raises:
+        Conflict: It failed; nothing has moved.
+        ServiceUnavailable: The service has been away for two minutes.
+
+    """
+    tell(f"{organization}: migrating {row['total']:,} keys from {row['source']} to {row['destination']}")
+    told, gone_since = time.monotonic(), None
+    while not (row["state"] != "running" and row["phase"] == "ended"):
+        time.sleep(_POLL_S)
+        try:
+            row = service.migration(organization, row["id"])
+            gone_since = None
+        except ServiceUnavailable:
+            # A service that restarts goes on with the migration; so do we.
+            gone_since = gone_since or time.monotonic()
+            if time.monotonic() - gone_since > _PATIENCE_S:
+                raise
+        if time.monotonic() - told > _LINE_EVERY_S:
+            told = time.monotonic()
+            tell(f"{organization}: {_progress(row)}")
+    if row["state"] != "succeeded":
+        raise Conflict(
+            f"{row['ending']}: {row['detail']}; all keys are still in {row['source']}, which is in use",
+            hint="mend the cause and run `pulumi up` again",
+        )
+    tell(f"{organization}: {row['ending']}: {_progress(row)}")
+    return row
+
+
+def _progress(row: dict[str, Any]) -> str:
+    text = f"{row['phase']}, {row['done']:,} of {row['total']:,} keys"
+    if row["rate"]:
+        text += f", {row['rate']:,.0f} keys/s"
+    if row["remaining_s"]:
+        text += f", {row['remaining_s']:,.0f} s left"
+    return text
+
+
+class KeystoreMigration(Resource, module="keystore", name="KeystoreMigration"):
+    """Which keystore of an organization is the active one.
+
+    Changing `destination` moves every archive key there, all or nothing. The migration runs in the service: an
+    interrupted `pulumi up` does not break it, and the next one attaches to it. One per organization.
+
+    Args:
+        resource_name: Name of the resource in the program.
+        organization: Name of the organization.
+        destination: Name of the keystore that shall be active: `keystore.name`.
+        notify_email: Gets three kinds of mail: started, and succeeded or failed.
+        opts: Pulumi's options.
+
+    """
+
+    organization: pulumi.Output[str]
+    destination: pulumi.Output[str]
+    keys_moved: pulumi.Output[int]
+    """How many keys the last migration moved; 0 where none was needed."""
+    ending: pulumi.Output[str | None]
+    migration_id: pulumi.Output[str | None]
+
+    def __init__(
+        self,
+        resource_name: str,
+        organization: pulumi.Input[str],
+        destination: pulumi.Input[str],
+        notify_email: pulumi.Input[str] | None = None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        found = dict.fromkeys(("keys_moved", "ending", "migration_id"))
+        props = {"organization": organization, "destination": destination, "notify_email": notify_email, **found}
+        super().__init__(KeystoreMigrationProvider(), resource_name, props, opts)
+        if pulumi.runtime.is_dry_run():
+            pulumi.Output.all(organization, destination).apply(lambda pair: self._announce(*pair))
+
+    def _announce(self, organization: str, destination: str) -> None:
+        """Say in preview what the update will do."""
+        try:
+            with program_client() as service:
+                plan = service.plan_migration(organization, destination)
+        except NotFound:
+            return
+        except KeystoreError as error:
+            pulumi.log.warn(f"the migration cannot be planned: {error}", self)
+            return
+        if plan["moves"]:
+            pulumi.log.info(
+                f"will migrate {plan['keys']:,} keys from {plan['source']} to {plan['destination']}, "
+                f"about {plan['estimate_s']:,.0f} s",
+                self,
+            )
+        for end in plan["unreachable"]:
+            pulumi.log.warn(f"unreachable now: {end}", self)

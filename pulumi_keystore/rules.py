@@ -1,0 +1,132 @@
+"""Every rule on inputs, with its id.
+
+One rule stands in one place and is used by the Pulumi providers, the API and the CLI alike. A rule says what is
+expected; the place that applies it says what was found.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pulumi_keystore.errors import RuleViolation
+
+DOCS: Final = "docs/rules.md"
+MAX_USER_ID_BYTES: Final = 512
+
+
+class Severity(StrEnum):
+    """What breaking a rule means."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule: its id, the property it judges, and what it expects."""
+
+    id: str
+    prop: str
+    expects: str
+    severity: Severity = Severity.ERROR
+
+    def violation(self, found: str) -> RuleViolation:
+        """Return the error for an input that breaks this rule; `found` must hold no secret."""
+        return RuleViolation(f"{self.prop}: {found}", hint=f"expected {self.expects}", prop=self.prop, rule=self.id)
+
+
+def _rule(number: int, prop: str, expects: str, severity: Severity = Severity.ERROR) -> Rule:
+    rule = Rule(f"KS{number:03d}", prop, expects, severity)
+    RULES[rule.id] = rule
+    return rule
+
+
+RULES: Final[dict[str, Rule]] = {}
+
+ADDRESS_SCHEME = _rule(1, "address", "https://HOST:PORT")
+ADDRESS_PORT = _rule(2, "address", "a port from 1 to 65535 in plain digits, as in https://vault.example.com:8200")
+ADDRESS_EXTRA = _rule(3, "address", "https://HOST:PORT and nothing after it but one optional '/'")
+ADDRESS_IP = _rule(4, "address", "a public DNS name instead of an IP address, as in https://vault.example.com:8200")
+ADDRESS_PUBLIC = _rule(5, "address", "a public DNS name of at least two labels, as in https://vault.example.com:8200")
+ADDRESS_NAME = _rule(6, "address", "a valid DNS name (RFC 1123, IDNA 2008) without a final dot")
+ADDRESS_CHARACTERS = _rule(7, "address", "no white space, control or invisible characters")
+
+CERTIFICATE_FORMAT = _rule(10, "certificate", "an undamaged PKCS#12 file (.p12 or .pfx)")
+CERTIFICATE_PASSWORD = _rule(11, "certificate_password", "the password the PKCS#12 file was exported with")
+CERTIFICATE_PAIR = _rule(12, "certificate", "exactly one private key and the certificate that belongs to it")
+CERTIFICATE_VALIDITY = _rule(13, "certificate", "a certificate that is valid today")
+CERTIFICATE_ALGORITHM = _rule(
+    14, "certificate", "RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519, signed with SHA-2"
+)
+CERTIFICATE_USAGE = _rule(15, "certificate", "extended key usage that includes TLS client authentication")
+CERTIFICATE_SIZE = _rule(16, "certificate", "a file of at most 1 MiB")
+CERTIFICATE_COST = _rule(17, "certificate", "an iteration count of at most 2,000,000 and an answer within 2 seconds")
+CERTIFICATE_INTEGRITY = _rule(18, "certificate", "a PKCS#12 file with an integrity code (MAC)")
+CERTIFICATE_CIPHER = _rule(19, "certificate", "encryption with AES (or 3DES or RC2 from old exports) and a SHA MAC")
+CERTIFICATE_EXPIRES_SOON = _rule(20, "certificate", "a certificate valid for 30 more days", Severity.WARNING)
+CERTIFICATE_OLD_CIPHER = _rule(21, "certificate", "encryption with AES", Severity.WARNING)
+
+SERVER_CA = _rule(25, "server_ca", "one or more CA certificates in PEM, or nothing for the public CAs")
+KIND = _rule(30, "kind", "one of provider, self-administered, legacy")
+ORGANIZATION = _rule(31, "organization", "1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
+MIGRATION_TO_LEGACY = _rule(32, "destination", "a provider or self-administered keystore; legacy is only a source")
+NOTIFY_EMAIL = _rule(33, "notify_email", "one e-mail address, as in ops@example.com")
+VAULT_NAME = _rule(34, "mount", "1 to 128 of a-z, A-Z, 0-9, '-' and '_'")
+USER_ID = _rule(35, "user", f"1 to {MAX_USER_ID_BYTES} bytes of text without control characters")
+ARCHIVE_KEY = _rule(36, "key", "base64 of exactly 32 bytes")
+KEYSTORE_NAME = _rule(37, "name", "1 to 100 printable characters")
+
+KINDS: Final = ("provider", "self-administered", "legacy")
+_ORGANIZATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9](-*[A-Za-z0-9])*\.)+[A-Za-z]{2,63}")
+_VAULT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NAME_LIMIT: Final = 100
+
+
+def check_organization(name: str) -> str:
+    """Return an organization's name, or raise `RuleViolation` (KS031)."""
+    if not _ORGANIZATION.fullmatch(name):
+        raise ORGANIZATION.violation(f"{name!r} is not an organization name")
+    return name
+
+
+def check_kind(kind: str) -> str:
+    """Return a keystore kind, or raise `RuleViolation` (KS030)."""
+    if kind not in KINDS:
+        raise KIND.violation(f"{kind!r} is no kind of keystore")
+    return kind
+
+
+def check_email(address: str) -> str:
+    """Return an e-mail address, or raise `RuleViolation` (KS033). Line breaks never pass."""
+    if len(address) > 254 or not _EMAIL.fullmatch(address):  # noqa: PLR2004 - RFC 5321 limit
+        raise NOTIFY_EMAIL.violation(f"{address!r} is not an e-mail address")
+    return address
+
+
+def check_vault_name(text: str, prop: str) -> str:
+    """Return the name of a mount or role, or raise `RuleViolation` (KS034) for the property `prop`."""
+    if not _VAULT_NAME.fullmatch(text):
+        raise Rule(VAULT_NAME.id, prop, VAULT_NAME.expects).violation(f"{text!r} is not a usable name")
+    return text
+
+
+def check_user_id(user: str) -> str:
+    """Return a user id, or raise `RuleViolation` (KS035). It may hold any text: paths use an encoded form."""
+    size = len(user.encode("utf-8", "surrogatepass"))
+    if not 1 <= size <= MAX_USER_ID_BYTES:
+        raise USER_ID.violation(f"the user id has {size} bytes")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in user):
+        raise USER_ID.violation("the user id holds a control character")
+    return user
+
+
+def check_name(name: str) -> str:
+    """Return a keystore's display name, or raise `RuleViolation` (KS037)."""
+    if not 1 <= len(name) <= _NAME_LIMIT or not name.isprintable():
+        raise KEYSTORE_NAME.violation(f"{name!r} is not a usable name")
+    return name

@@ -1,0 +1,34 @@
+"""Two self-administered keystores of one organization, and which of them is active."""
+
+from pathlib import Path
+
+import pulumi
+
+from pulumi_keystore import Keystore, KeystoreMigration, Organization
+
+config = pulumi.Config()
+organization = Organization(config.require("organization"))
+
+keystores: dict[str, Keystore] = {}
+for name, settings in sorted(config.require_object("keystores").items()):
+    keystores[name] = Keystore(
+        name,
+        organization=organization.name,
+        kind="self-administered",
+        address=settings["address"],
+        certificate=Path(settings["certificate"]),
+        certificate_password=settings.get("password"),
+        server_ca=Path(settings["serverCa"]).read_text() if "serverCa" in settings else None,
+        # The first keystore to be registered becomes the active one: one after the other, in a known order.
+        opts=pulumi.ResourceOptions(depends_on=list(keystores.values())),
+    )
+
+active = KeystoreMigration(
+    "active",
+    organization=organization.name,
+    destination=keystores[config.require("active")].name,
+    notify_email=config.get("notifyEmail"),
+)
+
+pulumi.export("active", active.destination)
+pulumi.export("keys_moved", active.keys_moved)

@@ -1,0 +1,56 @@
+"""Where a name may lead: group U 10."""
+
+import pytest
+
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.errors import HostUnavailable, InvalidInput
+from pulumi_keystore.network import HostMap, Resolver, is_public
+
+ADDRESS = KeystoreAddress("vault.example.com", 8200)
+
+PRIVATE = (
+    "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+    "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "192.88.99.1", "::1", "::", "fe80::1", "fc00::1",
+    "ff02::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::1",
+    "2002:7f00:1::", "2001::1", "2001:db8::1", "fec0::1", "3fff::1", "5f00::1", "::7f00:1",
+)  # fmt: skip
+PUBLIC = ("8.8.8.8", "1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:80b::200e")
+
+
+@pytest.mark.parametrize("ip", PRIVATE)
+def test_an_address_that_leads_inside_is_not_dialled(ip):
+    assert not is_public(ip)
+    with pytest.raises(HostUnavailable, match="not a public address"):
+        Resolver(lookup=lambda *_: [ip]).resolve(ADDRESS)
+
+
+@pytest.mark.parametrize("ip", PUBLIC)
+def test_a_public_address_is_dialled_as_it_was_vetted(ip):
+    assert Resolver(lookup=lambda *_: [ip]).resolve(ADDRESS).ips == (ip,)
+
+
+def test_one_private_address_among_public_ones_is_enough_to_refuse():
+    with pytest.raises(HostUnavailable, match=r"10\.0\.0\.1"):
+        Resolver(lookup=lambda *_: ["8.8.8.8", "10.0.0.1"]).resolve(ADDRESS)
+
+
+def test_a_name_that_does_not_resolve_is_unavailable():
+    def fail(*_):
+        raise OSError(-2, "Name or service not known")
+
+    with pytest.raises(HostUnavailable, match="does not resolve"):
+        Resolver(lookup=fail).resolve(ADDRESS)
+
+
+def test_only_the_host_map_leads_to_loopback():
+    resolver = Resolver(HostMap({"vault.example.com:8200": "127.0.0.1:18200"}), lookup=lambda *_: ["127.0.0.1"])
+    assert resolver.resolve(ADDRESS).port == 18200
+    with pytest.raises(HostUnavailable):
+        resolver.resolve(KeystoreAddress("vault.example.com", 8201))
+
+
+@pytest.mark.parametrize("text", ["x", "[]", "1", '{"a": 1}', '{"vault.example.com:8200": "localhost:1"}', '{"127.0.0.1:1": "127.0.0.1:1"}'])
+def test_an_unusable_host_map_is_refused_in_one_line(text):
+    with pytest.raises(InvalidInput) as caught:
+        HostMap.parse(text)
+    assert "\n" not in str(caught.value)

@@ -71,9 +71,14 @@ class VaultServer:
         return f"https://{self.name}:{self.port}"
 
     @property
+    def alias(self) -> str:
+        """A second DNS name of the same server."""
+        return f"also-{self.name}"
+
+    @property
     def host_map(self) -> dict[str, str]:
-        """What an operator has to tell a client so that the public address leads here."""
-        return {f"{self.name}:{self.port}": f"127.0.0.1:{self.port}"}
+        """What an operator has to tell a client so that the public names lead here."""
+        return {f"{name}:{self.port}": f"127.0.0.1:{self.port}" for name in (self.name, self.alias)}
 
     @property
     def pid(self) -> int:
@@ -123,7 +128,7 @@ class VaultServer:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write_configuration(self) -> None:
-        certificate = self.authority.issue_server(self.name, "127.0.0.1")
+        certificate = self.authority.issue_server(self.name, self.alias, "127.0.0.1")
         (self.folder / "ca.pem").write_text(self.authority.pem)
         (self.folder / "tls.pem").write_text(certificate.certificate_pem)
         key = self.folder / "tls.key"

@@ -102,9 +102,9 @@ class CleanUps:
             where = f"{row.side} {keystore.name} ({keystore.address})" if keystore else row.side
             if fault is None:
                 row.state = "done"
-                if row.attempts > 1 and keystore:
+                if keystore and (row.attempts > 1 or row.side == "destination"):
                     history.append(session, keystore.organization_id, history.SYSTEM, "Clean-up finished", where)
-            elif row.attempts == 1 and keystore:
+            elif keystore and row.attempts == 1 and row.side == "source":
                 detail = f"{where} still holds keys; tried again until they are gone: {fault}"
                 history.append(session, keystore.organization_id, history.SYSTEM, "Clean-up pending", detail)
         _log.info("clean-up", clean_up=number, side=row.side, attempt=row.attempts, done=fault is None)

@@ -157,7 +157,9 @@ def test_credentials_in_an_address_are_not_repeated():
     assert "CANARY" not in str(caught.value)
 
 
-@given(st.text() | st.text().map(lambda text: f"https://{text}:8200") | st.text().map(lambda text: f"https://a.com{text}"))
+@given(
+    st.text() | st.text().map(lambda text: f"https://{text}:8200") | st.text().map(lambda text: f"https://a.com{text}")
+)
 def test_any_text_is_an_address_or_a_violation(text):
     try:
         address = KeystoreAddress.parse(text)

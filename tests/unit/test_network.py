@@ -49,7 +49,9 @@ def test_only_the_host_map_leads_to_loopback():
         resolver.resolve(KeystoreAddress("vault.example.com", 8201))
 
 
-@pytest.mark.parametrize("text", ["x", "[]", "1", '{"a": 1}', '{"vault.example.com:8200": "localhost:1"}', '{"127.0.0.1:1": "127.0.0.1:1"}'])
+@pytest.mark.parametrize(
+    "text", ["x", "[]", "1", '{"a": 1}', '{"vault.example.com:8200": "localhost:1"}', '{"127.0.0.1:1": "127.0.0.1:1"}']
+)
 def test_an_unusable_host_map_is_refused_in_one_line(text):
     with pytest.raises(InvalidInput) as caught:
         HostMap.parse(text)

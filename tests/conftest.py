@@ -1,0 +1,195 @@
+"""Real servers for the tests: two Vault-compatible ones, a mailbox, the service with its PostgreSQL, the engine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from keystore_harness import CertificateAuthority, Landscape, wait_until
+
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.certificate import ClientCertificate
+from pulumi_keystore.client import Client
+from pulumi_keystore.control_plane.archive_keys import SUITE, release_info
+from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.keystores.tenancy import Tenancy, key_name
+from pulumi_keystore.keystores.transport import Endpoint, Flow, Request, Transport
+from pulumi_keystore.network import HostMap, Resolver
+
+ROOT = Path(__file__).resolve().parent.parent
+PASSWORD = "CANARY-pfx-password"
+# The root token needs no client certificate, but the transport wants one.
+_ISSUED = CertificateAuthority().issue("anybody")
+ANYBODY = ClientCertificate.from_pem(_ISSUED.certificate_pem.encode(), _ISSUED.key_pem.encode())
+# Short patience: an outage test shall not wait for half a minute.
+SETTINGS = {"retry_s": "2", "cleanup_retry_s": "1", "shard_size": "500"}
+
+
+@pytest.fixture(scope="session")
+def land() -> Iterator[Landscape]:
+    with Landscape("ab", SETTINGS) as landscape:
+        yield landscape
+
+
+@pytest.fixture(scope="session")
+def admin_token(land: Landscape) -> str:
+    return land.service.make_token("ops", "provider-admin")
+
+
+@pytest.fixture(scope="session")
+def admin(land: Landscape, admin_token: str) -> Iterator[Client]:
+    with Client(land.service.url, admin_token) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def authority(land: Landscape) -> Iterator[Client]:
+    with Client(land.service.url, land.service.make_token("authority", "authority")) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def engine() -> Path:
+    """The folder of the Pulumi engine."""
+    known = os.environ.get("PULUMI_ENGINE")
+    if known:
+        return Path(known)
+    script = [sys.executable, str(ROOT / "engine" / "obtain.py")]
+    return Path(subprocess.run(script, check=True, capture_output=True, text=True, timeout=1800).stdout.strip())
+
+
+@dataclass
+class Customer:
+    """One organization with keystores `first` (on server a) and `second` (on server b), and its users' keys."""
+
+    name: str
+    land: Landscape
+    admin: Client
+    authority: Client
+    keys: dict[str, bytes] = field(default_factory=dict, repr=False)
+    letters: dict[str, str] = field(default_factory=lambda: {"first": "a", "second": "b"})
+    versions: dict[str, int] = field(default_factory=lambda: {"first": 1, "second": 1})
+
+    def tenancy(self, keystore: str) -> Tenancy:
+        return Tenancy(self.name, "archive-keys" if self.versions[keystore] == 1 else "archive-keys-v2")
+
+    def admit(self, keystore: str) -> None:
+        self.land.admit(self.letters[keystore], self.tenancy(keystore), self.versions[keystore])
+
+    def declaration(self, keystore: str, **changes: Any) -> dict[str, Any]:
+        mount = self.tenancy(keystore).mount
+        return self.land.declaration(self.letters[keystore], self.name, PASSWORD, **{"mount": mount, **changes})
+
+    def register(self, keystore: str, **changes: Any) -> dict[str, Any]:
+        return self.admin.put_keystore(self.name, keystore, self.declaration(keystore, **changes))
+
+    def enrol(self, count: int) -> None:
+        new = {f"user-{len(self.keys) + n}@{self.name}": secrets.token_bytes(32) for n in range(count)}
+        users = list(new)
+        for start in range(0, count, 1000):
+            body = {user: b64encode(new[user]).decode() for user in users[start : start + 1000]}
+            self.authority.request("POST", "organizations", self.name, "archive-keys", body={"keys": body})
+        self.keys |= new
+
+    def released(self, user: str) -> bytes:
+        key = X25519PrivateKey.generate()
+        public = b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+        path = ("organizations", self.name, "archive-keys", "release")
+        answer = self.authority.request("POST", *path, body={"user": user, "public_key": public})
+        return SUITE.decrypt(b64decode(answer["sealed_key"]), key, release_info(self.name, user))
+
+    @property
+    def active(self) -> str:
+        return str(self.admin.organization(self.name)["active_keystore"])
+
+    def stored(self, keystore: str) -> dict[str, bytes]:
+        """Everything in the organization's path on a server, read with its root token."""
+        server, version = self.land.vaults[self.letters[keystore]], self.versions[keystore]
+        mount, ca = self.tenancy(keystore).mount, self.land.authority.pem.encode()
+        data, listing = ("", "") if version == 1 else ("data/", "metadata/")
+        found = server.client().list(f"{mount}/{listing}{self.name}")
+        names = found["data"]["keys"] if found else []
+        endpoint = Endpoint(KeystoreAddress.parse(server.address), ANYBODY, ca, Resolver(HostMap(server.host_map)))
+
+        def read(name: str) -> Flow[tuple[str, bytes]]:
+            path = f"/v1/{mount}/{data}{self.name}/{name}"
+            response = yield Request(endpoint, "GET", path, token=server.root_token)
+            body = response.json()["data"]
+            return name, b64decode((body if version == 1 else body["data"])["archive_key"])
+
+        with Transport() as transport:
+            return dict(transport.run(map(read, names), 32))
+
+    def assert_complete(self, keystore: str, *, empty: str | None = None) -> None:
+        """`keystore` is active and holds exactly the enrolled keys; `empty` holds nothing of ours."""
+        assert self.active == keystore
+        assert self.stored(keystore) == {key_name(user, 1): key for user, key in self.keys.items()}
+        for user in list(self.keys)[:3]:
+            assert self.released(user) == self.keys[user]
+        if empty is not None:
+            assert self.stored(empty) == {}
+
+    def migrate(self, destination: str, email: str | None = None) -> dict[str, Any]:
+        """Start a migration and wait for its end."""
+        return self.finish(self.admin.start_migration(self.name, destination, email))
+
+    def finish(self, row: dict[str, Any], timeout_s: float = 90) -> dict[str, Any]:
+        def ended() -> dict[str, Any] | None:
+            try:
+                current = self.admin.migration(self.name, row["id"])
+            except KeystoreError:
+                return None
+            return current if current["phase"] == "ended" else None
+
+        return wait_until(ended, "the migration to end", timeout_s) or {}
+
+    def start_and_wait_for(self, destination: str, done: int, email: str | None = None) -> dict[str, Any]:
+        """Start a migration; return when at least `done` keys have moved and it still runs."""
+        row = self.admin.start_migration(self.name, destination, email)
+        deadline = time.monotonic() + 60
+        while row["done"] < done:
+            assert row["state"] == "running", row
+            assert time.monotonic() < deadline
+            row = self.admin.migration(self.name, row["id"])
+        assert row["done"] < row["total"], "it was over before the fault came: give it more keys"
+        return row
+
+    def history(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.admin.request("GET", "organizations", self.name, "history")
+        return rows
+
+    @property
+    def actions(self) -> list[str]:
+        return [row["action"] for row in self.history()]
+
+
+@pytest.fixture
+def customer(land: Landscape, admin: Client, authority: Client) -> Callable[..., Customer]:
+    """Return a maker of organizations, each with its own place on both servers."""
+
+    def make(
+        keys: int = 0, *, keystores: tuple[str, ...] = ("first", "second"), versions: tuple[int, int] = (1, 1)
+    ) -> Customer:
+        made = Customer(f"org-{secrets.token_hex(4)}", land, admin, authority)
+        made.versions = dict(zip(("first", "second"), versions, strict=True))
+        admin.put_organization(made.name)
+        for keystore in ("first", "second"):
+            made.admit(keystore)
+        for keystore in keystores:
+            made.register(keystore)
+        if keys:
+            made.enrol(keys)
+        return made
+
+    return make

@@ -1,0 +1,223 @@
+"""Migrations that succeed, and those that are refused before anything moves."""
+
+import os
+from base64 import b64encode
+
+import pytest
+from keystore_harness import wait_until
+from sqlalchemy import text
+
+from pulumi_keystore.control_plane.database import connect
+from pulumi_keystore.errors import Conflict, InMaintenance, NotAllowed, NotFound, RuleViolation, Unsuitable
+from pulumi_keystore.keystores.tenancy import Tenancy, key_name
+
+STARTS, SUCCEEDS, FAILED = (
+    "Keystore Migration Starts",
+    "Keystore Migration Succeeds",
+    "Error! Keystore Migration Failed",
+)
+
+
+@pytest.mark.parametrize("versions", [(1, 1), (1, 2), (2, 1), (2, 2)], ids=lambda v: f"v{v[0]} to v{v[1]}")
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_every_key_moves_and_the_source_is_emptied(customer, count, versions):
+    acme = customer(keys=count, versions=versions)
+    row = acme.migrate("second")
+    assert (row["ending"], row["done"], row["total"]) == ("Migration succeeded", count, count)
+    assert row["clean_up_pending"] == []
+    acme.assert_complete("second", empty="first")
+
+
+def test_there_and_back_again(customer):
+    acme = customer(keys=50)
+    assert acme.migrate("second")["state"] == "succeeded"
+    acme.enrol(5)
+    assert acme.migrate("first")["state"] == "succeeded"
+    acme.assert_complete("first", empty="second")
+
+
+def test_one_address_gets_a_mail_at_the_start_and_one_at_the_end(customer, land):
+    acme = customer(keys=5)
+    address = f"ops@{acme.name}.example.com"
+    acme.migrate("second", address)
+
+    def mine():
+        return [m for m in land.mailbox.messages if m["To"] == address]
+
+    wait_until(lambda: len(mine()) == 2, "two mails")
+    assert [m["Subject"] for m in mine()] == [STARTS, SUCCEEDS]
+    assert "are now migrating from one keystore to another" in mine()[0].get_content()
+    assert "now reside at their new location" in mine()[1].get_content()
+    assert len({m["Message-ID"] for m in mine()}) == 2
+    assert acme.actions[-2:] == ["Migration started", "Migration succeeded"]
+
+
+def test_the_active_keystore_as_destination_changes_nothing(customer):
+    acme = customer(keys=3)
+    before = acme.history()
+    assert acme.admin.start_migration(acme.name, "first")["state"] == "unchanged"
+    assert acme.history() == before
+
+
+def test_asking_again_attaches_and_another_destination_is_refused(customer):
+    acme = customer(keys=2500)
+    acme.admin.put_keystore(acme.name, "third", acme.declaration("first"))
+    row = acme.start_and_wait_for("second", 1)
+    assert acme.admin.start_migration(acme.name, "second")["id"] == row["id"]
+    with pytest.raises(InMaintenance, match="a migration to second"):
+        acme.admin.start_migration(acme.name, "third")
+    assert acme.finish(row)["state"] == "succeeded"
+    acme.assert_complete("second", empty="first")
+
+
+def test_a_destination_that_holds_something_is_refused_before_any_write_and_left_alone(customer):
+    acme = customer(keys=5)
+    client = acme.land.vaults["b"].client()
+    path = f"archive-keys/{acme.name}/{key_name(next(iter(acme.keys)), 1)}"
+    client.write_data(path, data={"whose": "not ours"})
+    with pytest.raises(Unsuitable, match="holds 1 entries"):
+        acme.admin.start_migration(acme.name, "second")
+    assert client.read(path)["data"] == {"whose": "not ours"}
+    assert acme.active == "first"
+    assert "Migration started" not in acme.actions
+
+
+def test_one_cluster_under_two_names_is_refused(customer):
+    acme = customer(keys=5, keystores=("first",))
+    server = acme.land.vaults["a"]
+    under_another_name = acme.declaration("first", address=f"https://{server.alias}:{server.port}")
+    acme.admin.put_keystore(acme.name, "again", under_another_name)
+    with pytest.raises(Conflict, match="same Vault cluster"):
+        acme.admin.start_migration(acme.name, "again")
+    acme.assert_complete("first")
+
+
+def test_legacy_is_never_a_destination(customer):
+    acme = customer(keys=3, keystores=("first",))
+    acme.admin.put_keystore(acme.name, "old", {"kind": "legacy"})
+    with pytest.raises(RuleViolation) as caught:
+        acme.admin.start_migration(acme.name, "old")
+    assert caught.value.rule == "KS032"
+
+
+def test_a_federal_organization_manages_no_keystores(customer, land, admin):
+    land.admit("a", Tenancy("federal-1"))
+    admin.put_organization("federal-1", "federal")
+    with pytest.raises(NotAllowed, match="federal"):
+        admin.put_keystore("federal-1", "first", land.declaration("a", "federal-1", "pw"))
+
+
+def test_what_is_unknown_or_malformed_is_refused(customer):
+    acme = customer(keys=1)
+    with pytest.raises(NotFound, match="there is no 'nobody'"):
+        acme.admin.start_migration("nobody", "second")
+    with pytest.raises(NotFound, match="has no 'third'"):
+        acme.admin.start_migration(acme.name, "third")
+    for address in ("no address", "a@b", "a@b.example\nBcc: x@y.example", "a@b.example, c@d.example"):
+        with pytest.raises(RuleViolation) as caught:
+            acme.admin.start_migration(acme.name, "second", address)
+        assert caught.value.rule == "KS033"
+    assert acme.active == "first"
+
+
+def test_a_plan_says_what_would_happen(customer):
+    acme = customer(keys=7)
+    plan = acme.admin.plan_migration(acme.name, "second")
+    assert (plan["moves"], plan["keys"], plan["unreachable"]) == (True, 7, [])
+    assert plan["source"].startswith("first (https://vault-a.")
+    assert not acme.admin.plan_migration(acme.name, "first")["moves"]
+    with acme.land.vaults["b"].sealed_for_a_while():
+        plan = acme.admin.plan_migration(acme.name, "second")
+    assert len(plan["unreachable"]) == 1
+    assert "sealed" in plan["unreachable"][0]
+
+
+# Legacy keystores: rows in the control plane's database.
+
+
+@pytest.fixture
+def database(land):
+    folder = land.service.data / "postgres"
+    engine = connect(f"postgresql://postgres:@/postgres?host={folder}")
+    yield engine
+    engine.dispose()
+
+
+def legacy_customer(customer, count):
+    acme = customer(keystores=())
+    acme.admin.put_keystore(acme.name, "old", {"kind": "legacy"})
+    acme.enrol(count)
+    acme.register("first")
+    return acme
+
+
+def test_legacy_keys_move_to_a_vault_and_their_rows_are_gone(customer, database):
+    acme = legacy_customer(customer, 300)
+    user = next(iter(acme.keys))
+    assert acme.active == "old"
+    assert acme.released(user) == acme.keys[user]
+    assert acme.migrate("first")["ending"] == "Migration succeeded"
+    acme.assert_complete("first")
+    with database.connect() as connection:
+        query = text("select count(*) from legacy_keys where user_id like :users")
+        assert connection.execute(query, {"users": f"%@{acme.name}"}).scalar() == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update legacy_keys set key_sealed = null where user_id = :user",
+        "update legacy_keys set key_sealed = substr(key_sealed, 1, 20) where user_id = :user",
+        "update legacy_keys set key_sealed = key_sealed || '\\x00' where user_id = :user",
+        "update legacy_keys set key_sealed = (select key_sealed from legacy_keys where user_id = :other) where user_id = :user",
+        "insert into legacy_keys (organization_id, user_id, key_sealed) select organization_id, user_id, key_sealed from legacy_keys where user_id = :user",
+        "delete from legacy_keys where user_id = :user",
+    ],
+    ids=["empty", "short", "long", "another user's", "duplicate", "missing"],
+)
+def test_a_damaged_legacy_row_fails_verification_and_the_rows_stay(customer, database, damage):
+    acme = legacy_customer(customer, 20)
+    user, other = list(acme.keys)[7:9]
+    with database.begin() as connection:
+        connection.execute(text(damage), {"user": user, **({"other": other} if ":other" in damage else {})})
+    row = acme.migrate("first")
+    assert row["ending"] == "Migration failed: destination data failed verification"
+    assert acme.active == "old"
+    assert acme.stored("first") == {}
+    intact = next(u for u in acme.keys if u != user)
+    assert acme.released(intact) == acme.keys[intact]
+
+
+def test_a_user_id_may_be_anything_and_stays_in_its_own_place(customer):
+    acme = customer()
+    users = [
+        "..",
+        "../admin",
+        "a/b",
+        "*",
+        "+",
+        "%2e%2e",
+        "A",
+        "a",
+        "é",
+        "e\u0301",
+        "🔑" * 20,
+        "x" * 512,
+        " ",
+        "canary-1",
+    ]
+    keys = {user: os.urandom(32) for user in users}
+    body = {"keys": {user: b64encode(key).decode() for user, key in keys.items()}}
+    acme.authority.request("POST", "organizations", acme.name, "archive-keys", body=body)
+    acme.keys |= keys
+    assert len(acme.stored("first")) == len(users)
+    for user in users:
+        assert acme.released(user) == keys[user]
+    for bad in ("", "x" * 513, "a\nb", "a\0b"):
+        with pytest.raises(RuleViolation) as caught:
+            acme.authority.request(
+                "POST", "organizations", acme.name, "archive-keys", body={"keys": {bad: b64encode(bytes(32)).decode()}}
+            )
+        assert caught.value.rule == "KS035"
+    assert acme.migrate("second")["state"] == "succeeded"
+    acme.assert_complete("second", empty="first")

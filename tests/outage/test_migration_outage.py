@@ -1,0 +1,279 @@
+"""Migrations that something breaks: each ends as the contract says, and the right side is complete."""
+
+import contextlib
+import time
+from base64 import b64encode
+from dataclasses import replace
+
+import pytest
+from keystore_harness import wait_until
+
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file, now_utc
+from pulumi_keystore.keystores.record import ArchiveKey
+from pulumi_keystore.keystores.tenancy import key_name
+from pulumi_keystore.keystores.transport import Endpoint, Transport
+from pulumi_keystore.keystores.vault import VaultKeystore
+from pulumi_keystore.migration.copy import Copier, Entry, StallWatch, VaultSource, check_inventory
+from pulumi_keystore.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.network import HostMap, Resolver
+from tests.conftest import PASSWORD
+
+SOURCE = "Migration failed: source not reachable"
+DESTINATION = "Migration failed: destination not reachable"
+VERIFICATION = "Migration failed: destination data failed verification"
+STALLED = "Migration canceled: migration process stalled"
+MANY = 3000
+
+
+def test_source_down_at_the_start(customer, land):
+    acme = customer(keys=20)
+    with land.vaults["a"].killed():
+        row = acme.migrate("second")
+    assert (row["ending"], row["done"]) == (SOURCE, 0)
+    acme.assert_complete("first", empty="second")
+
+
+def test_destination_down_at_the_start(customer, land):
+    acme = customer(keys=20)
+    with land.vaults["b"].killed():
+        row = acme.migrate("second", "ops@example.com")
+    assert row["ending"] == DESTINATION
+    acme.assert_complete("first", empty="second")
+    assert acme.actions.count(DESTINATION) == 1
+    land.mailbox.wait_for("Error! Keystore Migration Failed")
+
+
+def test_destination_sealed_in_the_middle_then_migrated_again(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    with land.vaults["b"].sealed_for_a_while():
+        ended = acme.finish(row)
+        assert ended["ending"] == DESTINATION
+        assert "sealed" in ended["detail"]
+        assert ended["clean_up_pending"] == ["destination"]
+        assert acme.active == "first"
+    wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")
+    acme.assert_complete("first", empty="second")
+    assert "Clean-up finished" in acme.actions
+    assert acme.migrate("second")["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
+
+
+def test_destination_killed_in_the_middle_and_migrated_again_at_once(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    with land.vaults["b"].killed():
+        assert acme.finish(row)["ending"] == DESTINATION
+    # What the first attempt left is removed by the next one's preflight, if not before.
+    assert acme.migrate("second")["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
+
+
+def test_source_sealed_in_the_middle(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    with land.vaults["a"].sealed_for_a_while():
+        assert acme.finish(row)["ending"] == SOURCE
+        assert acme.stored("second") == {}
+    acme.assert_complete("first", empty="second")
+
+
+def test_a_short_outage_is_ridden_out(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    with land.vaults["b"].paused():
+        time.sleep(1)
+    assert acme.finish(row)["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
+
+
+def test_service_killed_in_the_middle_goes_on_and_succeeds(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 700)
+    land.service.restart()
+    ended = acme.finish(row)
+    assert (ended["ending"], ended["done"]) == ("Migration succeeded", MANY)
+    acme.assert_complete("second", empty="first")
+    assert acme.actions.count("Migration succeeded") == 1
+
+
+def test_service_killed_again_and_again(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 100)
+    for pause in (0.0, 0.3, 0.6):
+        land.service.restart()
+        time.sleep(pause)
+    assert acme.finish(row)["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
+
+
+def test_service_killed_while_the_destination_is_sealed_rolls_back(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    with land.vaults["b"].sealed_for_a_while():
+        land.service.restart()
+        assert acme.finish(row)["ending"] == DESTINATION
+    wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")
+    acme.assert_complete("first", empty="second")
+
+
+@contextlib.contextmanager
+def service_settings(land, **changes):
+    """Run the service with other settings for a while."""
+    before = dict(land.service.settings)
+    land.service.settings.update({name: str(value) for name, value in changes.items()})
+    land.service.restart()
+    try:
+        yield
+    finally:
+        land.service.settings.clear()
+        land.service.settings.update(before)
+        land.service.restart()
+
+
+def test_nothing_moves_for_the_stall_window(customer, land):
+    acme = customer(keys=MANY)
+    with service_settings(land, stall_s=3, retry_s=600):
+        row = acme.start_and_wait_for("second", 300)
+        with land.vaults["b"].paused():
+            wait_until(lambda: acme.admin.migration(acme.name, row["id"])["phase"] != "copy", "the stall", 60)
+        ended = acme.finish(row)
+        assert (ended["ending"], ended["state"]) == (STALLED, "canceled")
+        wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")
+        acme.assert_complete("first", empty="second")
+
+
+def test_a_source_key_that_was_changed_fails_verification(customer, land):
+    acme = customer(keys=30)
+    user = list(acme.keys)[20]
+    path = f"archive-keys/{acme.name}/{key_name(user, 1)}"
+    client = land.vaults["a"].client()
+    kept = client.read(path)["data"]
+    client.write_data(path, data={**kept, "archive_key": b64encode(bytes(32)).decode()})
+    assert acme.migrate("second")["ending"] == VERIFICATION
+    client.delete(path)
+    assert acme.migrate("second")["ending"] == VERIFICATION
+    client.write_data(path, data=kept)
+    acme.assert_complete("first", empty="second")
+
+
+def test_a_destination_that_asks_for_fewer_requests_is_served_slowly_and_to_the_end(customer, land):
+    acme = customer(keys=600)
+    client = land.vaults["b"].client()
+    client.write_data("sys/quotas/rate-limit/slow", data={"rate": 300, "path": "archive-keys/"})
+    try:
+        assert acme.migrate("second")["ending"] == "Migration succeeded"
+    finally:
+        client.delete("sys/quotas/rate-limit/slow")
+    acme.assert_complete("second", empty="first")
+
+
+def test_role_deleted_at_the_destination_in_the_middle(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    server, tenancy = land.vaults["b"], acme.tenancy("second")
+    server.client().sys.create_or_update_policy(tenancy.role_name, 'path "nothing/" { capabilities = ["read"] }')
+    assert acme.finish(row)["ending"] == DESTINATION
+    acme.admit("second")
+    wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")
+    acme.assert_complete("first", empty="second")
+
+
+def test_source_that_forbids_deletion_after_the_commit(customer, land):
+    acme = customer(keys=20)
+    server, tenancy = land.vaults["a"], acme.tenancy("first")
+    server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1).replace(', "delete"', ""))
+    row = acme.migrate("second")
+    assert (row["ending"], row["clean_up_pending"]) == ("Migration succeeded", ["source"])
+    pending = next(entry for entry in acme.history() if entry["action"] == "Clean-up pending")
+    assert "may not delete" in pending["detail"]
+    acme.assert_complete("second")
+    acme.admit("first")
+    wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")
+    acme.assert_complete("second", empty="first")
+
+
+def test_a_second_service_on_the_same_database_does_not_start(land, tmp_path):
+    folder = land.service.data / "postgres"
+    other = land.service.run(
+        "serve", "--port", "0", "--database-url", f"postgresql://postgres:@/postgres?host={folder}", check=False
+    )
+    assert other.returncode == 1
+    assert "another control plane is running on this database" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+# The copy itself, against destinations that somebody tampers with.
+
+
+def keystore_of(acme, name: str) -> VaultKeystore:
+    declared, server = acme.declaration(name), acme.land.vaults[acme.letters[name]]
+    certificate = ClientCertificate.load(decode_file(declared["certificate"]), PASSWORD, now_utc())
+    resolver = Resolver(HostMap(server.host_map))
+    endpoint = Endpoint(
+        KeystoreAddress.parse(server.address), certificate, check_server_ca(declared["server_ca"]), resolver
+    )
+    return VaultKeystore(endpoint, acme.tenancy(name), retry_for_s=2, kv_version=1)
+
+
+def no_digest(organization: str, user: str, key: bytes) -> bytes:
+    return b"same"
+
+
+def copy_with(acme, at_destination: dict | None) -> list[Entry]:
+    """Copy all keys after something was put in the place of one of them."""
+    entries = [Entry(user, 1, b"same") for user in acme.keys]
+    if at_destination is not None:
+        path = f"archive-keys/{acme.name}/{entries[3].name}"
+        acme.land.vaults["b"].client().write_data(path, data=at_destination)
+    copier = Copier(VaultSource(keystore_of(acme, "first")), keystore_of(acme, "second"), "this", no_digest)
+    with Transport() as transport:
+        return list(copier.run(transport, entries, 16, StallWatch(60), lambda: None))
+
+
+def test_a_copy_can_be_repeated_and_leaves_one_copy(customer):
+    acme = customer(keys=30)
+    assert len(copy_with(acme, None)) == 30
+    before = acme.stored("second")
+    assert len(copy_with(acme, None)) == 30
+    assert acme.stored("second") == before == acme.stored("first")
+
+
+@pytest.mark.parametrize("what", ["flipped bit", "wrong length", "wrong owner", "another origin", "not a record"])
+def test_a_tampered_destination_is_never_taken_for_a_copy(customer, what):
+    acme = customer(keys=10)
+    user = list(acme.keys)[3]
+    key = acme.keys[user]
+    right = ArchiveKey(acme.name, user, 1, key, "this")
+    tampered = {
+        "flipped bit": replace(right, key=bytes([key[0] ^ 1]) + key[1:]).to_body(),
+        "wrong length": replace(right, key=key[:31]).to_body(),
+        "wrong owner": replace(right, user="somebody else").to_body(),
+        "another origin": replace(right, origin="that").to_body(),
+        "not a record": {"hello": "world"},
+    }[what]
+    with pytest.raises(MigrationFailed) as caught:
+        copy_with(acme, tampered)
+    assert caught.value.ending is Ending.VERIFICATION_FAILED
+
+
+def test_missing_and_surplus_keys_fail_the_inventory():
+    check_inventory(["a", "b", "canary-1"], {"a", "b"})
+    for names in (["a"], ["a", "b", "c"], []):
+        with pytest.raises(MigrationFailed) as caught:
+            check_inventory(names, {"a", "b"})
+        assert caught.value.ending is Ending.VERIFICATION_FAILED
+
+
+def test_the_stall_window_is_monotonic_time_since_the_last_key():
+    now = 0.0
+    watch = StallWatch(300, lambda: now)
+    for _ in range(10):
+        now += 299
+        watch.check()
+        watch.moved()
+    now += 301
+    with pytest.raises(MigrationFailed) as caught:
+        watch.check()
+    assert caught.value.ending is Ending.STALLED

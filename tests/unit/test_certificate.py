@@ -1,0 +1,411 @@
+"""PKCS#12 files: every case of group P."""
+
+import datetime as dt
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    pkcs12,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from keystore_harness import CertificateAuthority
+
+from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file
+from pulumi_keystore.errors import RuleViolation
+from pulumi_keystore.pkcs12 import _HELPER, MAX_SIZE
+from tests.unit import pkcs12_builder as build
+
+CA = CertificateAuthority()
+NOW = dt.datetime.now(dt.UTC)
+PASSWORD = "correct horse"
+RSA = rsa.generate_private_key(65537, 2048)
+
+
+def load(data: bytes, password: str | None = PASSWORD) -> ClientCertificate:
+    return ClientCertificate.load(data, password, NOW)
+
+
+def refusal(data: bytes, password: str | None = PASSWORD) -> str:
+    started = time.monotonic()
+    with pytest.raises(RuleViolation) as caught:
+        load(data, password)
+    assert time.monotonic() - started < 3
+    assert "\n" not in str(caught.value)
+    assert str(password or "CANARY") not in str(caught.value)
+    return caught.value.rule or ""
+
+
+def openssl(*arguments: str, cwd) -> None:
+    assert shutil.which("openssl"), "openssl is needed: apt-get install openssl"
+    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def openssl_pfx(folder, *options: str, password: str = PASSWORD) -> bytes:
+    issued = CA.issue("client", key=RSA)
+    (folder / "both.pem").write_text(issued.key_pem + issued.certificate_pem)
+    arguments = ("-in", "both.pem", "-out", "out", "-passout", f"pass:{password}")
+    openssl("pkcs12", "-export", *arguments, *options, cwd=folder)
+    return (folder / "out").read_bytes()
+
+
+# P 1: good files and passwords.
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "pässwörd ☃ пароль", "x" * 1000])
+def test_a_file_opens_with_its_password(password):
+    issued = CA.issue("acme")
+    loaded = load(issued.pkcs12(password), password)
+    assert loaded.subject == "CN=acme"
+    assert loaded.certificate_pem.decode() == issued.certificate_pem
+    assert loaded.warnings == ()
+
+
+def test_a_file_is_recognised_by_its_content_alone():
+    # Neither a name nor an extension is ever given to `load`: there is nothing else to go by.
+    assert "name" not in ClientCertificate.load.__annotations__
+
+
+def test_the_wrong_password_is_told_apart():
+    assert refusal(CA.issue("acme").pkcs12(PASSWORD), "wrong") == "KS011"
+    assert refusal(CA.issue("acme").pkcs12(PASSWORD), None) == "KS011"
+
+
+@pytest.mark.parametrize("given_password", [None, ""])
+def test_a_file_that_needs_no_password_opens_with_none_or_an_empty_one(given_password, tmp_path):
+    protected_by_nothing = openssl_pfx(tmp_path, "-keypbe", "NONE", "-certpbe", "NONE", password="")
+    encrypted_with_nothing = openssl_pfx(tmp_path, password="")
+    assert load(protected_by_nothing, given_password).subject == "CN=client"
+    assert load(encrypted_with_nothing, given_password).subject == "CN=client"
+
+
+# P 2: what is no intact, protected PKCS#12 file.
+
+
+def test_an_unencrypted_file_with_a_password_is_refused(tmp_path):
+    assert refusal(openssl_pfx(tmp_path, "-keypbe", "NONE", "-certpbe", "NONE")) == "KS011"
+
+
+def test_a_file_without_mac_is_refused(tmp_path):
+    assert refusal(openssl_pfx(tmp_path, "-nomac")) == "KS018"
+    bare = build.pfx(build.plain_part(build.shrouded(AFFORDABLE)), with_mac=False)
+    assert refusal(bare) == "KS018"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x30",
+        b"\x30\x03\x02\x01\x03",
+        b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        CA.issue("acme").certificate_pem.encode(),
+        CA.issue("acme").certificate.public_bytes(Encoding.DER),
+        RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        b"\xfe\xed\xfe\xed\0\0\0\2\0\0\0\1",
+        b"PK\x03\x04" + bytes(26),
+        CA.issue("acme").pkcs12(PASSWORD)[:-1],
+        CA.issue("acme").pkcs12(PASSWORD)[:200],
+        CA.issue("acme").pkcs12(PASSWORD) + b"\0",
+        b"\x30\x80" * 5000,
+        b"\x30\x84\xff\xff\xff\xff" + bytes(100),
+    ],
+    ids=range(14),
+)
+def test_what_is_no_intact_pkcs12_file_is_refused(data):
+    assert refusal(data) == "KS010"
+
+
+def test_a_file_over_one_mebibyte_is_refused_unread():
+    started = time.monotonic()
+    assert refusal(bytes(100_000_000)) == "KS016"
+    assert refusal(bytes(MAX_SIZE + 1)) == "KS016"
+    assert time.monotonic() - started < 1
+
+
+FLIPPED = CA.issue("acme").pkcs12(PASSWORD)
+
+
+@given(st.integers(0, len(FLIPPED) * 8 - 1))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_one_flipped_bit_never_yields_another_certificate(position):
+    data = bytearray(FLIPPED)
+    data[position // 8] ^= 1 << position % 8
+    try:
+        loaded = load(bytes(data))
+    except RuleViolation as violation:
+        assert violation.rule in {"KS010", "KS011", "KS012", "KS017", "KS018", "KS019"}
+    else:
+        # A few bits carry no meaning (the MAC's NULL parameter, say): what opens is what was put in.
+        assert loaded.fingerprint == load(FLIPPED).fingerprint
+
+
+@given(st.binary(max_size=2000))
+def test_random_bytes_are_refused_and_never_crash(data):
+    with pytest.raises(RuleViolation):
+        load(data)
+
+
+# P 3: absurd cost.
+
+AFFORDABLE = build.pbes2(b"salt" * 2, bytes(16), 2048)
+ABSURD = build.pbes2(b"salt" * 2, bytes(16), build.HUGE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        build.pfx(build.plain_part(build.shrouded(AFFORDABLE)), mac_iterations=build.HUGE),
+        build.pfx(build.plain_part(build.shrouded(ABSURD))),
+        build.pfx(build.plain_part(build.shrouded(AFFORDABLE)), build.encrypted_part(ABSURD)),
+        build.pfx(build.plain_part(build.shrouded(build.pbe("1.2.840.113549.1.12.1.3", build.HUGE)))),
+    ],
+    ids=["MAC", "key bag", "certificate bag", "key bag, old scheme"],
+)
+def test_an_absurd_iteration_count_is_refused(data):
+    assert refusal(data) == "KS017"
+
+
+def test_an_absurd_iteration_count_that_only_decryption_shows_is_cut_off_and_nothing_spins():
+    hidden = build.seq(build.shrouded(ABSURD))
+    algorithm, ciphertext = build.encrypt(hidden, PASSWORD, 1000)
+    assert refusal(build.pfx(build.encrypted_part(algorithm, ciphertext), password=PASSWORD)) == "KS017"
+    assert _HELPER._process is None
+    assert load(CA.issue("acme").pkcs12(PASSWORD)).subject == "CN=acme"
+
+
+def test_a_costly_but_honest_file_opens():
+    encryption = (
+        PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(600_000)
+        .hmac_hash(hashes.SHA256())
+        .build(PASSWORD.encode())
+    )
+    assert load(CA.issue("acme").pkcs12(PASSWORD, encryption=encryption)).subject == "CN=acme"
+
+
+# P 4: ciphers.
+
+
+def test_triple_des_opens_with_a_warning():
+    old = (
+        PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(2048)
+        .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
+        .hmac_hash(hashes.SHA1())
+        .build(PASSWORD.encode())
+    )
+    warnings = load(CA.issue("acme").pkcs12(PASSWORD, encryption=old)).warnings
+    assert len(warnings) == 1
+    assert warnings[0].startswith("KS021")
+    assert "3DES" in warnings[0]
+
+
+def test_rc2_opens_with_a_warning(tmp_path):
+    warnings = load(openssl_pfx(tmp_path, "-legacy")).warnings
+    assert any("RC2" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        build.pbe("1.2.840.113549.1.12.1.1", 1),
+        build.pbe("1.2.840.113549.1.12.1.2", 1),
+        build.pbe("1.2.840.113549.1.5.3", 1),
+        build.pbe("1.2.840.113549.1.5.10", 1),
+        build.pbes2(b"salt" * 2, bytes(8), 1, build.DES),
+        build.pbe("1.2.3.4", 1),
+    ],
+    ids=["RC4-128", "RC4-40", "MD5 and DES", "SHA-1 and DES", "PBES2 with DES", "unknown"],
+)
+def test_a_broken_cipher_is_refused(algorithm):
+    assert refusal(build.pfx(build.plain_part(build.shrouded(algorithm)))) == "KS019"
+    assert refusal(build.pfx(build.encrypted_part(algorithm))) == "KS019"
+
+
+def test_a_mac_with_md5_is_refused():
+    assert refusal(build.pfx(build.plain_part(build.shrouded(AFFORDABLE)), digest=build.MD5)) == "KS019"
+
+
+def test_pbmac1_opens_or_is_refused_in_words(tmp_path):
+    try:
+        data = openssl_pfx(tmp_path, "-pbmac1_pbkdf2")
+    except subprocess.CalledProcessError:
+        # This openssl cannot write it (it is older than 3.4): a file of that shape is made by hand.
+        parameters = build.seq(build.pbes2(b"salt" * 2, b"", 1000)[2:])
+        pbmac1 = build.seq(
+            build.seq(build.seq(build.oid("1.2.840.113549.1.5.14"), parameters), build.octets(bytes(32)))
+        )
+        safe = build.seq(build.plain_part(build.shrouded(AFFORDABLE)))
+        content = build.seq(build.oid(build.DATA), build.explicit(build.octets(safe)))
+        data = build.seq(build.integer(3), content, pbmac1)
+        assert refusal(data) in {"KS010", "KS011", "KS019"}
+    else:
+        assert load(data).subject == "CN=client"
+
+
+# P 5: keys and certificates.
+
+
+def test_a_key_alone_is_refused():
+    alone = pkcs12.serialize_key_and_certificates(b"x", RSA, None, None, BestAvailableEncryption(PASSWORD.encode()))
+    assert refusal(alone) == "KS012"
+
+
+def test_a_certificate_alone_is_refused():
+    certificate = CA.issue("acme").certificate
+    encryption = BestAvailableEncryption(PASSWORD.encode())
+    assert refusal(pkcs12.serialize_key_and_certificates(b"x", None, certificate, None, encryption)) == "KS012"
+    assert refusal(pkcs12.serialize_key_and_certificates(b"x", None, None, [certificate], encryption)) == "KS012"
+
+
+def test_a_key_of_another_certificate_is_refused():
+    other = CA.issue("other").certificate
+    key_bag = build.bag(build.KEY_BAG, RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+    x509 = build.seq(
+        build.oid("1.2.840.113549.1.9.22.1"), build.explicit(build.octets(other.public_bytes(Encoding.DER)))
+    )
+    data = build.pfx(build.plain_part(key_bag), build.plain_part(build.bag(build.CERT_BAG, x509)), password="")
+    assert refusal(data, None) == "KS012"
+
+
+def test_two_keys_are_refused():
+    key_bag = build.bag(build.KEY_BAG, RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+    assert refusal(build.pfx(build.plain_part(key_bag, key_bag), password=""), None) == "KS012"
+    assert refusal(build.pfx(build.plain_part(key_bag), build.plain_part(build.shrouded(AFFORDABLE)))) == "KS012"
+
+
+def test_the_leaf_is_the_certificate_of_the_key_whatever_the_order():
+    issued = CA.issue("acme", key=RSA)
+    reversed_chain = pkcs12.serialize_key_and_certificates(
+        b"x", RSA, issued.certificate, [CA.certificate], BestAvailableEncryption(PASSWORD.encode())
+    )
+    for data in (reversed_chain, issued.pkcs12(PASSWORD, chain=(CA.certificate,))):
+        loaded = load(data)
+        assert loaded.subject == "CN=acme"
+        assert loaded.certificate_pem.decode() == issued.certificate_pem + CA.pem
+
+
+def test_the_leaf_is_found_where_a_ca_comes_first():
+    issued = CA.issue("acme", key=RSA)
+    bags = [
+        build.bag(
+            build.CERT_BAG,
+            build.seq(build.oid("1.2.840.113549.1.9.22.1"), build.explicit(build.octets(c.public_bytes(Encoding.DER)))),
+        )
+        for c in (CA.certificate, issued.certificate)
+    ]
+    key_bag = build.bag(build.KEY_BAG, RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+    assert load(build.pfx(build.plain_part(*bags, key_bag), password=""), None).subject == "CN=acme"
+
+
+# P 6: what the certificate must be.
+
+
+def test_an_expired_or_future_certificate_is_refused():
+    day = dt.timedelta(days=1)
+    expired = CA.issue("acme", not_before=NOW - 3 * day, not_after=NOW - day)
+    future = CA.issue("acme", not_before=NOW + day, not_after=NOW + 3 * day)
+    assert refusal(expired.pkcs12(PASSWORD)) == "KS013"
+    assert refusal(future.pkcs12(PASSWORD)) == "KS013"
+
+
+@pytest.mark.parametrize(("days", "warned"), [(29, True), (31, False)])
+def test_a_certificate_that_ends_within_30_days_is_warned_of(days, warned):
+    issued = CA.issue("acme", not_after=NOW + dt.timedelta(days=days))
+    assert bool(load(issued.pkcs12(PASSWORD)).warnings) is warned
+
+
+def test_a_certificate_for_servers_only_is_refused():
+    assert refusal(CA.issue("acme", usage=ExtendedKeyUsageOID.SERVER_AUTH).pkcs12(PASSWORD)) == "KS015"
+    assert load(CA.issue("acme", usage=None).pkcs12(PASSWORD)).subject == "CN=acme"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        RSA,
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
+    ids=["RSA 2048", "P-256", "P-384", "Ed25519"],
+)
+def test_a_strong_key_is_accepted(key):
+    assert load(CA.issue("acme", key=key).pkcs12(PASSWORD)).subject == "CN=acme"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP192R1()), dsa.generate_private_key(2048)],
+    ids=["RSA 1024", "P-192", "DSA"],
+)
+def test_a_weak_or_unsupported_key_is_refused(key):
+    assert refusal(CA.issue("acme", key=key).pkcs12(PASSWORD)) == "KS014"
+
+
+def test_a_sha1_signature_is_refused(tmp_path):
+    issued = CA.issue("ignored", key=RSA)
+    (tmp_path / "key.pem").write_text(issued.key_pem)
+    subject = ("-subj", "/CN=old", "-days", "90", "-addext", "extendedKeyUsage=clientAuth")
+    openssl("req", "-x509", "-key", "key.pem", "-sha1", *subject, "-out", "cert.pem", cwd=tmp_path)
+    arguments = ("-inkey", "key.pem", "-in", "cert.pem", "-out", "out", "-passout", f"pass:{PASSWORD}")
+    openssl("pkcs12", "-export", *arguments, cwd=tmp_path)
+    assert refusal((tmp_path / "out").read_bytes()) == "KS014"
+
+
+# P 7 and the rest.
+
+
+@pytest.mark.parametrize("name", ["Ключ", "鍵 🔑", "a" * 500, ""])
+def test_a_friendly_name_may_be_anything(name):
+    assert load(CA.issue("acme").pkcs12(PASSWORD, name=name)).subject == "CN=acme"
+
+
+def test_no_repr_shows_a_key():
+    loaded = load(CA.issue("acme").pkcs12(PASSWORD))
+    assert "PRIVATE" not in repr(loaded)
+    assert "PRIVATE" not in str(loaded)
+    assert b"PRIVATE" in loaded.key_pem
+
+
+def test_a_file_travels_as_base64():
+    assert decode_file("TUlJ\nQg==\n") == b"MIIB"
+    for text, rule in (("not base64!", "KS010"), ("A" * (3 * MAX_SIZE), "KS016")):
+        with pytest.raises(RuleViolation) as caught:
+            decode_file(text)
+        assert caught.value.rule == rule
+
+
+@pytest.mark.parametrize(
+    "pem", ["x", CA.issue("acme").certificate_pem, CA.issue("acme").key_pem, CA.pem + "\n-----BEGIN PRIVATE KEY-----"]
+)
+def test_a_server_ca_that_is_none_is_refused(pem):
+    with pytest.raises(RuleViolation) as caught:
+        check_server_ca(pem)
+    assert caught.value.rule == "KS025"
+
+
+def test_a_server_ca_is_kept_in_canonical_pem():
+    assert check_server_ca(f"comment\n{CA.pem}\n\n") == CA.pem.encode()
+    assert check_server_ca(None) is None
+    assert check_server_ca("  \n") is None
+
+
+def test_the_helper_survives_being_killed():
+    load(CA.issue("acme").pkcs12(PASSWORD))
+    process = _HELPER._process
+    assert process is not None
+    os.kill(process.pid, 9)
+    process.wait()
+    assert load(CA.issue("acme").pkcs12(PASSWORD)).subject == "CN=acme"

@@ -81,13 +81,9 @@ class PulumiStack:
 
     def configure(self, values: Mapping[str, str], secret: Mapping[str, str] | None = None) -> None:
         """Set configuration; names may be paths such as `keystores.first.address`."""
-        for name, value in values.items():
-            self._set(name, value, "--plaintext")
-        for name, value in (secret or {}).items():
-            self._set(name, value, "--secret")
-
-    def _set(self, name: str, value: str, kind: str) -> None:
-        self.run("config", "set", "--path", name, value, kind)
+        arguments = [part for name, value in values.items() for part in ("--plaintext", f"{name}={value}")]
+        arguments += [part for name, value in (secret or {}).items() for part in ("--secret", f"{name}={value}")]
+        self.run("config", "set-all", "--path", *arguments)
 
     def up(self, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`pulumi up`, with its preview."""

@@ -50,7 +50,7 @@ class KeystoreResourceProvider(KeystoreProvider):
         if isinstance(address, str) and not is_unknown(address) and not any(v.prop == "address" for v in violations):
             # One spelling of one address, so that a trailing slash or a capital letter is no change.
             inputs["address"] = str(KeystoreAddress.parse(address))
-        return CheckResult(inputs, [failure(violation) for violation in violations])
+        return CheckResult(inputs, [failure(violation, SECRETS) for violation in violations])
 
     @one_line
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
@@ -92,6 +92,7 @@ class KeystoreResourceProvider(KeystoreProvider):
             if props.get(given) is not None and _pem(props[given]) != _pem(found[given]):
                 outs[given] = found[given]
         if found["certificate_fingerprint"] != props.get("certificate_fingerprint"):
+            tell(f"{id_}: the certificate was changed outside Pulumi, SHA-256 {found['certificate_fingerprint']}")
             outs["certificate"] = f"changed outside Pulumi, SHA-256 {found['certificate_fingerprint']}"
         inputs = {name: outs.get(name) for name in ("organization", "name", "adopt", *DECLARED)}
         return ReadResult(id_, outs, inputs)

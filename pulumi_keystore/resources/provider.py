@@ -93,9 +93,14 @@ def changed(olds: dict[str, Any], news: dict[str, Any], names: Collection[str]) 
     return [name for name in names if not is_unknown(news.get(name)) and olds.get(name) != news.get(name)]
 
 
-def failure(violation: InvalidInput) -> CheckFailure:
-    """Return a violation as the engine wants it: one line that names property, rule and fix."""
-    return CheckFailure(violation.prop or "", str(violation))
+def failure(violation: InvalidInput, secrets: Collection[str] = ()) -> CheckFailure:
+    """Return a violation as the engine wants it: one line that names property, rule and fix.
+
+    The engine quotes the value of the property it is given, even of a secret one: those are named in the text
+    alone.
+    """
+    prop = violation.prop or ""
+    return CheckFailure("" if prop in secrets else prop, str(violation))
 
 
 def tell(text: str) -> None:

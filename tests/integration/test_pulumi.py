@@ -1,0 +1,256 @@
+"""The real engine on the program in stacks/self-administered: preview, up, refresh, destroy."""
+
+import signal
+import subprocess
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from keystore_harness import wait_until
+from keystore_harness.engine import PulumiStack
+
+from pulumi_keystore.client import Client
+from tests.conftest import PASSWORD, ROOT, Customer
+
+TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclass
+class Team:
+    """An infrastructure team with its stack."""
+
+    customer: Customer
+    stack: PulumiStack
+    folder: Path
+
+    def certificate(self, keystore: str, common_name: str | None = None, password: str = PASSWORD) -> None:
+        """Put a newly issued PKCS#12 file where the stack's configuration names it."""
+        issued = self.customer.land.authority.issue(common_name or self.customer.name)
+        (self.folder / f"{keystore}.p12").write_bytes(issued.pkcs12(password))
+
+    def errors(self, output: str) -> list[str]:
+        return [line.strip() for line in output.splitlines() if line.strip().startswith("error:")]
+
+
+@pytest.fixture
+def team(customer: Callable[..., Customer], engine: Path, admin_token: str, tmp_path: Path):
+    """A stack with everything configured and nothing declared yet."""
+    acme = customer(keystores=())
+    land = acme.land
+    environment = {"KEYSTORE_URL": land.service.url, "KEYSTORE_TOKEN": admin_token}
+    with PulumiStack(engine, ROOT, tmp_path / "state", environment) as stack:
+        made = Team(acme, stack, tmp_path)
+        (tmp_path / "ca.pem").write_text(land.authority.pem)
+        values = {"organization": acme.name, "active": "first", "notifyEmail": f"ops@{acme.name}.example.com"}
+        for keystore, letter in acme.letters.items():
+            made.certificate(keystore)
+            values[f"keystores.{keystore}.address"] = land.vaults[letter].address
+            values[f"keystores.{keystore}.certificate"] = str(tmp_path / f"{keystore}.p12")
+            values[f"keystores.{keystore}.serverCa"] = str(tmp_path / "ca.pem")
+        stack.configure(values, {f"keystores.{keystore}.password": PASSWORD for keystore in acme.letters})
+        yield made
+
+
+def test_declare_then_nothing_to_do(team):
+    assert "5 created" in team.stack.up().stdout
+    team.customer.enrol(5)
+    assert "5 unchanged" in team.stack.up().stdout
+    assert "5 unchanged" in team.stack.preview().stdout
+    assert "5 unchanged" in team.stack.refresh().stdout
+    assert "5 unchanged" in team.stack.preview().stdout
+    slash = team.customer.land.vaults["a"].address.replace("vault", "VAULT") + "/"
+    team.stack.configure({"keystores.first.address": slash})
+    assert "5 unchanged" in team.stack.preview().stdout
+    team.customer.assert_complete("first")
+
+
+def test_a_new_certificate_is_one_update_in_place(team):
+    team.stack.up()
+    team.customer.enrol(5)
+    before = team.customer.admin.keystore(team.customer.name, "first")
+    team.certificate("first")
+    preview = team.stack.preview().stdout
+    assert "~ certificate" in preview
+    assert "1 to update" in preview
+    assert "1 updated" in team.stack.up().stdout
+    after = team.customer.admin.keystore(team.customer.name, "first")
+    assert after["certificate_fingerprint"] != before["certificate_fingerprint"]
+    team.customer.assert_complete("first")
+
+
+@pytest.mark.parametrize(
+    ("address", "rule"),
+    [
+        ("{}/v1", "KS003"),
+        ("https://127.0.0.1:8200", "KS004"),
+        ("https://2130706433:8200", "KS004"),
+        ("https://vault.example.com", "KS002"),
+    ],
+)
+def test_a_bad_address_is_refused_in_preview_in_one_line(team, address, rule):
+    team.stack.up()
+    team.customer.enrol(3)
+    team.stack.configure({"keystores.first.address": address.format(team.customer.land.vaults["a"].address)})
+    for refused in (team.stack.preview(check=False), team.stack.up(check=False)):
+        assert refused.returncode != 0
+        assert TRACEBACK not in refused.stdout
+        errors = [line for line in refused.stdout.splitlines() if rule in line]
+        assert errors
+        assert all("property address" in line and "expected" in line for line in errors)
+    team.customer.assert_complete("first")
+
+
+def test_a_bad_certificate_or_password_is_refused_in_preview_without_being_shown(team):
+    team.stack.up()
+    team.stack.configure({}, {"keystores.first.password": "CANARY-wrong"})
+    refused = team.stack.preview(check=False)
+    assert refused.returncode != 0
+    assert "KS011" in refused.stdout
+    assert "CANARY" not in refused.stdout
+    (team.folder / "first.p12").write_bytes(b"CANARY not a PKCS#12 file")
+    refused = team.stack.preview(check=False)
+    assert "KS010" in refused.stdout
+    assert "CANARY" not in refused.stdout
+    assert b64encode(b"CANARY not a").decode()[:12] not in refused.stdout
+
+
+def test_a_certificate_that_may_not_log_in_fails_the_update_and_the_old_pair_stays(team):
+    team.stack.up()
+    team.customer.enrol(5)
+    before = team.customer.admin.keystore(team.customer.name, "first")
+    team.certificate("first", "stranger")
+    failed = team.stack.up(check=False)
+    assert failed.returncode != 0
+    assert TRACEBACK not in failed.stdout
+    assert "refuses this client certificate for the role" in failed.stdout
+    assert team.customer.admin.keystore(team.customer.name, "first") == before
+    team.customer.assert_complete("first")
+
+
+def test_a_changed_destination_migrates_and_tells_so_in_preview(team):
+    team.stack.up()
+    team.customer.enrol(200)
+    team.stack.configure({"active": "second"})
+    preview = team.stack.preview().stdout
+    assert "will migrate 200 keys from first (https://vault-a." in preview
+    assert '~ destination: "first" => "second"' in preview
+    assert team.customer.active == "first"
+    up = team.stack.up().stdout
+    assert "migrating 200 keys from first" in up
+    assert "Migration succeeded" in up
+    team.customer.assert_complete("second", empty="first")
+    assert "5 unchanged" in team.stack.up().stdout
+    assert "5 unchanged" in team.stack.refresh().stdout
+
+
+def test_a_failed_migration_fails_the_update_and_the_next_one_succeeds(team):
+    team.stack.up()
+    team.customer.enrol(3000)
+    team.stack.configure({"active": "second"})
+    with subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never"],
+        cwd=team.stack.project, env=team.stack.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as up:  # fmt: skip
+        path = ("organizations", team.customer.name, "migrations")
+
+        def moving():
+            rows = team.customer.admin.request("GET", *path)
+            return rows and rows[0]["done"] > 200
+
+        wait_until(moving, "keys to move")
+        with team.customer.land.vaults["b"].sealed_for_a_while():
+            output = up.communicate(timeout=120)[0]
+    assert up.returncode != 0
+    assert TRACEBACK not in output
+    assert "Migration failed: destination not reachable" in output
+    assert "all keys are still in first" in output
+    assert team.customer.active == "first"
+    assert team.stack.up().returncode == 0
+    team.customer.assert_complete("second", empty="first")
+
+
+def test_an_interrupted_update_leaves_the_migration_running_and_the_next_one_attaches(team):
+    team.stack.up()
+    team.customer.enrol(2500)
+    team.stack.configure({"active": "second"})
+    with subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive"],
+        cwd=team.stack.project, env=team.stack.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as up:  # fmt: skip
+        wait_until(lambda: team.customer.admin.organization(team.customer.name)["maintenance"], "the migration")
+        up.send_signal(signal.SIGKILL)
+    subprocess.run(["pkill", "-9", "-f", "pulumi.dynamic"], check=False)
+    time.sleep(0.2)
+    team.stack.run("cancel", "--yes", check=False)
+    output = team.stack.up().stdout
+    assert "interrupted" not in output.lower() or "5" in output
+    team.customer.assert_complete("second", empty="first")
+    assert len(team.customer.admin.request("GET", "organizations", team.customer.name, "migrations")) == 1
+
+
+def test_drift_is_shown_by_refresh_and_mended_by_up(team):
+    team.stack.up()
+    acme = team.customer
+    acme.enrol(3)
+    server = acme.land.vaults["a"]
+    acme.admin.swap_keystore(
+        acme.name, "first", acme.declaration("first", address=f"https://{server.alias}:{server.port}")
+    )
+    refreshed = team.stack.refresh().stdout
+    assert f'"{server.address}" => "https://{server.alias}:{server.port}"' in refreshed
+    assert "~ certificate" in refreshed
+    assert "1 updated" in team.stack.up().stdout
+    assert acme.admin.keystore(acme.name, "first")["address"] == server.address
+    acme.migrate("second")
+    assert '~ destination: "first" => "second"' in team.stack.refresh().stdout
+    assert "Migration succeeded" in team.stack.up().stdout
+    acme.assert_complete("first", empty="second")
+
+
+def test_destroy_is_refused_while_keys_are_held_and_works_without(team):
+    team.stack.up()
+    assert "5 deleted" in team.stack.destroy().stdout
+    team.stack.up()
+    team.customer.enrol(4)
+    refused = team.stack.destroy(check=False)
+    assert refused.returncode != 0
+    assert "is active and holds 4 archive keys" in refused.stdout
+    assert "migrate them to another keystore first" in refused.stdout
+    team.customer.assert_complete("first")
+
+
+def test_service_down_wrong_token_and_wrong_role_are_one_line_each(team, land):
+    stack, acme = team.stack, team.customer
+    stack.up()
+    acme.enrol(3)
+    team.certificate("first")
+    before = acme.admin.keystore(acme.name, "first")
+    good = dict(stack.environment)
+    viewer = land.service.make_token("viewer", "viewer")
+    for changes, message in (
+        ({"KEYSTORE_URL": "http://127.0.0.1:9"}, "does not answer"),
+        ({"KEYSTORE_TOKEN": "ks_0123456789abcdef_CANARY"}, "the API token is missing or not valid"),
+        ({"KEYSTORE_TOKEN": viewer}, "the role viewer may not change keystores"),
+    ):
+        stack.environment.update(changes)
+        failed = stack.run("up", "--yes", "--skip-preview", check=False)
+        assert failed.returncode != 0
+        assert message in failed.stdout
+        assert TRACEBACK not in failed.stdout
+        assert "CANARY" not in failed.stdout
+        stack.environment.update(good)
+    assert acme.admin.keystore(acme.name, "first") == before
+
+
+def test_a_token_of_one_organization_sees_no_other(customer, land):
+    acme, other = customer(keys=1), customer(keys=1)
+    with Client(land.service.url, land.service.make_token("ops", "customer-cloud-admin", acme.name)) as client:
+        assert client.organization(acme.name)["archive_keys"] == 1
+        assert [row["name"] for row in client.request("GET", "organizations")] == [acme.name]
+        for path in ((), ("keystores",), ("history",), ("migrations",)):
+            with pytest.raises(Exception, match="there is no"):
+                client.request("GET", "organizations", other.name, *path)

@@ -88,6 +88,10 @@ def main() -> None:
         signal.signal(number, lambda *_: done.set())
     done.wait()
     server.stop(0)
+    # A program that the engine gave up on may still wait for answers: nothing waits for it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

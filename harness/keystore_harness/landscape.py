@@ -19,8 +19,13 @@ from keystore_harness.service import ServiceProcess
 class Tenancy(Protocol):
     """What the product says an organization needs on a server (`pulumi_keystore.keystores.tenancy.Tenancy`)."""
 
-    organization: str
-    mount: str
+    @property
+    def organization(self) -> str:
+        """Name of the organization, and common name of its client certificates."""
+
+    @property
+    def mount(self) -> str:
+        """Path of the KV mount."""
 
     @property
     def role_name(self) -> str:

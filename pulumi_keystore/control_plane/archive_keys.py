@@ -22,11 +22,13 @@ from sqlalchemy.orm import Session
 from pulumi_keystore import rules
 from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.control_plane import organizations
+from pulumi_keystore.control_plane.connections import Connections
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, LegacyKey, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreFault, NotFound
 from pulumi_keystore.keystores.legacy import read_rows
 from pulumi_keystore.keystores.record import KEY_BYTES, ArchiveKey, DamagedRecordError
+from pulumi_keystore.keystores.tenancy import key_name
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 
@@ -155,7 +157,7 @@ def _withdraw(transport: Transport, vault: VaultKeystore, records: list[ArchiveK
         return
 
 
-def read(plane: ControlPlane, organization: str, user: str) -> ArchiveKey:
+def read(plane: ControlPlane, connections: Connections, organization: str, user: str) -> ArchiveKey:
     """Return a user's archive key from the active keystore, proved to be the one that was enrolled.
 
     Raises:
@@ -173,12 +175,8 @@ def read(plane: ControlPlane, organization: str, user: str) -> ArchiveKey:
         record = _read_legacy(plane, session, owner, entry) if active.kind == "legacy" else None
     try:
         if active.kind != "legacy":
-            vault = plane.vault(owner, active)
-            with Transport() as transport:
-                try:
-                    record = transport.run_one(vault.read(ArchiveKey(owner.name, user, entry.generation, b"").name))
-                finally:
-                    transport.run_one(vault.revoke())
+            with connections.borrow(owner, active) as connection:
+                record = connection.transport.run_one(connection.vault.read(key_name(user, entry.generation)))
     except DamagedRecordError:
         record = None
     if record is None or not hmac.compare_digest(
@@ -212,7 +210,7 @@ def legacy_unseal(plane: ControlPlane, organization_id: int) -> Any:
     return unseal
 
 
-def release(plane: ControlPlane, organization: str, user: str, public_key: str) -> bytes:
+def release(plane: ControlPlane, connections: Connections, organization: str, user: str, public_key: str) -> bytes:
     """Return a user's archive key encrypted to an X25519 public key (base64 of 32 bytes).
 
     The answer is HPKE base mode (DHKEM X25519, HKDF-SHA-256, AES-256-GCM): encapsulated key and ciphertext.
@@ -228,7 +226,7 @@ def release(plane: ControlPlane, organization: str, user: str, public_key: str) 
         raise InvalidInput(
             "public_key: not an X25519 public key", hint="expected base64 of 32 bytes", prop="public_key"
         ) from None
-    record = read(plane, organization, user)
+    record = read(plane, connections, organization, user)
     return bytes(SUITE.encrypt(record.key, recipient, release_info(organization, user)))
 
 

@@ -16,7 +16,9 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore.control_plane import api, logs, migrations
+from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.clean_ups import CleanUps
+from pulumi_keystore.control_plane.connections import Connections
 from pulumi_keystore.control_plane.database import (
     EmbeddedPostgres,
     Leadership,
@@ -95,12 +97,15 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
         _launch_workflows(database.database_url)
         stack.callback(lambda: DBOS.destroy(workflow_completion_timeout_sec=0))
         _resume(plane)
+        connections = Connections(plane)
+        stack.callback(lambda: connections.close_idle(everything=True))
         stop = threading.Event()
         stack.callback(stop.set)
         _every(1.0, postman.send_due, "outbox", stop)
         _every(2.0, clean_ups.work, "clean-ups", stop)
+        _every(5.0, connections.close_idle, "connections", stop)
         _every(2.0, lambda: _stop_if_lost(leadership), "leadership", stop)
-        _run(settings, api.create(plane, clean_ups, workflow.begin), say)
+        _run(settings, api.create(ServicesOfApp(plane, clean_ups, connections, workflow.begin)), say)
 
 
 def _launch_workflows(url: str) -> None:

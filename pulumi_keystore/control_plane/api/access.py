@@ -1,0 +1,65 @@
+"""What every route needs: who asks, and what it works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, ConfigDict
+
+from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import tokens
+from pulumi_keystore.control_plane.clean_ups import CleanUps
+from pulumi_keystore.control_plane.connections import Connections
+from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.control_plane.tokens import Principal
+
+
+class Body(BaseModel):
+    """A request body: nothing unknown is accepted, and nothing of it is repeated in an error."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ServicesOfApp:
+    """What the routes work with.
+
+    Attributes:
+        plane: Settings, database, master key and resolver.
+        clean_ups: The clean-ups that migrations leave.
+        connections: Logged-in connections for the release of keys.
+        begin: Starts the workflow of a migration by its id.
+
+    """
+
+    plane: ControlPlane
+    clean_ups: CleanUps
+    connections: Connections
+    begin: Callable[[str], None]
+
+
+def _services(request: Request) -> ServicesOfApp:
+    services: ServicesOfApp = request.app.state.services
+    return services
+
+
+Services = Annotated[ServicesOfApp, Depends(_services)]
+_bearer = HTTPBearer(auto_error=False, description="an API token of `keystore token create`")
+
+
+def _principal(
+    request: Request,
+    services: Services,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    with services.plane.transaction() as session:
+        who = tokens.authenticate(session, credentials.credentials if credentials else None, now_utc())
+    request.state.principal = who.name
+    return who
+
+
+Who = Annotated[Principal, Depends(_principal)]

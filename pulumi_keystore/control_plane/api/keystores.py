@@ -1,0 +1,81 @@
+"""Keystores: registration, validated swap, removal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field, SecretStr
+
+from pulumi_keystore.control_plane import keystores, organizations
+from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.declaration import Declaration
+
+router = APIRouter(tags=["keystores"])
+
+
+class KeystoreBody(Body):
+    """The declaration of a keystore."""
+
+    kind: str = Field(description="provider, self-administered or legacy")
+    address: str | None = Field(default=None, description="https://HOST:PORT")
+    certificate: SecretStr | None = Field(default=None, description="base64 of the PKCS#12 file")
+    certificate_password: SecretStr | None = Field(default=None, description="export password of the PKCS#12 file")
+    server_ca: str | None = Field(default=None, description="CA certificates in PEM; public CAs if missing")
+    mount: str | None = Field(default=None, description="KV mount, archive-keys by default")
+    role: str | None = Field(default=None, description="certificate role, keystore-ORGANIZATION by default")
+
+    def declared(self) -> Declaration:
+        """Return what was declared."""
+        return Declaration(
+            kind=self.kind,
+            address=self.address,
+            certificate=self.certificate.get_secret_value() if self.certificate else None,
+            certificate_password=self.certificate_password.get_secret_value() if self.certificate_password else None,
+            server_ca=self.server_ca,
+            mount=self.mount,
+            role=self.role,
+        )
+
+
+@router.get("/organizations/{organization}/keystores")
+def list_keystores(organization: str, who: Who, services: Services) -> list[dict[str, Any]]:
+    """List the keystores of an organization."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        return keystores.list_all(session, organizations.find(session, organization))
+
+
+@router.get("/organizations/{organization}/keystores/{name}")
+def get_keystore(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
+    """Return one keystore."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        owner = organizations.find(session, organization)
+        return keystores.describe(owner, keystores.find(session, owner, name))
+
+
+@router.put("/organizations/{organization}/keystores/{name}")
+def put_keystore(
+    organization: str, name: str, body: KeystoreBody, who: Who, services: Services, *, adopt: bool = False
+) -> dict[str, Any]:
+    """Prove a keystore and register it; with `adopt` take over one that is registered differently."""
+    who.require(Right.MANAGE, organization)
+    shown, warnings = keystores.put(services.plane, who, organization, name, body.declared(), adopt=adopt)
+    return {**shown, "warnings": warnings}
+
+
+@router.post("/organizations/{organization}/keystores/{name}/swap")
+def swap_keystore(organization: str, name: str, body: KeystoreBody, who: Who, services: Services) -> dict[str, Any]:
+    """Prove a new address, certificate or both, and swap them in; on any failure the old pair stays."""
+    who.require(Right.MANAGE, organization)
+    shown, warnings = keystores.swap(services.plane, who, organization, name, body.declared())
+    return {**shown, "warnings": warnings}
+
+
+@router.delete("/organizations/{organization}/keystores/{name}", status_code=204)
+def delete_keystore(organization: str, name: str, who: Who, services: Services) -> None:
+    """Forget a keystore; refused while it is active and holds keys."""
+    who.require(Right.MANAGE, organization)
+    keystores.remove(services.plane, who, organization, name)

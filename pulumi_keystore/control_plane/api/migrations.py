@@ -1,0 +1,71 @@
+"""Migrations: plan, start, progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import migrations, organizations
+from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.control_plane.tokens import Right
+
+router = APIRouter(tags=["migrations"])
+
+
+class PlanBody(Body):
+    """Where keys would go."""
+
+    destination: str = Field(description="name of the keystore that shall become active")
+
+
+class MigrationBody(PlanBody):
+    """Where keys shall go, and who is told."""
+
+    notify_email: str | None = Field(default=None, description="gets the mails about this migration")
+
+
+@router.post("/organizations/{organization}/migrations/plan")
+def plan_migration(organization: str, body: PlanBody, who: Who, services: Services) -> dict[str, Any]:
+    """Say what a migration would do; nothing is changed."""
+    who.require(Right.VIEW, organization)
+    return migrations.plan(services.plane, organization, body.destination)
+
+
+@router.post("/organizations/{organization}/migrations")
+def start_migration(organization: str, body: MigrationBody, who: Who, services: Services) -> dict[str, Any]:
+    """Begin a migration, or attach to the one that goes there; state "unchanged" if nothing has to move."""
+    who.require(Right.MANAGE, organization)
+    migration_id, new = migrations.start(
+        services.plane, who, organization, body.destination, body.notify_email, services.clean_ups
+    )
+    if migration_id is None:
+        return {"id": None, "state": "unchanged", "organization": organization, "destination": body.destination}
+    if new:
+        services.begin(migration_id)
+    return _describe(services.plane, organization, migration_id)
+
+
+@router.get("/organizations/{organization}/migrations")
+def list_migrations(organization: str, who: Who, services: Services) -> list[dict[str, Any]]:
+    """List the migrations of an organization, the latest first."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        return migrations.list_all(session, organizations.find(session, organization), now_utc())
+
+
+@router.get("/organizations/{organization}/migrations/{migration_id}")
+def get_migration(organization: str, migration_id: str, who: Who, services: Services) -> dict[str, Any]:
+    """Return a migration with its progress."""
+    who.require(Right.VIEW, organization)
+    return _describe(services.plane, organization, migration_id)
+
+
+def _describe(plane: ControlPlane, organization: str, migration_id: str) -> dict[str, Any]:
+    with plane.transaction() as session:
+        owner = organizations.find(session, organization)
+        row = migrations.find(session, owner, migration_id)
+        return migrations.describe(session, owner, row, now_utc())

@@ -1,0 +1,84 @@
+"""Organizations, their status and their history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import history, keystores, migrations, organizations
+from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.models import Keystore
+from pulumi_keystore.control_plane.tokens import Right
+
+router = APIRouter(tags=["organizations"])
+
+
+class OrganizationBody(Body):
+    """An organization to be."""
+
+    environment: str = Field(default="cloud", description="cloud or federal")
+
+
+@router.get("/organizations")
+def list_organizations(who: Who, services: Services) -> list[dict[str, Any]]:
+    """List the organizations that the token may see."""
+    who.require(Right.VIEW, who.organization)
+    with services.plane.transaction() as session:
+        return [
+            organizations.describe(session, row)
+            for row in organizations.list_all(session)
+            if who.organization in (None, row.name)
+        ]
+
+
+@router.get("/organizations/{organization}")
+def get_organization(organization: str, who: Who, services: Services) -> dict[str, Any]:
+    """Return one organization."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        return organizations.describe(session, organizations.find(session, organization))
+
+
+@router.put("/organizations/{organization}")
+def put_organization(organization: str, body: OrganizationBody, who: Who, services: Services) -> dict[str, Any]:
+    """Create an organization, or return the one there is."""
+    who.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        return organizations.describe(session, organizations.put(session, organization, body.environment))
+
+
+@router.delete("/organizations/{organization}", status_code=204)
+def delete_organization(organization: str, who: Who, services: Services) -> None:
+    """Delete an organization that has no keystores and no keys."""
+    who.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        organizations.remove(session, organization)
+
+
+@router.get("/organizations/{organization}/status")
+def status(organization: str, who: Who, services: Services) -> dict[str, Any]:
+    """Return the active keystore, its connection (tested now), and the running migration."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        owner = organizations.find(session, organization)
+        shown = organizations.describe(session, owner)
+        active = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
+        shown["keystore"] = keystores.describe(owner, active) if active else None
+        shown["migration"] = None
+        if owner.maintenance_by:
+            row = migrations.load(session, owner.maintenance_by).migration
+            shown["migration"] = migrations.describe(session, owner, row, now_utc())
+    shown["connection"] = keystores.test_connection(services.plane, owner, active) if active else None
+    return shown
+
+
+@router.get("/organizations/{organization}/history")
+def get_history(organization: str, who: Who, services: Services, limit: int = 1000) -> list[dict[str, Any]]:
+    """Return the history, oldest first."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        owner = organizations.find(session, organization)
+        return history.entries(session, owner.id, max(1, min(limit, 10_000)))

@@ -1,0 +1,48 @@
+"""API tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from pulumi_keystore.control_plane import tokens
+from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.tokens import Right
+
+router = APIRouter(tags=["tokens"])
+
+
+class TokenBody(Body):
+    """A token to be."""
+
+    name: str
+    role: str = Field(description="provider-admin, customer-cloud-admin, authority or viewer")
+    organization: str | None = Field(default=None, description="the one organization it is for; all if missing")
+    days: int | None = Field(default=None, description="lifetime in days; without end if missing")
+
+
+@router.get("/tokens")
+def list_tokens(who: Who, services: Services) -> list[dict[str, Any]]:
+    """List all tokens, without their secrets."""
+    who.require(Right.ADMINISTER)
+    with services.plane.transaction() as session:
+        return tokens.list_all(session)
+
+
+@router.post("/tokens")
+def create_token(body: TokenBody, who: Who, services: Services) -> dict[str, Any]:
+    """Make a token; its text is in this answer and nowhere else."""
+    who.require(Right.ADMINISTER)
+    with services.plane.transaction() as session:
+        shown, text = tokens.create(session, body.name, body.role, body.organization, body.days)
+    return {**shown, "token": text}
+
+
+@router.delete("/tokens/{token_id}", status_code=204)
+def revoke_token(token_id: str, who: Who, services: Services) -> None:
+    """End a token at once."""
+    who.require(Right.ADMINISTER)
+    with services.plane.transaction() as session:
+        tokens.revoke(session, token_id)

@@ -1,0 +1,318 @@
+"""The service and its command: tokens, roles, bad input, errors without secrets."""
+
+import json
+import socket
+import subprocess
+import sys
+from base64 import b64encode
+from pathlib import Path
+
+import httpx
+import pytest
+from keystore_harness import CertificateAuthority, free_port, wait_until
+
+from pulumi_keystore.client import Client
+from pulumi_keystore.errors import (
+    InvalidInput,
+    KeystoreError,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    RuleViolation,
+    ServiceUnavailable,
+)
+
+
+@pytest.fixture
+def raw(land, admin_token):
+    """A bare HTTP client with the administrator's token."""
+    with httpx.Client(base_url=land.service.url, headers={"Authorization": f"Bearer {admin_token}"}) as client:
+        yield client
+
+
+@pytest.mark.parametrize("token", [None, "", "x", "ks_", "ks_0123456789abcdef_x", "ks_../../x_y", "ks_' or 1=1 --_x"])
+def test_no_or_a_wrong_token_is_refused(land, token):
+    with Client(land.service.url, token) as client, pytest.raises(NotAuthenticated):
+        client.request("GET", "organizations")
+
+
+def test_a_revoked_or_expired_token_is_refused(land, admin):
+    made = admin.request("POST", "tokens", body={"name": "short", "role": "viewer", "days": 1})
+    with Client(land.service.url, made["token"]) as client:
+        assert client.request("GET", "whoami")["role"] == "viewer"
+        admin.request("DELETE", "tokens", made["id"])
+        with pytest.raises(NotAuthenticated):
+            client.request("GET", "whoami")
+    listed = admin.request("GET", "tokens")
+    assert made["token"].split("_", 2)[2] not in json.dumps(listed)
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"),
+    [
+        ("viewer", {"read"}),
+        ("authority", {"read", "escrow"}),
+        ("customer-cloud-admin", {"read", "change"}),
+        ("provider-admin", {"read", "change", "administer"}),
+    ],
+)
+def test_each_role_may_do_its_own(customer, land, role, allowed):
+    acme = customer(keys=1)
+    organization = ("organizations", acme.name)
+    requests = {
+        "read": ("GET", (*organization, "status"), None),
+        "escrow": ("POST", (*organization, "archive-keys"), {"keys": {"new": b64encode(bytes(32)).decode()}}),
+        "change": ("POST", (*organization, "migrations"), {"destination": "first"}),
+        "administer": ("GET", ("tokens",), None),
+    }
+    with Client(land.service.url, land.service.make_token("someone", role)) as client:
+        for right, (method, path, body) in requests.items():
+            if right in allowed:
+                client.request(method, *path, body=body)
+            else:
+                with pytest.raises(NotAllowed, match=f"the role {role} may not"):
+                    client.request(method, *path, body=body)
+
+
+def test_an_archive_key_leaves_only_encrypted_to_the_caller(customer, raw, land):
+    acme = customer(keys=1)
+    user, key = next(iter(acme.keys.items()))
+    authority = land.service.make_token("authority", "authority")
+    answer = raw.post(
+        f"/v1/organizations/{acme.name}/archive-keys/release",
+        json={"user": user, "public_key": b64encode(bytes(31) + b"\x09").decode()},
+        headers={"Authorization": f"Bearer {authority}"},
+    )
+    assert answer.status_code == 200
+    assert key not in answer.content
+    assert b64encode(key) not in answer.content
+    for public_key in ("", "x", b64encode(bytes(31)).decode()):
+        with pytest.raises(InvalidInput, match="public_key"):
+            acme.authority.request(
+                "POST", "organizations", acme.name, "archive-keys", "release",
+                body={"user": user, "public_key": public_key},
+            )  # fmt: skip
+    with pytest.raises(NotFound):
+        acme.authority.request(
+            "POST", "organizations", acme.name, "archive-keys", "release",
+            body={"user": "nobody", "public_key": b64encode(bytes(32)).decode()},
+        )  # fmt: skip
+
+
+def test_a_hundred_parallel_enrolments_of_one_user_leave_one_key(customer, land):
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    acme = customer()
+    token = land.service.make_token("authority", "authority")
+
+    def enrol(number: int) -> bytes | None:
+        key = number.to_bytes(32, "big")
+        with Client(land.service.url, token) as client:
+            try:
+                body = {"keys": {"same": b64encode(key).decode()}}
+                client.request("POST", "organizations", acme.name, "archive-keys", body=body)
+            except KeystoreError:
+                return None
+        return key
+
+    with ThreadPoolExecutor(20) as pool:
+        won = [key for key in pool.map(enrol, range(1, 101)) if key]
+    assert len(won) == 1
+    acme.keys = {"same": won[0]}
+    acme.assert_complete("first")
+
+
+def test_a_key_of_the_wrong_length_enrols_nobody(customer):
+    acme = customer()
+    for bad in ("", "x", b64encode(bytes(31)).decode(), b64encode(bytes(33)).decode(), "CANARY" * 8):
+        keys = {"good": b64encode(bytes(32)).decode(), "bad": bad}
+        with pytest.raises(RuleViolation) as caught:
+            acme.authority.request("POST", "organizations", acme.name, "archive-keys", body={"keys": keys})
+        assert caught.value.rule == "KS036"
+        assert "CANARY" not in str(caught.value)
+    assert acme.stored("first") == {}
+    assert acme.admin.organization(acme.name)["archive_keys"] == 0
+
+
+def test_a_failed_enrolment_enrols_nobody_and_can_be_repeated(customer, land):
+    acme = customer(keys=2)
+    with land.vaults["a"].sealed_for_a_while(), pytest.raises(KeystoreError, match="sealed"):
+        acme.enrol(3)
+    acme.assert_complete("first")
+    acme.enrol(3)
+    acme.assert_complete("first")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/organizations/Bad_Name", {}),
+        ("PUT", "/v1/organizations/" + "x" * 64, {}),
+        ("PUT", "/v1/organizations/fine", {"environment": "moon"}),
+        ("PUT", "/v1/organizations/fine", {"surprise": "CANARY"}),
+        ("PUT", "/v1/organizations/fine/keystores/first", {"kind": 7}),
+        ("PUT", "/v1/organizations/fine/keystores/first", {}),
+        ("PUT", "/v1/organizations/fine/keystores/first", {"kind": "provider", "certificate": {"CANARY": 1}}),
+        ("POST", "/v1/organizations/fine/archive-keys", {"keys": "CANARY"}),
+        ("POST", "/v1/tokens", {"name": "x", "role": "god"}),
+        ("POST", "/v1/tokens", {"name": "x\ny", "role": "viewer"}),
+        ("POST", "/v1/tokens", {"name": "x", "role": "viewer", "days": -1}),
+        ("POST", "/v1/organizations/fine/migrations", ["CANARY"]),
+    ],
+)
+def test_malformed_input_gets_a_problem_document_that_repeats_no_secret(raw, method, path, body):
+    answer = raw.request(method, path, json=body)
+    assert answer.status_code in {403, 422}
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "\n" not in answer.json()["title"]
+    assert "CANARY" not in answer.text
+
+
+def test_what_is_no_json_or_too_large_is_refused(raw):
+    path = "/v1/organizations/fine/keystores/first"
+    assert raw.put(path, content=b"\xff\xfe{").status_code == 422
+    assert raw.put(path, content=b"x" * (9 << 20)).status_code == 422
+    assert raw.put(path, content=(b"x" * 65536 for _ in range(200))).status_code in {413, 422}
+    assert raw.get("/v1/nothing").json()["type"] == "not-found"
+    assert raw.get("/v1/organizations/%00").status_code in {404, 422}
+
+
+def test_the_openapi_document_is_published_and_is_the_one_in_docs(raw):
+    published = raw.get("/v1/openapi.json").json()
+    documented = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
+    assert published == documented, "run `make docs`"
+
+
+def test_history_cannot_be_changed_even_in_the_database(customer, land):
+    from sqlalchemy import text  # noqa: PLC0415
+    from sqlalchemy.exc import DatabaseError  # noqa: PLC0415
+
+    from pulumi_keystore.control_plane.database import connect  # noqa: PLC0415
+
+    acme = customer()
+    before = acme.history()
+    database = connect(f"postgresql://postgres:@/postgres?host={land.service.data / 'postgres'}")
+    for statement in ("update history set actor = 'x'", "delete from history", "truncate history"):
+        with pytest.raises(DatabaseError, match="append-only"), database.begin() as connection:
+            connection.execute(text(statement))
+    database.dispose()
+    assert acme.history() == before
+
+
+def test_mail_waits_for_a_server_that_refuses_it_and_arrives_once(customer, land):
+    acme = customer(keys=1)
+    address = f"late@{acme.name}.example.com"
+    land.mailbox.refuse_with = "421 try later"
+    try:
+        acme.migrate("second", address)
+        wait_until(lambda: "mail not accepted" in land.service.log.read_text(), "a refused mail")
+        land.service.restart()
+    finally:
+        land.mailbox.refuse_with = None
+    wait_until(lambda: [m["To"] for m in land.mailbox.messages].count(address) >= 2, "the mails", 60)
+    subjects = [m["Subject"] for m in land.mailbox.messages if m["To"] == address]
+    assert sorted(subjects) == ["Keystore Migration Starts", "Keystore Migration Succeeds"]
+
+
+# The command.
+
+
+def keystore(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "keystore"), *arguments]
+    return subprocess.run(
+        command, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **environment},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_status_tells_online_from_offline_by_its_exit_status(customer, land, admin_token):
+    acme = customer(keys=2)
+    online = land.service.run("status", acme.name, token=admin_token)
+    assert "Online" in online.stdout
+    with land.vaults["a"].sealed_for_a_while():
+        offline = land.service.run("status", acme.name, token=admin_token, check=False)
+        assert offline.returncode == 2
+        assert "Offline / Host unavailable" in offline.stdout
+        assert "sealed" in offline.stdout
+    land.vaults["a"].remove_role(acme.tenancy("first").role_name)
+    shown = json.loads(land.service.run("status", acme.name, "--format", "json", token=admin_token, check=False).stdout)
+    assert shown["connection"]["reason"] == "Unable to authenticate"
+
+
+def test_the_command_lists_and_shows(customer, land, admin_token):
+    acme = customer(keys=2)
+    run = land.service.run
+    assert acme.name in run("organization", "list", token=admin_token).stdout
+    assert "self-administered" in run("list", acme.name, token=admin_token).stdout
+    assert "vault-a.example.com" in run("show", acme.name, "first", token=admin_token).stdout
+    started = run("migration", "start", acme.name, "second", token=admin_token)
+    assert started.stdout == "Migration succeeded\n"
+    assert "2 of 2 keys" in started.stderr
+    assert "nothing has to move" in run("migration", "start", acme.name, "second", token=admin_token).stderr
+    assert json.loads(run("migration", "list", acme.name, "--format", "json", token=admin_token).stdout)[0]["done"] == 2
+    assert "Migration succeeded" in run("history", acme.name, token=admin_token).stdout
+    assert run("migration", "watch", acme.name, token=admin_token).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (("status", "acme"), {"KEYSTORE_URL": "http://127.0.0.1:9"}, "does not answer"),
+        (("status", "acme"), {"KEYSTORE_URL": "http://keystore.example.com"}, "would send the token in clear"),
+        (("status", "acme"), {"KEYSTORE_URL": "nonsense"}, "is not one"),
+        (("serve", "--port", "70000"), {}, "port"),
+        (("serve", "--database-url", "mysql://u:CANARY@h/d"), {}, "not a PostgreSQL URL"),
+        (("serve", "--database-url", "postgresql://u:CANARY@127.0.0.1:9/d"), {}, "cannot be reached"),
+        (("serve", "--tls-certificate", "x.pem"), {}, "one of tls_certificate and tls_key is missing"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_status_1(arguments, environment, message, tmp_path):
+    done = keystore(*arguments, **{"KEYSTORE_DATA": str(tmp_path), **environment})
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "CANARY" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_help_teaches_each_command():
+    for command in ((), ("serve",), ("status",), ("migration", "start"), ("token", "create"), ("history",)):
+        done = keystore(*command, "--help")
+        assert done.returncode == 0
+        assert len(done.stdout) > 200
+
+
+def test_the_wrong_master_key_and_a_taken_port_are_refused(land, tmp_path):
+    (tmp_path / "other.key").write_text(b64encode(bytes(32)).decode())
+    url = f"postgresql://postgres:@/postgres?host={land.service.data / 'postgres'}"
+    done = keystore("serve", KEYSTORE_DATABASE_URL=url, KEYSTORE_MASTER_KEY_FILE=str(tmp_path / "other.key"))
+    assert done.returncode == 1
+    assert "does not open with this master key" in done.stderr
+    (tmp_path / "other.key").write_text("too short")
+    done = keystore("serve", KEYSTORE_DATABASE_URL=url, KEYSTORE_MASTER_KEY_FILE=str(tmp_path / "other.key"))
+    assert "does not hold base64 of 32 bytes" in done.stderr
+
+
+def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path):
+    authority, port = CertificateAuthority(), free_port()
+    issued = authority.issue_server("localhost", "127.0.0.1")
+    for name, text in (("tls.pem", issued.certificate_pem), ("tls.key", issued.key_pem), ("ca.pem", authority.pem)):
+        (tmp_path / name).write_text(text)
+    command = [
+        str(Path(sys.executable).parent / "keystore"), "serve", "--port", str(port), "--data", str(tmp_path / "data"),
+        "--tls-certificate", str(tmp_path / "tls.pem"), "--tls-key", str(tmp_path / "tls.key"),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            wait_until(lambda: "is ready on https://127.0.0.1" in process.stderr.readline(), "the service", 60)
+            with Client(f"https://127.0.0.1:{port}", "x", str(tmp_path / "ca.pem")) as client:
+                assert client.request("GET", "health")["status"] == "ok"
+            with Client(f"https://127.0.0.1:{port}", "x") as client, pytest.raises(ServiceUnavailable):
+                client.request("GET", "health")
+            hosts = {address[4][0] for address in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)}
+            for host in hosts - {"127.0.0.1", "127.0.1.1"}:
+                with socket.socket() as probe:
+                    assert probe.connect_ex((host, port)) != 0
+        finally:
+            process.terminate()

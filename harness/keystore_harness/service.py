@@ -40,6 +40,12 @@ class ServiceProcess:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """Process id of the running service."""
+        assert self._process is not None  # noqa: S101
+        return self._process.pid
+
+    @property
     def environment(self) -> dict[str, str]:
         """The whole environment of the process; nothing of the caller's but PATH and HOME."""
         given = {f"KEYSTORE_{name.upper()}": value for name, value in self.settings.items()}

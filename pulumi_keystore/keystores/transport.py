@@ -108,11 +108,20 @@ Flow = Generator[Request | Pause, Response | None, T]
 
 
 @dataclass(slots=True, eq=False)
+class _Handle:
+    """A libcurl handle for requests of one method to one endpoint: only what differs is set anew."""
+
+    curl: Any
+    buffer: bytearray = field(default_factory=bytearray)
+    token: str | None = None
+    timeout_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
 class _Running(Generic[T]):
     flow: Flow[T]
-    handle: Any = None
+    handle: _Handle | None = None
     request: Request | None = None
-    buffer: bytearray = field(default_factory=bytearray)
 
 
 class Transport:
@@ -120,15 +129,13 @@ class Transport:
 
     def __init__(self) -> None:
         self._multi = pycurl.CurlMulti()
-        self._idle: dict[Endpoint, list[Any]] = {}
+        self._idle: dict[Endpoint, dict[str, list[_Handle]]] = {}
         self._targets: dict[Endpoint, Target] = {}
 
     def close(self) -> None:
         """Close every connection."""
-        for handles in self._idle.values():
-            for handle in handles:
-                handle.close()
-        self._idle.clear()
+        for endpoint in list(self._idle):
+            self._drop_idle(endpoint)
         self._multi.close()
 
     def __enter__(self) -> Transport:
@@ -181,8 +188,8 @@ class Transport:
                         heapq.heappush(paused, (time.monotonic() + wish.seconds, serial, running))
                     else:
                         fault = self._begin(running, wish)
-                        if fault is None:
-                            active[running.handle] = running
+                        if fault is None and running.handle is not None:
+                            active[running.handle.curl] = running
                         else:
                             ready.append((running, fault))
                 if exhausted and not active and not paused:
@@ -195,8 +202,9 @@ class Transport:
                     ready.append((running, outcome))
         finally:
             for running in active.values():
-                self._multi.remove_handle(running.handle)
-                running.handle.close()
+                if running.handle is not None:
+                    self._multi.remove_handle(running.handle.curl)
+                    running.handle.curl.close()
             for running in [*active.values(), *(entry[2] for entry in paused), *(entry[0] for entry in ready)]:
                 running.flow.close()
 
@@ -215,7 +223,8 @@ class Transport:
             remaining, good, bad = self._multi.info_read()
             for handle in good:
                 running = active.pop(handle)
-                response = Response(handle.getinfo(pycurl.RESPONSE_CODE), bytes(running.buffer))
+                assert running.handle is not None  # noqa: S101 - it was active
+                response = Response(handle.getinfo(pycurl.RESPONSE_CODE), bytes(running.handle.buffer))
                 self._give_back(running)
                 yield running, response
             for handle, code, _ in bad:
@@ -226,75 +235,98 @@ class Transport:
                 self._targets.pop(endpoint, None)
                 self._multi.remove_handle(handle)
                 handle.close()
-                for idle in self._idle.pop(endpoint, []):
-                    idle.close()
+                self._drop_idle(endpoint)
                 yield running, HostUnavailable(f"{endpoint.address}: {_CURL_FAULTS.get(code, f'curl error {code}')}")
+
+    def _drop_idle(self, endpoint: Endpoint) -> None:
+        for handles in self._idle.pop(endpoint, {}).values():
+            for handle in handles:
+                handle.curl.close()
 
     def _begin(self, running: _Running[T], request: Request) -> HostUnavailable | None:
         try:
-            handle = self._handle(request.endpoint)
+            handle = self._handle(request)
         except HostUnavailable as fault:
             return fault
-        running.handle, running.request, running.buffer = handle, request, bytearray()
-        handle.setopt(pycurl.URL, f"{request.endpoint.address}{request.path}")
-        headers = ["X-Vault-Request: true", "Accept: application/json", "Expect:"]
-        if request.token:
-            headers.append(f"X-Vault-Token: {request.token}")
-        if request.method == "GET":
-            # A standby must not answer from its own, possibly older, copy.
-            headers.append("X-Vault-Inconsistent: forward-active-node")
-        if request.body is None:
-            handle.setopt(pycurl.HTTPGET, 1)
-        else:
-            handle.setopt(pycurl.POSTFIELDS, json.dumps(request.body))
-            headers.append("Content-Type: application/json")
-        handle.setopt(pycurl.CUSTOMREQUEST, request.method)
-        handle.setopt(pycurl.HTTPHEADER, headers)
-        handle.setopt(pycurl.TIMEOUT_MS, int(request.timeout_s * 1000))
-        handle.setopt(pycurl.WRITEFUNCTION, _collector(running.buffer))
-        self._multi.add_handle(handle)
+        running.handle, running.request = handle, request
+        handle.buffer.clear()
+        curl = handle.curl
+        curl.setopt(pycurl.URL, f"{request.endpoint.address}{request.path}")
+        if request.body is not None:
+            curl.setopt(pycurl.POSTFIELDS, json.dumps(request.body))
+        if request.token != handle.token:
+            handle.token = request.token
+            curl.setopt(pycurl.HTTPHEADER, _headers(request))
+        if request.timeout_s != handle.timeout_s:
+            handle.timeout_s = request.timeout_s
+            curl.setopt(pycurl.TIMEOUT_MS, int(request.timeout_s * 1000))
+        self._multi.add_handle(curl)
         return None
 
     def _give_back(self, running: _Running[T]) -> None:
         assert running.request is not None  # noqa: S101 - it was active
-        self._multi.remove_handle(running.handle)
-        idle = self._idle.setdefault(running.request.endpoint, [])
+        assert running.handle is not None  # noqa: S101
+        self._multi.remove_handle(running.handle.curl)
+        idle = self._idle.setdefault(running.request.endpoint, {}).setdefault(running.request.method, [])
         if len(idle) < _IDLE_HANDLES:
             idle.append(running.handle)
         else:
-            running.handle.close()
+            running.handle.curl.close()
 
-    def _handle(self, endpoint: Endpoint) -> Any:
-        idle = self._idle.get(endpoint)
+    def _handle(self, request: Request) -> _Handle:
+        """Return an idle handle for a request, or a new one with everything set that stays the same."""
+        endpoint = request.endpoint
+        idle = self._idle.get(endpoint, {}).get(request.method)
         if idle:
             return idle.pop()
         target = self._targets.get(endpoint)
         if target is None:
             target = self._targets[endpoint] = endpoint.resolver.resolve(endpoint.address)
         address, certificate = endpoint.address, endpoint.certificate
-        handle = pycurl.Curl()
-        handle.setopt(pycurl.NOSIGNAL, 1)
-        handle.setopt(pycurl.PROXY, "")
-        handle.setopt(pycurl.NOPROXY, "*")
-        handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
-        handle.setopt(pycurl.FOLLOWLOCATION, 0)
-        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS)
-        handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-        handle.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_TIMEOUT_S * 1000))
-        handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        handle.setopt(pycurl.SSL_VERIFYPEER, 1)
-        handle.setopt(pycurl.SSL_VERIFYHOST, 2)
-        handle.setopt(pycurl.CAINFO_BLOB, endpoint.server_ca or _public_cas())
-        handle.setopt(pycurl.SSLCERTTYPE, "PEM")
-        handle.setopt(pycurl.SSLCERT_BLOB, certificate.certificate_pem)
-        handle.setopt(pycurl.SSLKEYTYPE, "PEM")
-        handle.setopt(pycurl.SSLKEY_BLOB, certificate.key_pem)
-        dialled = [f"{address.host}:{address.port}:{_bracketed(ip)}:{target.port}" for ip in target.ips[:1]]
-        handle.setopt(pycurl.CONNECT_TO, dialled)
+        curl = pycurl.Curl()
+        handle = _Handle(curl)
+        if request.body is None:
+            curl.setopt(pycurl.HTTPGET, 1)
+        else:
+            curl.setopt(pycurl.POST, 1)
+        curl.setopt(pycurl.CUSTOMREQUEST, request.method)
+        curl.setopt(pycurl.HTTPHEADER, _headers(request))
+        curl.setopt(pycurl.WRITEFUNCTION, _collector(handle.buffer))
+        handle.token = request.token
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.PROXY, "")
+        curl.setopt(pycurl.NOPROXY, "*")
+        curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_TIMEOUT_S * 1000))
+        curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+        curl.setopt(pycurl.SSL_VERIFYPEER, 1)
+        curl.setopt(pycurl.SSL_VERIFYHOST, 2)
+        curl.setopt(pycurl.CAINFO_BLOB, endpoint.server_ca or _public_cas())
+        curl.setopt(pycurl.SSLCERTTYPE, "PEM")
+        curl.setopt(pycurl.SSLCERT_BLOB, certificate.certificate_pem)
+        curl.setopt(pycurl.SSLKEYTYPE, "PEM")
+        curl.setopt(pycurl.SSLKEY_BLOB, certificate.key_pem)
+        dialled = f"{address.host}:{address.port}:{_bracketed(target.ips[0])}:{target.port}"
+        curl.setopt(pycurl.CONNECT_TO, [dialled])
         return handle
 
 
-def _collector(buffer: bytearray) -> Any:
+def _headers(request: Request) -> list[str]:
+    headers = ["X-Vault-Request: true", "Accept: application/json", "Expect:"]
+    if request.token:
+        headers.append(f"X-Vault-Token: {request.token}")
+    if request.body is not None:
+        headers.append("Content-Type: application/json")
+    if request.method == "GET":
+        # A standby must not answer from its own, possibly older, copy.
+        headers.append("X-Vault-Inconsistent: forward-active-node")
+    return headers
+
+
+def _collector(buffer: bytearray) -> Callable[[bytes], int]:
     def collect(piece: bytes) -> int:
         if len(buffer) + len(piece) > MAX_ANSWER_BYTES:
             return 0

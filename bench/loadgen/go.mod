@@ -1,0 +1,3 @@
+module pulumi-keystore/bench/loadgen
+
+go 1.21

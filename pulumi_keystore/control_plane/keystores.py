@@ -41,7 +41,7 @@ def find(session: Session, organization: Organization, name: str) -> Keystore:
 
     """
     query = select(Keystore).where(Keystore.organization_id == organization.id, Keystore.name == name)
-    row = session.scalar(query)
+    row = session.scalar(query) if name.isprintable() else None
     if row is None:
         raise NotFound(
             f"keystore: the organization {organization.name!r} has no {name[:100]!r}",

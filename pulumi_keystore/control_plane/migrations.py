@@ -55,7 +55,7 @@ def find(session: Session, owner: Organization, migration_id: str) -> Migration:
         NotFound: It has no such migration.
 
     """
-    row = session.get(Migration, migration_id)
+    row = session.get(Migration, migration_id) if migration_id.isprintable() else None
     if row is None or row.organization_id != owner.id:
         raise NotFound(
             f"migration: {owner.name!r} has no {migration_id[:40]!r}",

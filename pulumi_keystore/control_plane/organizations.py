@@ -24,7 +24,8 @@ def find(session: Session, name: str, *, lock: bool = False) -> Organization:
 
     """
     query = select(Organization).where(Organization.name == name)
-    row = session.scalar(query.with_for_update() if lock else query)
+    # Text that can be no name (a NUL, say) is not even asked for.
+    row = session.scalar(query.with_for_update() if lock else query) if name.isprintable() else None
     if row is None:
         raise no_organization(name)
     return row

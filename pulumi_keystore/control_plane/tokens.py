@@ -152,7 +152,7 @@ def revoke(session: Session, token_id: str) -> None:
         NotFound: There is no such token.
 
     """
-    row = session.get(Token, token_id)
+    row = session.get(Token, token_id) if token_id.isalnum() else None
     if row is None:
         raise NotFound(f"token: there is no {token_id[:40]!r}", hint="list them with `keystore token list`")
     row.revoked_at = row.revoked_at or now_utc()

@@ -1,0 +1,214 @@
+"""The transport against a small TLS server of this file's own that is no Vault: redirects, garbage, silence, drips."""
+
+from __future__ import annotations
+
+import http.server
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from keystore_harness import CertificateAuthority, free_port
+
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.certificate import ClientCertificate
+from pulumi_keystore.errors import HostUnavailable, Overloaded
+from pulumi_keystore.keystores import transport as transport_module
+from pulumi_keystore.keystores.tenancy import Tenancy
+from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause, Request, Response, Transport
+from pulumi_keystore.keystores.vault import VaultKeystore
+from pulumi_keystore.network import HostMap, Resolver
+
+CA = CertificateAuthority()
+NAME = "impostor.example.com"
+
+
+@contextmanager
+def impostor(behave) -> Iterator[tuple[Endpoint, list[str]]]:
+    """Serve HTTPS under a public name; `behave` answers each request. Yields the endpoint and what was asked."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self):
+            asked.append(f"{self.command} {self.path} {self.headers.get('X-Vault-Token')}")
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            behave(self)
+
+        do_GET = do_POST = do_LIST = do_DELETE = handle_any  # noqa: N815 - http.server's names
+
+        def log_message(self, *_):
+            pass
+
+    issued, port = CA.issue_server(NAME), free_port()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile("w") as pem:
+        pem.write(issued.certificate_pem + issued.key_pem)
+        pem.flush()
+        context.load_cert_chain(pem.name)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    client = CA.issue("acme")
+    endpoint = Endpoint(
+        KeystoreAddress(NAME, port),
+        ClientCertificate.from_pem(client.certificate_pem.encode(), client.key_pem.encode()),
+        CA.pem.encode(),
+        Resolver(HostMap({f"{NAME}:{port}": f"127.0.0.1:{port}"})),
+    )
+    try:
+        yield endpoint, asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def answer(status: int, body: bytes = b"{}", **headers: str):
+    def behave(handler):
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return behave
+
+
+def ask(endpoint: Endpoint, timeout_s: float = 2) -> Flow[Response]:
+    response = yield Request(endpoint, "GET", "/v1/x", token="CANARY-token", timeout_s=timeout_s)
+    return response
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_never_followed_and_the_token_goes_nowhere_else(status):
+    with (
+        impostor(answer(200)) as (elsewhere, asked_elsewhere),
+        impostor(answer(status, Location=f"https://{NAME}:{elsewhere.address.port}/v1/x")) as (endpoint, asked),
+    ):
+        with Transport() as transport, pytest.raises(HostUnavailable, match="redirects are never followed"):
+            transport.run_one(VaultKeystore(endpoint, Tenancy("acme")).prove())
+        assert len(asked) == 1
+        assert asked_elsewhere == []
+
+
+@pytest.mark.parametrize(
+    ("behave", "fault", "message"),
+    [
+        (answer(500), HostUnavailable, "HTTP 500"),
+        (answer(502), HostUnavailable, "HTTP 502"),
+        (answer(429), Overloaded, "HTTP 429"),
+        (answer(503), Overloaded, "HTTP 503"),
+        (answer(503, b'{"errors":["Vault is sealed"]}'), HostUnavailable, "sealed"),
+        (answer(473), HostUnavailable, "HTTP 473"),
+        (answer(200, b"<html>welcome</html>"), HostUnavailable, "not a Vault server's"),
+        (answer(200, b'{"hello": "world"}'), HostUnavailable, "not a Vault server's"),
+        (answer(200, b""), HostUnavailable, "not a Vault server's"),
+    ],
+)
+def test_what_no_healthy_vault_answers_is_host_unavailable(behave, fault, message):
+    with impostor(behave) as (endpoint, _), Transport() as transport, pytest.raises(fault, match=message) as caught:
+        transport.run_one(VaultKeystore(endpoint, Tenancy("acme")).prove())
+    assert "\n" not in str(caught.value)
+
+
+def silence(handler):
+    time.sleep(3)
+
+
+def drip(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    for _ in range(100):
+        handler.wfile.write(b"x")
+        time.sleep(0.2)
+
+
+def hang_up(handler):
+    handler.connection.close()
+
+
+@pytest.mark.parametrize("behave", [silence, drip, hang_up])
+def test_a_request_ends_at_its_deadline_whatever_the_server_does(behave):
+    with impostor(behave) as (endpoint, _), Transport() as transport:
+        started = time.monotonic()
+        with pytest.raises(HostUnavailable):
+            transport.run_one(ask(endpoint, timeout_s=1))
+        assert time.monotonic() - started < 2
+
+
+def test_an_endless_answer_is_cut_off(monkeypatch):
+    monkeypatch.setattr(transport_module, "MAX_ANSWER_BYTES", 1000)
+    endless = answer(200, b"x" * 100_000)
+    with (
+        impostor(endless) as (endpoint, _),
+        Transport() as transport,
+        pytest.raises(HostUnavailable, match="too large"),
+    ):
+        transport.run_one(ask(endpoint))
+
+
+def test_a_server_that_nobody_vouches_for_is_not_spoken_to():
+    with impostor(answer(200)) as (endpoint, asked), Transport() as transport:
+        stranger = Endpoint(
+            endpoint.address, endpoint.certificate, CertificateAuthority().pem.encode(), endpoint.resolver
+        )
+        with pytest.raises(HostUnavailable, match="not trusted"):
+            transport.run_one(ask(stranger))
+        other_name = KeystoreAddress("other.example.com", endpoint.address.port)
+        mapped = Resolver(HostMap({f"other.example.com:{other_name.port}": f"127.0.0.1:{other_name.port}"}))
+        with pytest.raises(HostUnavailable, match="not trusted"):
+            transport.run_one(ask(Endpoint(other_name, endpoint.certificate, endpoint.server_ca, mapped)))
+        assert asked == []
+
+
+def test_flows_run_within_their_bound_and_in_any_order():
+    under_way = most = 0
+    with impostor(answer(200)) as (endpoint, _), Transport() as transport:
+
+        def flow(number: int) -> Flow[int]:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            yield Pause(0.01 * (number % 3))
+            response = yield from ask(endpoint)
+            assert response.status == 200
+            under_way -= 1
+            return number
+
+        assert sorted(transport.run(map(flow, range(50)), in_flight=7)) == list(range(50))
+    assert most == 7
+
+
+def test_the_first_exception_ends_a_run_and_closes_the_other_flows():
+    closed = []
+    with impostor(answer(200)) as (endpoint, _), Transport() as transport:
+
+        def flow(number: int) -> Flow[int]:
+            try:
+                yield from ask(endpoint)
+                if number == 3:
+                    raise ValueError("three")
+                yield Pause(60)
+            finally:
+                closed.append(number)
+            return number
+
+        with pytest.raises(ValueError, match="three"):
+            list(transport.run(map(flow, range(8)), in_flight=8))
+        assert sorted(closed) == list(range(8))
+        assert transport.run_one(ask(endpoint)).status == 200
+
+
+def test_a_watch_can_end_a_run():
+    def give_up():
+        raise TimeoutError
+
+    with impostor(silence) as (endpoint, _), Transport() as transport, pytest.raises(TimeoutError):
+        list(transport.run([ask(endpoint)], 1, give_up))

@@ -27,7 +27,7 @@ $(UV):
 
 .venv/.ready: uv.lock pyproject.toml harness/pyproject.toml $(UV)
 	@echo "setup: installing Python packages ..."
-	@$(UV) sync --frozen --quiet
+	@$(UV) sync --frozen --quiet --system-certs
 	@touch $@
 
 setup: .venv/.ready ## Install Python packages and find or build the Pulumi engine.

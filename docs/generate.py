@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from pulumi_keystore import rules
+from pulumi_keystore.cli import app
 from pulumi_keystore.control_plane import api
+from pulumi_keystore.control_plane.settings import Settings
+from pulumi_keystore.keystores.tenancy import Tenancy
 
 HERE = Path(__file__).resolve().parent
 
@@ -33,7 +39,88 @@ def rule_list() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"openapi.json": openapi, "rules.md": rule_list}
+def settings() -> str:
+    """Return the page of the service's settings."""
+    lines = [
+        "# Settings",
+        "",
+        "Of `keystore serve`, in the environment.",
+        "",
+        "| setting | default | meaning |",
+        "| --- | --- | --- |",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory or field.default in (None, "") else f"`{field.default}`"
+        if name == "data":
+            default = "`/var/lib/pulumi-keystore` for root, else `~/.local/share/pulumi-keystore`"
+        lines.append(f"| `KEYSTORE_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def command() -> str:
+    """Return the page of the command's help."""
+    lines = ["# The command", "", "What `--help` says.", ""]
+
+    def describe(node: Any, path: str) -> None:
+        context = typer.Context(node, info_name=path, max_content_width=100, terminal_width=100)
+        text = node.get_help(context)
+        lines.extend((f"## {path}", "", "```text", *(line.rstrip() for line in text.strip().splitlines()), "```", ""))
+        for name, child in getattr(node, "commands", {}).items():
+            describe(child, f"{path} {name}")
+
+    describe(typer.main.get_command(app), "keystore")
+    return "\n".join(lines)
+
+
+def vault_setup() -> str:
+    """Return the page on preparing a Vault server, with the policy that the product expects."""
+    tenancy = Tenancy("acme")
+    parameters = tenancy.role_parameters("@acme-ca.pem", "acme")
+    role = " \\\n".join(
+        f"    {name}={str(value).lower() if value is True else value}" for name, value in parameters.items()
+    )
+    return VAULT_SETUP.format(v1=tenancy.policy(1).strip(), v2=tenancy.policy(2).strip(), role=role)
+
+
+VAULT_SETUP = """\
+# Preparing a Vault server
+
+One organization, here `acme`, gets a place of its own: a KV mount, a policy, and a role for its client certificate.
+With HashiCorp Vault say `vault` for `bao`.
+
+```console
+bao secrets enable -path=archive-keys -version=1 kv
+bao auth enable cert
+bao policy write keystore-acme keystore-acme.hcl
+bao write auth/cert/certs/keystore-acme \\
+{role}
+```
+
+`acme-ca.pem` is the CA that issued the client certificate, and `allowed_common_names` its common name. The token gets
+no `default` policy: each request would be slower, and it grants more than is needed.
+
+The policy, `keystore-acme.hcl`, for KV version 1, which is the better choice: with `create` and without `update` the
+server itself makes each key write-once, and it does about twice the requests a second.
+
+```hcl
+{v1}
+```
+
+For a mount of KV version 2 that you have already (keys are written with `cas=0`, and removed with all versions and
+metadata; `delete_version_after` must be 0):
+
+```hcl
+{v2}
+```
+"""
+
+PAGES = {
+    "openapi.json": openapi,
+    "rules.md": rule_list,
+    "settings.md": settings,
+    "command.md": command,
+    "vault-setup.md": vault_setup,
+}
 
 
 def main() -> None:

@@ -1,0 +1,113 @@
+"""What the documentation shows is true: programs run, commands exist, links lead somewhere."""
+
+import re
+import shlex
+from base64 import b64encode
+from pathlib import Path
+
+import pulumi
+import pytest
+import typer
+from keystore_harness import CertificateAuthority
+
+from pulumi_keystore.cli import app
+from pulumi_keystore.control_plane.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "stacks").rglob("*.md"),
+        ROOT / "harness" / "README.md",
+    ]
+)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for number, text in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)):
+            found.append((f"{page.relative_to(ROOT)} {number}", text))
+    return found
+
+
+class Mocks(pulumi.runtime.Mocks):
+    """The engine is mocked here alone: the same resources run on the real one in tests/integration/test_pulumi.py."""
+
+    def new_resource(self, args):
+        return f"{args.name}_id", args.inputs
+
+    def call(self, args):
+        return {}
+
+
+PROGRAMS = [block for block in blocks("python") if "from pulumi_keystore import" in block[1]]
+
+
+@pytest.mark.parametrize("program", [text for _, text in PROGRAMS], ids=[name for name, _ in PROGRAMS])
+def test_a_program_in_the_docs_runs_with_a_mock_engine(program, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "acme.p12").write_bytes(CertificateAuthority().issue("acme").pkcs12("pw"))
+    pulumi.runtime.set_mocks(Mocks())
+    pulumi.runtime.set_all_config({"project:password": "pw"}, ["project:password"])
+    created: list[str] = []
+
+    @pulumi.runtime.test
+    def run():
+        before = Mocks.new_resource
+        monkeypatch.setattr(Mocks, "new_resource", lambda self, args: (created.append(args.typ), before(self, args))[1])
+        exec(compile(program, "docs", "exec"), {})
+
+    run()
+    assert any(name.startswith("pulumi-python:dynamic/keystore:") for name in created)
+
+
+def test_a_harness_example_runs():
+    (example,) = [text for name, text in blocks("python") if name.startswith("harness/")]
+    exec(compile(example, "harness", "exec"), {})
+
+
+def commands() -> list[str]:
+    lines = [line for _, text in blocks("console") for line in text.splitlines()]
+    inline = [found for page in PAGES for found in re.findall(r"`(keystore [a-z][^`]*)`", page.read_text())]
+    return sorted({line for line in [*lines, *inline] if line.startswith("keystore ")})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_in_the_docs_exists_with_its_options(line):
+    node, words = typer.main.get_command(app), shlex.split(line.replace("…", "x"), comments=True)[1:]
+    while words and hasattr(node, "commands"):
+        name = words.pop(0)
+        assert name in node.commands, line
+        node = node.commands[name]
+    options = {spelling for parameter in node.params for spelling in parameter.opts}
+    for word in words:
+        if word.startswith("--"):
+            assert word.split("=")[0] in options, line
+
+
+def test_a_link_in_the_docs_leads_to_a_file():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_a_setting_named_in_the_docs_exists():
+    known = {f"KEYSTORE_{name.upper()}" for name in Settings.model_fields}
+    known |= {"KEYSTORE_URL", "KEYSTORE_TOKEN", "KEYSTORE_CA_FILE"}
+    for page in PAGES:
+        for name in re.findall(r"\bKEYSTORE_[A-Z_]+\b", page.read_text()):
+            assert name in known or name == "KEYSTORE_", f"{page.name}: {name}"
+
+
+def test_the_base64_of_a_file_is_what_a_program_may_give():
+    from pulumi_keystore.resources.keystore import _encoded  # noqa: PLC0415
+
+    data = CertificateAuthority().issue("acme").pkcs12("pw")
+    path = ROOT / ".pytest_cache" / "example.p12"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    expected = b64encode(data).decode()
+    assert _encoded(path) == _encoded(pulumi.FileAsset(str(path))) == _encoded(data) == _encoded(expected) == expected
+    path.unlink()

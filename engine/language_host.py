@@ -86,7 +86,11 @@ def main() -> None:
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    done.wait()
+    parent = os.getppid()
+    while not done.wait(1):
+        if os.getppid() != parent:
+            # The engine was killed and could not tell.
+            break
     server.stop(0)
     # A program that the engine gave up on may still wait for answers: nothing waits for it.
     sys.stdout.flush()

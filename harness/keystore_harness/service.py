@@ -88,6 +88,13 @@ class ServiceProcess:
             self._process.wait()
             self._process = None
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait until the process has ended by itself; return its exit status."""
+        assert self._process is not None  # noqa: S101
+        status = self._process.wait(timeout_s)
+        self._process = None
+        return status
+
     def stop(self) -> None:
         """Ask the process to end; return when it has, with its database."""
         if self._process is None:

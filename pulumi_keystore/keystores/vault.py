@@ -232,6 +232,7 @@ class VaultKeystore:
 
         """
         for attempt in (1, 2):
+            token = self._token
             created = yield from self.create(record)
             found = yield from self.read(record.name)
             if found is not None:
@@ -243,7 +244,7 @@ class VaultKeystore:
                 if found is not None:
                     return found
                 raise DamagedRecordError("a key that was just written is missing")
-            if attempt == 1:
+            if attempt == 1 and self._token is token:
                 # Nothing there, so the write was refused for another reason: perhaps the token has ended.
                 self._token = None
         raise AccessDenied(

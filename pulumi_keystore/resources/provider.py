@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-import pulumi
 from pulumi.dynamic import CheckFailure, ConfigureRequest, ResourceProvider
+from pulumi.runtime.config import get_config
 from pulumi.runtime.rpc import UNKNOWN
 
 from pulumi_keystore.client import Client
@@ -70,11 +70,12 @@ def open_client(url: str | None, token: str | None, ca_file: str | None) -> Clie
 
 def program_client() -> Client:
     """Return a client for use in a program, configured like the providers."""
-    config, environment = pulumi.Config("keystore"), os.environ.get
+    # Not by way of pulumi.Config, which warns of each secret that is read as it is.
+    config, environment = get_config, os.environ.get
     return open_client(
-        config.get("serviceUrl") or environment("KEYSTORE_URL"),
-        config.get("token") or environment("KEYSTORE_TOKEN"),
-        config.get("caFile") or environment("KEYSTORE_CA_FILE"),
+        config("keystore:serviceUrl") or environment("KEYSTORE_URL"),
+        config("keystore:token") or environment("KEYSTORE_TOKEN"),
+        config("keystore:caFile") or environment("KEYSTORE_CA_FILE"),
     )
 
 

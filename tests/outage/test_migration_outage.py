@@ -1,10 +1,13 @@
 """Migrations that something breaks: each ends as the contract says, and the right side is complete."""
 
 import contextlib
+import os
+import signal
 import time
 from base64 import b64encode
 from dataclasses import replace
 
+import hvac
 import pytest
 from keystore_harness import wait_until
 
@@ -180,6 +183,27 @@ def test_role_deleted_at_the_destination_in_the_middle(customer, land):
     acme.assert_complete("first", empty="second")
 
 
+def test_every_token_revoked_in_the_middle(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    for letter in "ab":
+        land.vaults[letter].client().sys.revoke_prefix("auth/cert/login")
+    assert acme.finish(row)["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
+
+
+def test_database_killed_in_the_middle(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    postmaster = int((land.service.data / "postgres" / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGKILL)
+    assert land.service.wait(60) != 0
+    land.service.start()
+    assert acme.finish(row)["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
+    assert acme.actions.count("Migration succeeded") == 1
+
+
 def test_source_that_forbids_deletion_after_the_commit(customer, land):
     acme = customer(keys=20)
     server, tenancy = land.vaults["a"], acme.tenancy("first")
@@ -207,14 +231,14 @@ def test_a_second_service_on_the_same_database_does_not_start(land, tmp_path):
 # The copy itself, against destinations that somebody tampers with.
 
 
-def keystore_of(acme, name: str) -> VaultKeystore:
+def keystore_of(acme, name: str, **options) -> VaultKeystore:
     declared, server = acme.declaration(name), acme.land.vaults[acme.letters[name]]
     certificate = ClientCertificate.load(decode_file(declared["certificate"]), PASSWORD, now_utc())
     resolver = Resolver(HostMap(server.host_map))
     endpoint = Endpoint(
         KeystoreAddress.parse(server.address), certificate, check_server_ca(declared["server_ca"]), resolver
     )
-    return VaultKeystore(endpoint, acme.tenancy(name), retry_for_s=2, kv_version=1)
+    return VaultKeystore(endpoint, acme.tenancy(name), retry_for_s=2, kv_version=1, **options)
 
 
 def no_digest(organization: str, user: str, key: bytes) -> bytes:
@@ -238,6 +262,27 @@ def test_a_copy_can_be_repeated_and_leaves_one_copy(customer):
     before = acme.stored("second")
     assert len(copy_with(acme, None)) == 30
     assert acme.stored("second") == before == acme.stored("first")
+
+
+def test_a_token_is_renewed_in_time_and_replaced_when_it_has_ended(customer):
+    acme = customer(keys=1)
+    now = 0.0
+    vault = keystore_of(acme, "first", clock=lambda: now)
+    texts = []
+    with Transport() as transport:
+        for moment in (0, 2000, 3000, 10_000):
+            now = moment
+            assert len(transport.run_one(vault.names())) == 1
+            assert vault._token is not None
+            texts.append((vault._token.text, vault._token.issued))
+            assert vault._token.text not in repr(vault._token)
+        transport.run_one(vault.revoke())
+    first, kept, renewed, replaced = texts
+    assert first == kept
+    assert renewed == (first[0], 3000)
+    assert replaced[0] != first[0]
+    with pytest.raises(hvac.exceptions.Forbidden):
+        acme.land.vaults["a"].client().auth.token.lookup(replaced[0])
 
 
 @pytest.mark.parametrize("what", ["flipped bit", "wrong length", "wrong owner", "another origin", "not a record"])

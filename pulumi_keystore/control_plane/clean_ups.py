@@ -79,20 +79,21 @@ class CleanUps:
         vault = self._plane.vault(owner, keystore)
         entries = keystores.entries(self._plane, owner.id)
         fault: KeystoreFault | None = None
+        others = 0
         with Transport() as transport:
             try:
                 if row.side == "source":
-                    remove_all(transport, vault, entries, self._plane.settings.in_flight)
+                    others = remove_all(transport, vault, entries, self._plane.settings.in_flight)
                 else:
                     remove_own(transport, vault, row.migration_id, entries, self._plane.settings.in_flight)
             except KeystoreFault as raised:
                 fault = raised
             finally:
                 transport.run_one(vault.revoke())
-        self._record(number, fault)
+        self._record(number, fault, others)
         return fault
 
-    def _record(self, number: int, fault: KeystoreFault | None) -> None:
+    def _record(self, number: int, fault: KeystoreFault | None, others: int = 0) -> None:
         with self._plane.transaction() as session:
             row = session.get_one(CleanUp, number, with_for_update=True)
             keystore = session.get(Keystore, row.keystore_id)
@@ -102,7 +103,9 @@ class CleanUps:
             where = f"{row.side} {keystore.name} ({keystore.address})" if keystore else row.side
             if fault is None:
                 row.state = "done"
-                if keystore and (row.attempts > 1 or row.side == "destination"):
+                if others:
+                    where += f"; {others:,} entries that are no archive key in escrow are left there"
+                if keystore and (others or row.attempts > 1 or row.side == "destination"):
                     history.append(session, keystore.organization_id, history.SYSTEM, "Clean-up finished", where)
             elif keystore and row.attempts == 1 and row.side == "source":
                 detail = f"{where} still holds keys; tried again until they are gone: {fault}"

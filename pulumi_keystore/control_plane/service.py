@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 import uvicorn
@@ -44,10 +46,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open control plane and the URL of its database."""
+    """An open control plane, the URL of its database, and the database itself where it is the embedded one."""
 
     plane: ControlPlane
     database_url: str
+    embedded: EmbeddedPostgres | None
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def opened(settings: Settings) -> Iterator[Opened]:
 
     """
     with ExitStack() as stack:
-        url = settings.database_url
+        url, embedded = settings.database_url, None
         if url is None:
             embedded = EmbeddedPostgres(settings.data)
             stack.callback(embedded.stop)
@@ -70,11 +73,14 @@ def opened(settings: Settings) -> Iterator[Opened]:
         key = MasterKey.load_or_create(settings.master_key_file or settings.data / "master.key")
         factory = sessions(engine)
         check_master_key(factory, key)
-        yield Opened(ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map))), url)
+        yield Opened(ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map))), url, embedded)
 
 
-def serve(settings: Settings, say: Callable[[str], None]) -> None:
-    """Run the service until it is told to stop (SIGINT or SIGTERM).
+def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
+    """Run the service until it is told to stop (SIGINT or SIGTERM); then end the process.
+
+    It ends as it would if it were killed: a migration that is under way is dropped where it is and goes on at the next
+    start. There is one way to stop, and the tests kill it.
 
     Raises:
         KeystoreError: It cannot start.
@@ -84,6 +90,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
         raise KeystoreError("one of tls_certificate and tls_key is missing", hint="give both, or none")
     logs.configure()
     with ExitStack() as stack:
+        listener = stack.enter_context(_listen(settings.host, settings.port))
         database = stack.enter_context(opened(settings))
         plane = database.plane
         postman = Postman(plane.sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name)
@@ -95,17 +102,17 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
         clean_ups = CleanUps(plane)
         workflow.configure(plane, clean_ups)
         _launch_workflows(database.database_url)
-        stack.callback(lambda: DBOS.destroy(workflow_completion_timeout_sec=0))
         _resume(plane)
         connections = Connections(plane)
-        stack.callback(lambda: connections.close_idle(everything=True))
-        stop = threading.Event()
-        stack.callback(stop.set)
-        _every(1.0, postman.send_due, "outbox", stop)
-        _every(2.0, clean_ups.work, "clean-ups", stop)
-        _every(5.0, connections.close_idle, "connections", stop)
-        _every(2.0, lambda: _stop_if_lost(leadership), "leadership", stop)
-        _run(settings, api.create(ServicesOfApp(plane, clean_ups, connections, workflow.begin)), say)
+        _every(1.0, postman.send_due, "outbox")
+        _every(2.0, clean_ups.work, "clean-ups")
+        _every(5.0, connections.close_idle, "connections")
+        _every(2.0, lambda: _stop_if_lost(leadership), "leadership")
+        _run(settings, api.create(ServicesOfApp(plane, clean_ups, connections, workflow.begin)), listener, say)
+        connections.close_idle(everything=True)
+        if database.embedded is not None:
+            database.embedded.stop()
+        os._exit(0)
 
 
 def _launch_workflows(url: str) -> None:
@@ -144,9 +151,10 @@ def _stop_if_lost(leadership: Leadership) -> None:
         os._exit(_LOST_DATABASE_STATUS)
 
 
-def _every(seconds: float, work: Callable[[], object], name: str, stop: threading.Event) -> None:
+def _every(seconds: float, work: Callable[[], object], name: str) -> None:
     def loop() -> None:
-        while not stop.wait(seconds):
+        while True:
+            time.sleep(seconds)
             try:
                 work()
             except (SQLAlchemyError, KeystoreError) as error:
@@ -155,11 +163,21 @@ def _every(seconds: float, work: Callable[[], object], name: str, stop: threadin
     threading.Thread(target=loop, name=name, daemon=True).start()
 
 
-def _run(settings: Settings, app: FastAPI, say: Callable[[str], None]) -> None:
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything is begun that would have to be dropped."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except OSError as error:
+        raise KeystoreError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="is a service running there? choose --port",
+        ) from None
+
+
+def _run(settings: Settings, app: FastAPI, listener: socket.socket, say: Callable[[str], None]) -> None:
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         ssl_certfile=str(settings.tls_certificate) if settings.tls_certificate else None,
         ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
         log_config=None,
@@ -167,25 +185,21 @@ def _run(settings: Settings, app: FastAPI, say: Callable[[str], None]) -> None:
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    server = _Server(config, say)
-    server.run()
-    if not server.started:
-        raise KeystoreError(
-            f"cannot listen on {settings.host}:{settings.port}", hint="is another service running there? choose --port"
-        )
+    host, port = listener.getsockname()[:2]
+    scheme, shown = "https" if config.is_ssl else "http", f"[{host}]" if ":" in host else host
+    _Server(config, lambda: say(f"keystore control plane is ready on {scheme}://{shown}:{port}")).run(
+        sockets=[listener]
+    )
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that says when it is ready."""
+    """Uvicorn that tells when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, say: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._say = say
+        self._ready = ready
 
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
-        if self.started and self.servers:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            scheme = "https" if self.config.is_ssl else "http"
-            shown = f"[{host}]" if ":" in host else host
-            self._say(f"keystore control plane is ready on {scheme}://{shown}:{port}")
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()

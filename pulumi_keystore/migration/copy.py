@@ -160,17 +160,21 @@ def remove_own(
         pass
 
 
-def remove_all(transport: Transport, keystore: VaultKeystore, entries: Iterable[Entry], in_flight: int) -> None:
+def remove_all(transport: Transport, keystore: VaultKeystore, entries: Iterable[Entry], in_flight: int) -> int:
     """Remove the keys of entries whoever wrote them, as after a migration away from a keystore.
+
+    Returns how many other things are left in the organization's path: deleted versions of keys that nobody has in
+    escrow, say. They are not ours to remove.
 
     Raises:
         KeystoreFault: The keystore cannot be reached or does not allow it; some keys may be left.
 
     """
     present = set(transport.run_one(keystore.names()))
-    names = (entry.name for entry in entries if entry.name in present)
+    names = [entry.name for entry in entries if entry.name in present]
     for _ in transport.run((keystore.delete(name) for name in names), in_flight):
         pass
+    return sum(not name.startswith(CANARY_PREFIX) for name in present.difference(names))
 
 
 def _unverified(detail: str) -> MigrationFailed:

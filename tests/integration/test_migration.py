@@ -28,6 +28,22 @@ def test_every_key_moves_and_the_source_is_emptied(customer, count, versions):
     acme.assert_complete("second", empty="first")
 
 
+def test_deleted_and_destroyed_versions_at_the_source_stay_and_are_told(customer):
+    acme = customer(keys=5, versions=(2, 1))
+    client = acme.land.vaults["a"].client()
+    kv = client.secrets.kv.v2
+    for name in ("deleted", "destroyed"):
+        kv.create_or_update_secret(f"{acme.name}/{name}", {"x": "1"}, mount_point="archive-keys-v2")
+    kv.delete_latest_version_of_secret(f"{acme.name}/deleted", mount_point="archive-keys-v2")
+    kv.destroy_secret_versions(f"{acme.name}/destroyed", [1], mount_point="archive-keys-v2")
+    assert acme.migrate("second")["ending"] == "Migration succeeded"
+    acme.assert_complete("second")
+    assert client.list(f"archive-keys-v2/metadata/{acme.name}")["data"]["keys"] == ["deleted", "destroyed"]
+    told = [row["detail"] for row in acme.history() if row["action"] == "Clean-up finished"]
+    assert len(told) == 1
+    assert "2 entries that are no archive key in escrow are left" in told[0]
+
+
 def test_there_and_back_again(customer):
     acme = customer(keys=50)
     assert acme.migrate("second")["state"] == "succeeded"

@@ -295,6 +295,16 @@ def test_the_wrong_master_key_and_a_taken_port_are_refused(land, tmp_path):
     assert "does not hold base64 of 32 bytes" in done.stderr
 
 
+@pytest.mark.parametrize("where", [("--port", "taken"), ("--host", "no-such-host.invalid")])
+def test_where_it_cannot_listen_the_service_says_so_in_one_line(land, tmp_path, where):
+    option, value = where
+    done = keystore("serve", option, str(land.service.port) if value == "taken" else value, KEYSTORE_DATA=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot listen on")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path):
     authority, port = CertificateAuthority(), free_port()
     issued = authority.issue_server("localhost", "127.0.0.1")

@@ -101,6 +101,16 @@ def test_service_killed_in_the_middle_goes_on_and_succeeds(customer, land):
     assert acme.actions.count("Migration succeeded") == 1
 
 
+def test_service_stopped_in_the_middle_ends_at_once_and_goes_on_later(customer, land):
+    acme = customer(keys=MANY)
+    row = acme.start_and_wait_for("second", 300)
+    started = time.monotonic()
+    with land.service.stopped():
+        assert time.monotonic() - started < 10
+    assert acme.finish(row)["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
+
+
 def test_service_killed_again_and_again(customer, land):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 100)

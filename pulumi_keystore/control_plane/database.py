@@ -73,7 +73,13 @@ def connect(url: str) -> Engine:
             "the database URL is not a PostgreSQL URL", hint="give postgresql://USER:PASSWORD@HOST:PORT/NAME"
         ) from None
     engine = create_engine(
-        parsed, pool_pre_ping=True, pool_size=10, max_overflow=30, connect_args={"connect_timeout": 10}
+        parsed,
+        # What a statement carries may be a user's or a keystore's: it is in no error and no log.
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=30,
+        connect_args={"connect_timeout": 10},
     )
     try:
         with engine.connect():

@@ -40,14 +40,17 @@ def find(session: Session, organization: Organization, name: str) -> Keystore:
         NotFound: There is none of that name.
 
     """
-    query = select(Keystore).where(Keystore.organization_id == organization.id, Keystore.name == name)
-    row = session.scalar(query) if name.isprintable() else None
+    row = _named(session, organization, name) if name.isprintable() else None
     if row is None:
         raise NotFound(
             f"keystore: the organization {organization.name!r} has no {name[:100]!r}",
             hint=f"list them with `keystore list {organization.name}`, or declare a Keystore",
         )
     return row
+
+
+def _named(session: Session, organization: Organization, name: str) -> Keystore | None:
+    return session.scalar(select(Keystore).where(Keystore.organization_id == organization.id, Keystore.name == name))
 
 
 def list_all(session: Session, organization: Organization) -> list[dict[str, Any]]:
@@ -89,7 +92,7 @@ def put(
     with plane.transaction() as session:
         owner = organizations.find(session, organization)
         organizations.require_cloud(owner)
-        existing = session.scalar(select(Keystore).where(Keystore.organization_id == owner.id, Keystore.name == name))
+        existing = _named(session, owner, name)
         if existing is not None:
             if existing.kind != binding.kind:
                 raise Conflict(
@@ -108,6 +111,10 @@ def put(
     proof = _prove(plane, organization, binding, None)
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
+        if _named(session, owner, name) is not None:
+            raise Conflict(
+                f"the keystore {name!r} was registered by somebody else meanwhile", hint="look, and try again"
+            )
         row = Keystore(organization_id=owner.id, name=name, kind=binding.kind, created_at=now_utc(), revision=0)
         _bind(plane, owner, row, binding, proof)
         session.add(row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import exists, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import rules
@@ -49,12 +50,10 @@ def put(session: Session, name: str, environment: str = "cloud") -> Organization
         raise InvalidInput(
             f"environment: {environment[:40]!r} is no environment", hint="expected cloud or federal", prop="environment"
         )
-    row = session.scalar(select(Organization).where(Organization.name == name).with_for_update())
-    if row is None:
-        row = Organization(name=name, environment=environment, created_at=now_utc())
-        session.add(row)
-        session.flush()
-    elif row.environment != environment:
+    new = insert(Organization).values(name=name, environment=environment, created_at=now_utc())
+    session.execute(new.on_conflict_do_nothing())
+    row = find(session, name, lock=True)
+    if row.environment != environment:
         raise Conflict(
             f"environment: the organization {name!r} is in the {row.environment} environment",
             hint="an organization never changes its environment",

@@ -211,7 +211,9 @@ class Transport:
     def _wait(self, seconds: float, busy: bool) -> None:
         seconds = max(0.0, min(seconds, 1.0))
         if busy:
-            self._multi.select(seconds)
+            if self._multi.select(seconds) == -1:
+                # No socket to wait for yet: libcurl asks for a short sleep instead of a busy loop.
+                time.sleep(0.005)
         elif seconds:
             time.sleep(seconds)
 

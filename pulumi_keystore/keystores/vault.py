@@ -23,11 +23,12 @@ from pulumi_keystore.errors import (
 )
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
-from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause, Request, Response
+from pulumi_keystore.keystores.transport import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
+_REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
 
 Step = Generator[Request | Pause, Response | None, Response]
@@ -145,15 +146,22 @@ class VaultKeystore:
         token, self._token = self._token, None
         if token:
             try:
-                yield from self._send("POST", "/v1/auth/token/revoke-self", {}, token)
+                yield from self._send("POST", "/v1/auth/token/revoke-self", {}, token, _REVOKE_TIMEOUT_S)
             except KeystoreFault:
                 return
 
     # Requests.
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None, token: _Token | None) -> Step:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        token: _Token | None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> Step:
         """Send one request once; answers that mean "host unavailable" are raised."""
-        response = yield Request(self.endpoint, method, path, body, token.text if token else None)
+        response = yield Request(self.endpoint, method, path, body, token.text if token else None, timeout_s)
         assert response is not None  # noqa: S101 - the transport answers every Request
         status = response.status
         if 300 <= status < 400:  # noqa: PLR2004

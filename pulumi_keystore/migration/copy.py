@@ -39,6 +39,9 @@ class Source(Protocol):
     def read_entry(self, entry: Entry) -> Flow[ArchiveKey | None]:
         """Return the key of an entry, or None where there is none."""
 
+    def close(self) -> Flow[None]:
+        """Give back what reading needed."""
+
 
 @dataclass(frozen=True, slots=True)
 class VaultSource:
@@ -49,6 +52,10 @@ class VaultSource:
     def read_entry(self, entry: Entry) -> Flow[ArchiveKey | None]:
         """Return the key of an entry."""
         return self.keystore.read(entry.name)
+
+    def close(self) -> Flow[None]:
+        """Give the token back."""
+        return self.keystore.revoke()
 
 
 class StallWatch:
@@ -106,6 +113,7 @@ class Copier:
                 yield entry
         finally:
             transport.run_one(self.destination.revoke())
+            transport.run_one(self.source.close())
 
     def _move(self, entry: Entry) -> Flow[Entry]:
         try:

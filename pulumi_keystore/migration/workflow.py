@@ -228,3 +228,6 @@ class _LegacySource:
     def read_entry(self, entry: Entry) -> Flow[ArchiveKey | None]:
         yield from ()
         return read_rows(self._organization, entry.user, entry.generation, self._rows[entry.user], self._unseal)
+
+    def close(self) -> Flow[None]:
+        yield from ()

@@ -2,10 +2,12 @@
 
 import os
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 
 import hvac
 import pytest
 
+from pulumi_keystore.client import Client
 from pulumi_keystore.errors import (
     AccessDenied,
     Conflict,
@@ -53,6 +55,23 @@ def test_registering_twice_is_safe_and_something_else_needs_adopt(customer):
         acme.register("first")
     adopted = acme.admin.put_keystore(acme.name, "first", acme.declaration("first"), adopt=True)
     assert adopted["revision"] == 2
+
+
+def test_of_two_registrations_at_once_one_wins(customer, land, admin_token):
+    acme = customer(keystores=())
+    declared = [acme.declaration("first") for _ in range(6)]
+
+    def register(declaration):
+        with Client(land.service.url, admin_token) as client:
+            client.put_organization(f"{acme.name}-new")
+            try:
+                return client.put_keystore(acme.name, "first", declaration)["certificate_fingerprint"]
+            except Conflict:
+                return None
+
+    with ThreadPoolExecutor(6) as pool:
+        won = [fingerprint for fingerprint in pool.map(register, declared) if fingerprint]
+    assert won == [acme.admin.keystore(acme.name, "first")["certificate_fingerprint"]]
 
 
 def test_a_new_certificate_is_swapped_in_after_proof(customer):

@@ -330,6 +330,9 @@ def main() -> int:
     if not engine:
         console.print("demo: run it with `make demo`, which finds the Pulumi engine first")
         return 2
+    # However it is told to stop, servers and folders have to go: also in the background, where Ctrl-C is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="pulumi-keystore-demo-"))
     console.print("[bold]pulumi-keystore demo[/]: starting two Vault servers, SMTP, PostgreSQL and the service ...")

@@ -202,6 +202,7 @@ def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *,
     if owner.maintenance_by == migration_id:
         owner.maintenance_by = None
     row.state, row.ending, row.detail, row.phase, row.ended_at = ending.state, ending.value, detail, "ended", now_utc()
+    row.copy_ended_at = row.copy_ended_at or now_utc()
     if not cleaned:
         session.add(_clean_up(migration_id, row.destination_id, "destination"))
         detail += "; copies at the destination are removed as soon as it lets us"

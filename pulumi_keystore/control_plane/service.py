@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -190,6 +191,9 @@ def _run(settings: Settings, app: FastAPI, listener: socket.socket, say: Callabl
         server_header=False,
         timeout_graceful_shutdown=5,
     )
+    # Uvicorn raises the signal that stopped it once more when it has stopped: what comes after shall still happen.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     host, port = listener.getsockname()[:2]
     scheme, shown = "https" if config.is_ssl else "http", f"[{host}]" if ":" in host else host
     _Server(config, lambda: say(f"keystore control plane is ready on {scheme}://{shown}:{port}")).run(

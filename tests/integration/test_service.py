@@ -326,5 +326,8 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
             for host in hosts - {"127.0.0.1", "127.0.1.1"}:
                 with socket.socket() as probe:
                     assert probe.connect_ex((host, port)) != 0
-        finally:
             process.terminate()
+            assert process.wait(20) == 0
+            assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "the database is still running"
+        finally:
+            process.kill()

@@ -1,6 +1,7 @@
 """Migrations that something breaks: each ends as the contract says, and the right side is complete."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -9,7 +10,7 @@ from dataclasses import replace
 
 import hvac
 import pytest
-from keystore_harness import wait_until
+from keystore_harness import Relay, wait_until
 
 from pulumi_keystore.address import KeystoreAddress
 from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file, now_utc
@@ -155,6 +156,44 @@ def test_nothing_moves_for_the_stall_window(customer, land):
         assert (ended["ending"], ended["state"]) == (STALLED, "canceled")
         wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")
         acme.assert_complete("first", empty="second")
+
+
+@contextlib.contextmanager
+def relayed(land, letter):
+    """Lead the service to a server by way of a relay, for a while."""
+    server = land.vaults[letter]
+    with Relay(server.port) as relay:
+        host_map = json.loads(land.service.settings["host_map"])
+        host_map[f"{server.name}:{server.port}"] = f"127.0.0.1:{relay.port}"
+        with service_settings(land, host_map=json.dumps(host_map), retry_s=20):
+            yield relay
+
+
+@pytest.mark.parametrize("letter", ["a", "b"], ids=["source", "destination"])
+def test_connections_reset_again_and_again_lose_and_double_nothing(customer, land, letter):
+    acme = customer(keys=MANY)
+    with relayed(land, letter) as relay:
+        row = acme.start_and_wait_for("second", 100)
+        cuts = 0
+        while acme.admin.migration(acme.name, row["id"])["state"] == "running" and cuts < 15:
+            relay.cut()
+            cuts += 1
+            time.sleep(0.15)
+        assert cuts > 3
+        assert acme.finish(row)["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
+
+
+def test_writes_that_are_applied_and_whose_answers_are_lost_leave_one_copy(customer, land):
+    acme = customer(keys=MANY)
+    with relayed(land, "b") as relay:
+        row = acme.start_and_wait_for("second", 100)
+        before = len(acme.stored("second"))
+        with relay.losing_answers():
+            # Requests go through, so copies appear whose writer does not know of them.
+            wait_until(lambda: len(acme.stored("second")) > before, "a write that is not acknowledged")
+        assert acme.finish(row)["ending"] == "Migration succeeded"
+    acme.assert_complete("second", empty="first")
 
 
 def test_a_source_key_that_was_changed_fails_verification(customer, land):

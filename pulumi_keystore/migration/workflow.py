@@ -169,7 +169,7 @@ def _roll_back(migration_id: str, outcome: list[str]) -> None:
         try:
             entries = keystores.entries(plane, parties.organization.id)
             remove_own(transport, destination, migration_id, entries, plane.settings.in_flight)
-        except KeystoreFault:
+        except KeystoreError:
             cleaned = False
         finally:
             transport.run_one(destination.revoke())
@@ -181,8 +181,11 @@ def _roll_back(migration_id: str, outcome: list[str]) -> None:
 @_step("clean up")
 def _clean_up(migration_id: str) -> None:
     plane, clean_ups = _context()
-    clean_ups.of_migration(migration_id)
-    _note(plane, migration_id, phase="ended")
+    try:
+        clean_ups.of_migration(migration_id)
+    finally:
+        # Decided it is already; what is left is worked on in the background.
+        _note(plane, migration_id, phase="ended")
 
 
 def _context() -> tuple[ControlPlane, CleanUps]:

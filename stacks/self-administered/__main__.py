@@ -18,15 +18,19 @@ for name, settings in sorted(config.require_object("keystores").items()):
         address=settings["address"],
         certificate=Path(settings["certificate"]),
         certificate_password=settings.get("password"),
-        server_ca=Path(settings["serverCa"]).read_text() if "serverCa" in settings else None,
+        server_ca=Path(settings["serverCa"]) if "serverCa" in settings else None,
         # The first keystore to be registered becomes the active one: one after the other, in a known order.
         opts=pulumi.ResourceOptions(depends_on=list(keystores.values())),
     )
 
+chosen = config.require("active")
+if chosen not in keystores:
+    raise pulumi.RunError(f"active: there is no keystore {chosen!r}; choose one of {', '.join(keystores)}")
+
 active = KeystoreMigration(
     "active",
     organization=organization.name,
-    destination=keystores[config.require("active")].name,
+    destination=keystores[chosen].name,
     notify_email=config.get("notifyEmail"),
 )
 

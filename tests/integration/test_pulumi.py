@@ -118,6 +118,22 @@ def test_a_bad_address_is_refused_in_preview_in_one_line(team, address, rule):
     team.customer.assert_complete("first")
 
 
+def test_a_missing_file_setting_or_keystore_is_one_line(team):
+    for changes, message in (
+        ({"keystores.first.certificate": "/nonexistent.p12"}, "certificate: /nonexistent.p12 cannot be read"),
+        ({"keystores.first.serverCa": "/nonexistent.pem"}, "server_ca: /nonexistent.pem cannot be read"),
+        ({"active": "third"}, "active: there is no keystore 'third'; choose one of first, second"),
+    ):
+        before = team.stack.settings.read_text()
+        team.stack.configure(changes)
+        failed = team.stack.preview(check=False)
+        assert failed.returncode != 0
+        assert message in failed.stdout
+        assert TRACEBACK not in failed.stdout
+        assert failed.stdout.count("error:") == 1
+        team.stack.settings.write_text(before)
+
+
 def test_a_bad_certificate_or_password_is_refused_in_preview_without_being_shown(team):
     team.stack.up()
     team.stack.configure({}, {"keystores.first.password": "CANARY-wrong"})

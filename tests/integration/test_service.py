@@ -265,6 +265,7 @@ def test_the_command_lists_and_shows(customer, land, admin_token):
         (("serve", "--port", "70000"), {}, "port"),
         (("serve", "--database-url", "mysql://u:CANARY@h/d"), {}, "not a PostgreSQL URL"),
         (("serve", "--database-url", "postgresql://u:CANARY@127.0.0.1:9/d"), {}, "cannot be reached"),
+        (("serve", "--port", "0", "--data", "/tmp/" + "x" * 100), {}, "too long a path for a database socket"),
         (("serve", "--tls-certificate", "x.pem"), {}, "one of tls_certificate and tls_key is missing"),
     ],
 )
@@ -282,6 +283,13 @@ def test_help_teaches_each_command():
         done = keystore(*command, "--help")
         assert done.returncode == 0
         assert len(done.stdout) > 200
+
+
+def test_the_embedded_database_is_closed_to_other_users(land):
+    home = land.service.data / "postgres"
+    assert home.stat().st_mode & 0o077 == 0
+    assert any(path.is_socket() for path in home.iterdir())
+    assert '"-h" ""' in (home / "postmaster.opts").read_text()
 
 
 def test_the_wrong_master_key_and_a_taken_port_are_refused(land, tmp_path):

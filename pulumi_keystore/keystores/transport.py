@@ -97,10 +97,8 @@ class Response:
 
     @property
     def errors(self) -> str:
-        """The server's own error texts in one line, shortened; Vault puts no secrets there."""
-        errors = self.json().get("errors")
-        text = "; ".join(str(error) for error in errors) if isinstance(errors, list) else ""
-        return " ".join(text.split())[:200]
+        """The server's own error texts. For decisions only: a lying server could say back what it was sent."""
+        return str(self.json().get("errors", ""))
 
 
 T = TypeVar("T")

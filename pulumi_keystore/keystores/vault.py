@@ -7,6 +7,7 @@ method", "KV secrets engine version 1" and "version 2", `/sys/health`, `/sys/int
 from __future__ import annotations
 
 import random
+import re
 import secrets
 import time
 from collections.abc import Callable, Generator
@@ -30,6 +31,7 @@ _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
 _REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
+_PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 
 Step = Generator[Request | Pause, Response | None, Response]
 
@@ -117,7 +119,7 @@ class VaultKeystore:
             return _Token(
                 str(auth["client_token"]),
                 self._clock(),
-                float(auth.get("lease_duration") or 0) or float("inf"),
+                _seconds(auth.get("lease_duration")) or float("inf"),
                 bool(auth.get("renewable")),
             )
         if response.status in (400, 403):
@@ -137,7 +139,7 @@ class VaultKeystore:
         auth = response.json().get("auth")
         if response.status != 200 or not isinstance(auth, dict):  # noqa: PLR2004
             return False
-        token.issued, token.ttl_s = self._clock(), float(auth.get("lease_duration") or 0)
+        token.issued, token.ttl_s = self._clock(), _seconds(auth.get("lease_duration"))
         # Near its maximum age a token is renewed for less and less: then a new login serves better.
         return token.ttl_s > 60  # noqa: PLR2004
 
@@ -173,7 +175,7 @@ class VaultKeystore:
         if status == 503:  # noqa: PLR2004
             raise Overloaded(f"{self}: overloaded or starting (HTTP 503)")
         if status >= 460:  # noqa: PLR2004 - 472 and 473 are Vault's standbys, 5xx are faults
-            raise HostUnavailable(f"{self}: fails with HTTP {status} {response.errors}".rstrip())
+            raise HostUnavailable(f"{self}: fails with HTTP {status}")
         if status == 200 and "json" not in _shape(response):  # noqa: PLR2004
             raise HostUnavailable(f"{self}: the answer is not a Vault server's")
         return response
@@ -229,7 +231,7 @@ class VaultKeystore:
             return True
         if response.status in (400, 403):
             return False
-        raise HostUnavailable(f"{self}: answers a write with HTTP {response.status} {response.errors}".rstrip())
+        raise HostUnavailable(f"{self}: answers a write with HTTP {response.status}")
 
     def ensure(self, record: ArchiveKey) -> Flow[ArchiveKey]:
         """Write a record and read it back; safe to repeat. Returns what lies there, for the caller to compare.
@@ -301,7 +303,7 @@ class VaultKeystore:
         response = yield from self._allowed("LIST", self._path("metadata"), "list archive keys")
         if response.status == 404:  # noqa: PLR2004
             return []
-        keys = (response.json().get("data") or {}).get("keys")
+        keys = _object(response.json().get("data")).get("keys")
         if response.status != 200 or not isinstance(keys, list):  # noqa: PLR2004
             raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
         return [str(key) for key in keys]
@@ -312,7 +314,7 @@ class VaultKeystore:
         """Return the cluster id and the version that the server states (`/sys/health`)."""
         health = yield from self._call("GET", "/v1/sys/health?standbyok=true&perfstandbyok=true")
         stated = health.json()
-        return str(stated.get("cluster_id", "")), str(stated.get("version", ""))
+        return _plain(stated.get("cluster_id")), _plain(stated.get("version"))
 
     def detect(self) -> Flow[int]:
         """Find out which KV version the mount is, and that it keeps what is written to it.
@@ -323,7 +325,7 @@ class VaultKeystore:
         """
         mount = self.tenancy.mount
         response = yield from self._call("GET", f"/v1/sys/internal/ui/mounts/{mount}")
-        data = response.json().get("data") or {}
+        data = _object(response.json().get("data"))
         if response.status in (403, 404):
             raise Unsuitable(
                 f"{self}: there is no mount {mount!r} that the role {self.tenancy.role_name!r} may use",
@@ -331,16 +333,16 @@ class VaultKeystore:
             )
         if data.get("type") != "kv":
             raise Unsuitable(
-                f"{self}: the mount {mount!r} is of type {str(data.get('type'))[:40]!r}", hint="name a KV mount"
+                f"{self}: the mount {mount!r} is of type {_plain(data.get('type'))!r}", hint="name a KV mount"
             )
-        version = str((data.get("options") or {}).get("version", "1"))
+        version = str(_object(data.get("options")).get("version", "1"))
         self._kv_version = 2 if version == "2" else 1
         if self._kv_version == 2:  # noqa: PLR2004
             config = yield from self._allowed("GET", f"/v1/{mount}/config", f"read {mount}/config")
-            after = str((config.json().get("data") or {}).get("delete_version_after", "0s"))
+            after = _plain(_object(config.json().get("data")).get("delete_version_after", "0s"))
             if after not in ("0s", "0", ""):
                 raise Unsuitable(
-                    f"{self}: the mount {mount!r} deletes what is written after {after[:20]}",
+                    f"{self}: the mount {mount!r} deletes what is written after {after}",
                     hint=f"run `bao write {mount}/config delete_version_after=0s`",
                 )
         return self._kv_version
@@ -383,6 +385,23 @@ class VaultKeystore:
         if (yield from self.read(name)) is not None:
             raise Unsuitable(f"{self}: what was deleted is still there", hint="check the role's policy")
         return Proof(version, cluster_id, server_version)
+
+
+def _object(stated: object) -> dict[str, Any]:
+    return stated if isinstance(stated, dict) else {}
+
+
+def _seconds(stated: object) -> float:
+    return float(stated) if isinstance(stated, int | float) else 0.0
+
+
+def _plain(stated: object) -> str:
+    """Return a short plain word that a server states, or nothing.
+
+    What else a server says is never repeated: a lying one could say back what it was sent.
+    """
+    text = str(stated)
+    return text if _PLAIN.fullmatch(text) else ""
 
 
 def _shape(response: Response) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import itertools
+import json
 import ssl
 import tempfile
 import threading
@@ -15,8 +18,9 @@ from keystore_harness import CertificateAuthority, free_port
 
 from pulumi_keystore.address import KeystoreAddress
 from pulumi_keystore.certificate import ClientCertificate
-from pulumi_keystore.errors import HostUnavailable, Overloaded
+from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Overloaded
 from pulumi_keystore.keystores import transport as transport_module
+from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import Tenancy
 from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause, Request, Response, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
@@ -115,6 +119,34 @@ def test_what_no_healthy_vault_answers_is_host_unavailable(behave, fault, messag
     with impostor(behave) as (endpoint, _), Transport() as transport, pytest.raises(fault, match=message) as caught:
         transport.run_one(VaultKeystore(endpoint, Tenancy("acme")).prove())
     assert "\n" not in str(caught.value)
+
+
+def test_a_lying_server_cannot_make_us_repeat_what_it_was_sent():
+    canary = "CANARY-token"
+
+    def lie(handler):
+        if handler.path.endswith("/login"):
+            body = json.dumps({"auth": {"client_token": canary, "lease_duration": 3600}}).encode()
+            return answer(200, body)(handler)
+        data = {"type": canary, "options": {"version": canary}, "keys": canary, "delete_version_after": canary}
+        echo = {"errors": [canary], "data": shapes[0] or data, "cluster_id": [canary], "auth": canary}
+        return answer(lies.pop(0) if lies else 200, json.dumps(echo).encode())(handler)
+
+    for status, shape in itertools.product(
+        (200, 400, 403, 404, 405, 412, 418, 500),
+        (None, canary, [canary], {"type": "kv", "options": canary}, {"data": canary}),
+    ):
+        shapes = [shape]
+        lies = [status] * 9
+        with impostor(lie) as (endpoint, _), Transport() as transport:
+            keystore = VaultKeystore(endpoint, Tenancy("acme"), kv_version=1)
+            for flow in (keystore.prove(), keystore.create(ArchiveKey("acme", "u", 1, bytes(32))), keystore.names()):
+                with contextlib.suppress(KeystoreFault, DamagedRecordError):
+                    try:
+                        transport.run_one(flow)
+                    except (KeystoreFault, DamagedRecordError) as fault:
+                        assert canary not in f"{fault!r} {fault}"
+                        raise
 
 
 def silence(handler):

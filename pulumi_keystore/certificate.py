@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from base64 import b64decode
 from binascii import Error as Base64Error
@@ -190,8 +189,3 @@ def _check_validity(certificate: x509.Certificate, now: datetime) -> None:
 def now_utc() -> datetime:
     """Return the present moment, the default clock of everything that judges certificates."""
     return datetime.now(UTC)
-
-
-def digest(data: bytes) -> str:
-    """Return the SHA-256 of some bytes as 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()

@@ -6,8 +6,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pulumi_keystore.client import Client, connected
+from pulumi_keystore.client import Client
 from pulumi_keystore.errors import KeystoreError
 
 OFFLINE = 2
@@ -72,13 +70,9 @@ def _fail(error: KeystoreError) -> NoReturn:
     raise SystemExit(1)
 
 
-@contextmanager
-def _service() -> Iterator[Client]:
+def _service() -> Client:
     environment = os.environ.get
-    with connected(
-        environment("KEYSTORE_URL"), environment("KEYSTORE_TOKEN"), environment("KEYSTORE_CA_FILE")
-    ) as client:
-        yield client
+    return Client(environment("KEYSTORE_URL"), environment("KEYSTORE_TOKEN"), environment("KEYSTORE_CA_FILE"))
 
 
 # The service.

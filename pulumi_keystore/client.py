@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -21,7 +20,7 @@ class Client:
     """Speaks to one service with one token; the token is in no repr.
 
     Args:
-        url: Where the service is. Plain HTTP is accepted for loopback only.
+        url: Where the service is, `DEFAULT_URL` if None. Plain HTTP is accepted for loopback only.
         token: An API token.
         ca_file: PEM file of the CA that the service's certificate is verified with; the public CAs if None.
 
@@ -30,7 +29,8 @@ class Client:
 
     """
 
-    def __init__(self, url: str = DEFAULT_URL, token: str | None = None, ca_file: str | None = None) -> None:
+    def __init__(self, url: str | None = None, token: str | None = None, ca_file: str | None = None) -> None:
+        url = url or DEFAULT_URL
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise KeystoreError(f"the service URL {url[:100]!r} is not one", hint="give for example https://HOST:8700")
@@ -139,10 +139,3 @@ class Client:
     def migration(self, organization: str, migration_id: str) -> dict[str, Any]:
         """Return a migration with its progress."""
         return dict(self.request("GET", "organizations", organization, "migrations", migration_id))
-
-
-@contextmanager
-def connected(url: str | None, token: str | None, ca_file: str | None) -> Iterator[Client]:
-    """Open a client for the length of a block."""
-    with Client(url or DEFAULT_URL, token, ca_file) as client:
-        yield client

@@ -14,7 +14,6 @@ from typing import Final
 
 from pulumi_keystore.errors import RuleViolation
 
-DOCS: Final = "docs/rules.md"
 MAX_USER_ID_BYTES: Final = 512
 
 

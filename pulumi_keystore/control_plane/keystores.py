@@ -94,18 +94,15 @@ def put(
         organizations.require_cloud(owner)
         existing = _named(session, owner, name)
         if existing is not None:
-            if existing.kind != binding.kind:
-                raise Conflict(
-                    f"kind: the keystore {name!r} is {existing.kind}", hint="declare it under another name", prop="kind"
-                )
-            if _differences(existing, binding):
-                if not adopt:
-                    raise Conflict(
-                        f"the keystore {name!r} is registered with another {_differences(existing, binding)[0]}",
-                        hint="set adopt=True to take it over and change it to what is declared",
-                    )
-            else:
+            _require_kind(existing, binding)
+            changes = _differences(existing, binding)
+            if not changes:
                 return describe(owner, existing), warnings
+            if not adopt:
+                raise Conflict(
+                    f"the keystore {name!r} is registered with another {changes[0]}",
+                    hint="set adopt=True to take it over and change it to what is declared",
+                )
     if existing is not None:
         return swap(plane, who, organization, name, declared)
     proof = _prove(plane, organization, binding, None)
@@ -147,12 +144,8 @@ def swap(
         organizations.require_no_maintenance(owner)
         row = find(session, owner, name)
         revision, active = row.revision, owner.active_keystore_id == row.id
-        if row.kind != binding.kind:
-            raise Conflict(
-                f"kind: the keystore {name!r} is {row.kind}", hint="declare it under another name", prop="kind"
-            )
-        changes = _differences(row, binding)
-        if not changes:
+        _require_kind(row, binding)
+        if not _differences(row, binding):
             return describe(owner, row), warnings
     proof = _prove(plane, organization, binding, owner if active else None)
     with plane.transaction() as session:
@@ -219,6 +212,13 @@ def _page(organization_id: int, after: str | None, size: int) -> Any:
     if after is not None:
         query = query.where(ArchiveKeyEntry.user > after)
     return query.order_by(ArchiveKeyEntry.user).limit(size)
+
+
+def _require_kind(row: Keystore, binding: Binding) -> None:
+    if row.kind != binding.kind:
+        raise Conflict(
+            f"kind: the keystore {row.name!r} is {row.kind}", hint="declare it under another name", prop="kind"
+        )
 
 
 def _differences(row: Keystore, binding: Binding) -> list[str]:

@@ -85,30 +85,18 @@ class Copier:
     origin: str
     fingerprint: Fingerprint
 
-    def run(
-        self,
-        transport: Transport,
-        entries: Iterable[Entry],
-        in_flight: int,
-        watch: StallWatch,
-        check: Callable[[], None],
-    ) -> Iterator[Entry]:
+    def run(self, transport: Transport, entries: Iterable[Entry], in_flight: int, watch: StallWatch) -> Iterator[Entry]:
         """Move entries and yield each as soon as it is proved at the destination.
 
         At the end, however it comes, the destination's token is revoked: a request that was cut off can not
-        take effect later. `check` is called at least once a second.
+        take effect later.
 
         Raises:
             MigrationFailed: On the first entry that cannot be moved.
 
         """
-
-        def watching() -> None:
-            watch.check()
-            check()
-
         try:
-            for entry in transport.run((self._move(entry) for entry in entries), in_flight, watching):
+            for entry in transport.run((self._move(entry) for entry in entries), in_flight, watch.check):
                 watch.moved()
                 yield entry
         finally:

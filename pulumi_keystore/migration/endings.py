@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
 
 
 class Ending(StrEnum):
@@ -19,9 +18,6 @@ class Ending(StrEnum):
     def state(self) -> str:
         """The state of a migration that ended so."""
         return {Ending.SUCCEEDED: "succeeded", Ending.STALLED: "canceled"}.get(self, "failed")
-
-
-ALL: Final = tuple(Ending)
 
 
 class MigrationFailed(Exception):  # noqa: N818 - it is caught by the workflow alone

@@ -113,7 +113,7 @@ def _copy(migration_id: str, after: str | None, done: int) -> dict[str, Any]:
     watch = StallWatch(plane.settings.stall_s)
     try:
         with Transport() as transport:
-            for _ in copier.run(transport, shard, plane.settings.in_flight, watch, lambda: None):
+            for _ in copier.run(transport, shard, plane.settings.in_flight, watch):
                 count += 1
                 if time.monotonic() - told > _PROGRESS_EVERY_S:
                     told = time.monotonic()

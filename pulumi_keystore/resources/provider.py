@@ -60,19 +60,14 @@ class KeystoreProvider(ResourceProvider):
 
     def client(self) -> Client:
         """Return a client of the configured service; close it after use."""
-        return open_client(self._url, self._token, self._ca_file)
-
-
-def open_client(url: str | None, token: str | None, ca_file: str | None) -> Client:
-    """Return a client; what is missing has its default."""
-    return Client(url, token, ca_file) if url else Client(token=token, ca_file=ca_file)
+        return Client(self._url, self._token, self._ca_file)
 
 
 def program_client() -> Client:
     """Return a client for use in a program, configured like the providers."""
     # Not by way of pulumi.Config, which warns of each secret that is read as it is.
     config, environment = get_config, os.environ.get
-    return open_client(
+    return Client(
         config("keystore:serviceUrl") or environment("KEYSTORE_URL"),
         config("keystore:token") or environment("KEYSTORE_TOKEN"),
         config("keystore:caFile") or environment("KEYSTORE_CA_FILE"),

@@ -302,7 +302,7 @@ def copy_with(acme, at_destination: dict | None) -> list[Entry]:
         acme.land.vaults["b"].client().write_data(path, data=at_destination)
     copier = Copier(VaultSource(keystore_of(acme, "first")), keystore_of(acme, "second"), "this", no_digest)
     with Transport() as transport:
-        return list(copier.run(transport, entries, 16, StallWatch(60), lambda: None))
+        return list(copier.run(transport, entries, 16, StallWatch(60)))
 
 
 def test_a_copy_can_be_repeated_and_leaves_one_copy(customer):

@@ -105,7 +105,7 @@ def put(
                 )
     if existing is not None:
         return swap(plane, who, organization, name, declared)
-    proof = _prove(plane, organization, binding, None)
+    proof, _ = _prove(plane, organization, binding, None)
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
         if _named(session, owner, name) is not None:
@@ -147,7 +147,7 @@ def swap(
         _require_kind(row, binding)
         if not _differences(row, binding):
             return describe(owner, row), warnings
-    proof = _prove(plane, organization, binding, owner if active else None)
+    proof, keys = _prove(plane, organization, binding, owner if active else None)
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
         organizations.require_no_maintenance(owner)
@@ -159,6 +159,10 @@ def swap(
                 f"the keystore {name!r} still holds keys that a clean-up has to remove where it is now",
                 hint="make its server reachable; the service tries again by itself",
             )
+        moved = proof is not None and proof.cluster_id != row.cluster_id
+        if active and moved and organizations.count_keys(session, owner) != keys:
+            # Written to the old server after the new one was looked through: the swap would lose them.
+            raise Conflict(f"archive keys of {organization!r} were enrolled meanwhile", hint="look, and try again")
         before = f"{row.address}, certificate {(row.certificate_fingerprint or '')[:16]}"
         _bind(plane, owner, row, binding, proof)
         after = f"{row.address}, certificate {(row.certificate_fingerprint or '')[:16]}"
@@ -250,25 +254,26 @@ def _bind(plane: ControlPlane, owner: Organization, row: Keystore, binding: Bind
     row.kv_version, row.cluster_id, row.proved_at = proof.kv_version, proof.cluster_id, now_utc()
 
 
-def _prove(plane: ControlPlane, organization: str, binding: Binding, holder: Organization | None) -> Proof | None:
-    """Prove a binding; with a `holder` also that every one of its archive keys is there."""
+def _prove(
+    plane: ControlPlane, organization: str, binding: Binding, holder: Organization | None
+) -> tuple[Proof | None, int]:
+    """Prove a binding; with a `holder` also that every one of its archive keys is there, and return how many."""
     if binding.address is None or binding.certificate is None:
-        return None
+        return None, 0
     endpoint = Endpoint(binding.address, binding.certificate, binding.server_ca, plane.resolver)
     vault = VaultKeystore(endpoint, Tenancy(organization, binding.mount, binding.role))
     with Transport() as transport:
         try:
             proof = transport.run_one(vault.prove())
-            if holder is not None:
-                _require_all_keys(plane, transport, vault, holder)
+            keys = _require_all_keys(plane, transport, vault, holder) if holder is not None else 0
         except DamagedRecordError as damage:
             raise Unsuitable(f"{vault}: {damage}", hint="check the server's storage") from None
         finally:
             transport.run_one(vault.revoke())
-    return proof
+    return proof, keys
 
 
-def _require_all_keys(plane: ControlPlane, transport: Transport, vault: VaultKeystore, holder: Organization) -> None:
+def _require_all_keys(plane: ControlPlane, transport: Transport, vault: VaultKeystore, holder: Organization) -> int:
     def present(entry: Entry) -> Flow[bool]:
         try:
             record = yield from vault.read(entry.name)
@@ -289,6 +294,7 @@ def _require_all_keys(plane: ControlPlane, transport: Transport, vault: VaultKey
             hint="migrate, do not edit: declare it as a second Keystore and make it the destination of a "
             "KeystoreMigration",
         )
+    return total
 
 
 def test_connection(plane: ControlPlane, organization: Organization, row: Keystore) -> dict[str, Any]:

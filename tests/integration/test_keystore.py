@@ -104,6 +104,17 @@ def test_a_vault_that_lacks_the_keys_is_refused_with_migrate_do_not_edit(custome
     acme.assert_complete("first", empty="second")
 
 
+def test_a_vault_that_holds_the_same_keys_is_a_swap(customer):
+    acme = customer(keys=20, keystores=("first",))
+    old, new = (acme.land.vaults[letter].client() for letter in "ab")
+    for name in acme.stored("first"):
+        path = f"archive-keys/{acme.name}/{name}"
+        new.write_data(path, data=old.read(path)["data"])
+    acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", address=acme.land.vaults["b"].address))
+    acme.letters["first"] = "b"
+    acme.assert_complete("first")
+
+
 def test_one_missing_or_changed_key_is_enough_to_refuse_a_swap(customer):
     acme = customer(keys=10)
     user = next(iter(acme.keys))

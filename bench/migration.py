@@ -15,7 +15,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -52,7 +51,7 @@ class Bench:
         self.count = keys
         self.tenancy = Tenancy(ORGANIZATION)
         for letter in "ab":
-            land.admit(letter, self.tenancy)
+            land.admit(letter, ORGANIZATION)
         self.admin = Client(land.service.url, land.service.make_token("bench", "provider-admin"))
         authority = Client(land.service.url, land.service.make_token("bench", "authority"))
         self.admin.put_organization(ORGANIZATION)
@@ -129,17 +128,7 @@ class Bench:
 
     def _hvac(self, letter: str) -> hvac.Client:
         """Return a client that is logged in with the organization's certificate, as the product is."""
-        folder = self.land.vaults[letter].folder
-        if not (folder / "client.pem").exists():
-            issued = self.land.authority.issue(ORGANIZATION)
-            (folder / "client.pem").write_text(issued.certificate_pem)
-            (folder / "client.key").touch(mode=0o600)
-            (folder / "client.key").write_text(issued.key_pem)
-        client = self.land.vaults[letter].client(
-            token=None, cert=(str(folder / "client.pem"), str(folder / "client.key"))
-        )
-        client.auth.cert.login(name=self.tenancy.role_name)
-        return client
+        return self.land.admit(letter, ORGANIZATION).credentials().login()
 
     def _keystore(self, letter: str) -> VaultKeystore:
         server = self.land.vaults[letter]
@@ -168,31 +157,27 @@ def main() -> int:
     if shutil.which("go") is None:
         console.print("bench: Go is needed for the load generator", style="red")
         return 1
-    folder = Path(tempfile.mkdtemp(prefix="pulumi-keystore-bench-"))
     say: Callable[[str], None] = lambda text: print(f"bench: {text}", file=sys.stderr, flush=True)  # noqa: E731
-    try:
-        say("starting two Vault servers, PostgreSQL and the service ...")
-        with Landscape("ab", {}, folder) as land:
-            say(f"enrolling {options.keys:,} keys ...")
-            bench = Bench(land, options.keys)
-            before = peak_memory_mib(land.service.pid)
-            rows: dict[str, float] = {}
-            say("native load generator ...")
-            rows["native load generator (the ceiling)"] = bench.ceiling(64)
-            bench.empty_destination()
-            say(f"hvac, {THREADS} threads ...")
-            rows[f"hvac, {THREADS} threads"] = bench.hvac_threads()
-            bench.empty_destination()
-            say("pulumi-keystore, there and back ...")
-            there = bench.product("second")
-            back = bench.product("first")
-            rows["pulumi-keystore"] = (there + back) / 2
-            say("native load generator again ...")
-            again = bench.ceiling(64)
-            rows["native load generator (the ceiling)"] = (rows["native load generator (the ceiling)"] + again) / 2
-            report(options, rows, peak_memory_mib(land.service.pid), before)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    say("starting two Vault servers, PostgreSQL and the service ...")
+    with Landscape("ab") as land:
+        say(f"enrolling {options.keys:,} keys ...")
+        bench = Bench(land, options.keys)
+        before = peak_memory_mib(land.service.pid)
+        rows: dict[str, float] = {}
+        say("native load generator ...")
+        rows["native load generator (the ceiling)"] = bench.ceiling(64)
+        bench.empty_destination()
+        say(f"hvac, {THREADS} threads ...")
+        rows[f"hvac, {THREADS} threads"] = bench.hvac_threads()
+        bench.empty_destination()
+        say("pulumi-keystore, there and back ...")
+        there = bench.product("second")
+        back = bench.product("first")
+        rows["pulumi-keystore"] = (there + back) / 2
+        say("native load generator again ...")
+        again = bench.ceiling(64)
+        rows["native load generator (the ceiling)"] = (rows["native load generator (the ceiling)"] + again) / 2
+        report(options, rows, peak_memory_mib(land.service.pid), before)
     return 0
 
 

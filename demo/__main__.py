@@ -7,10 +7,8 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from base64 import b64decode, b64encode
@@ -25,7 +23,6 @@ from rich.console import Console
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.archive_keys import SUITE, release_info
-from pulumi_keystore.keystores.tenancy import Tenancy
 
 ROOT = Path(__file__).resolve().parent.parent
 ORGANIZATION = "acme"
@@ -81,7 +78,7 @@ class Demo:
         """Give the organization its place on both servers."""
         self.step("Give the organization its place on both servers: KV mount, policy, certificate role")
         for letter in "ab":
-            self.land.admit(letter, Tenancy(ORGANIZATION))
+            self.land.admit(letter, ORGANIZATION)
             self.say(f"{self.land.vaults[letter].address}: archive-keys/{ORGANIZATION}/ for the role keystore-acme")
         (self.folder / "ca.pem").write_text(self.land.authority.pem)
 
@@ -310,7 +307,7 @@ class Demo:
             "pulumi config set active second && pulumi up\n"
             f"keystore migration watch {ORGANIZATION}        # in a third terminal, while it runs\n"
             f"keystore history {ORGANIZATION}\n"
-            f"kill -STOP {self.land.vaults['b'].pid}                # make the second server hang; -CONT heals it\n"
+            f"kill -STOP {self.land.servers['b'].pid}                # make the second server hang; -CONT heals it\n"
             "Ctrl-C here ends everything and removes it."
         )
         with contextlib.suppress(KeyboardInterrupt):
@@ -334,10 +331,9 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="pulumi-keystore-demo-"))
     console.print("[bold]pulumi-keystore demo[/]: starting two Vault servers, SMTP, PostgreSQL and the service ...")
     try:
-        with Landscape("ab", SETTINGS, folder / "landscape") as land:
+        with Landscape("ab", SETTINGS) as land:
             console.print(f"  ready in {time.monotonic() - started:.1f} s; the service is on {land.service.url}")
             demo = Demo(land, Path(engine))
             try:
@@ -353,8 +349,6 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\ninterrupted; everything is being stopped")
         return 130
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from keystore_harness import CertificateAuthority, Landscape, wait_until
+from keystore_harness import CertificateAuthority, Landscape, Tenancy, Toxiproxy, wait_until
+from keystore_harness.binary import obtain_toxiproxy
 
 from pulumi_keystore.address import KeystoreAddress
 from pulumi_keystore.certificate import ClientCertificate
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.archive_keys import SUITE, release_info
 from pulumi_keystore.errors import KeystoreError
-from pulumi_keystore.keystores.tenancy import Tenancy, key_name
+from pulumi_keystore.keystores.tenancy import key_name
 from pulumi_keystore.keystores.transport import Endpoint, Flow, Request, Transport
 from pulumi_keystore.network import HostMap, Resolver
 
@@ -40,6 +41,12 @@ SETTINGS = {"retry_s": "2", "cleanup_retry_s": "1", "shard_size": "500"}
 def land() -> Iterator[Landscape]:
     with Landscape("ab", SETTINGS) as landscape:
         yield landscape
+
+
+@pytest.fixture(scope="session")
+def toxiproxy() -> Iterator[Toxiproxy]:
+    with Toxiproxy(obtain_toxiproxy()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,30 @@
 """Real Vault-compatible servers that a test can start, seal, kill and heal."""
 
 from keystore_harness.authority import CertificateAuthority
+from keystore_harness.cluster import VaultCluster
+from keystore_harness.errors import HarnessError, Unsupported
+from keystore_harness.existing import ExistingServer
 from keystore_harness.landscape import Landscape
 from keystore_harness.mailbox import Mailbox
+from keystore_harness.network import Toxiproxy
 from keystore_harness.ports import free_port, wait_until
-from keystore_harness.relay import Relay
 from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
+from keystore_harness.tenancy import Tenancy
+from keystore_harness.timeline import Timeline
 
 __all__ = [
     "CertificateAuthority",
+    "ExistingServer",
+    "HarnessError",
     "Landscape",
     "Mailbox",
-    "Relay",
     "ServiceProcess",
+    "Tenancy",
+    "Timeline",
+    "Toxiproxy",
+    "Unsupported",
+    "VaultCluster",
     "VaultServer",
     "free_port",
     "wait_until",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import os
+import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +41,15 @@ class Issued:
     def key_pem(self) -> str:
         """The private key, unencrypted PKCS#8 PEM."""
         return str(self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Give a context this pair; Python reads a private key from a file only: this one is memory."""
+        memory = os.memfd_create("certificate")
+        try:
+            os.write(memory, (self.certificate_pem + self.key_pem).encode())
+            context.load_cert_chain(f"/proc/self/fd/{memory}")
+        finally:
+            os.close(memory)
 
     def pkcs12(
         self,
@@ -133,8 +144,25 @@ class CertificateAuthority:
             )
         return Issued(builder.sign(self.key, digest or hashes.SHA256()), key)
 
-    def issue_server(self, *names: str, **options: Any) -> Issued:
-        """Issue a TLS server certificate for DNS names and IP addresses."""
+    def revocation_list(self, *serials: int) -> str:
+        """Return a certificate revocation list, in PEM, with these serial numbers (RFC 5280, section 5)."""
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - dt.timedelta(minutes=1))
+            .next_update(now + dt.timedelta(days=1))
+        )
+        for serial in serials:
+            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(revoked)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+    def issue_server(self, *names: str, expired: bool = False, **options: Any) -> Issued:
+        """Issue a TLS server certificate for DNS names and IP addresses, or one that ended an hour ago."""
+        if expired:
+            now = dt.datetime.now(dt.UTC)
+            options = {"not_before": now - _YEAR, "not_after": now - dt.timedelta(hours=1), **options}
         return self.issue(names[0], names=names, usage=ExtendedKeyUsageOID.SERVER_AUTH, **options)
 
 

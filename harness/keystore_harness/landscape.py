@@ -4,71 +4,79 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from base64 import b64encode
+from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from keystore_harness import drivers, workspace
 from keystore_harness.authority import CertificateAuthority
+from keystore_harness.cluster import VaultCluster
+from keystore_harness.drivers import Driver
 from keystore_harness.mailbox import Mailbox
+from keystore_harness.network import Toxiproxy
+from keystore_harness.organization import Admission
 from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
-
-
-class Tenancy(Protocol):
-    """What the product says an organization needs on a server (`pulumi_keystore.keystores.tenancy.Tenancy`)."""
-
-    @property
-    def organization(self) -> str:
-        """Name of the organization, and common name of its client certificates."""
-
-    @property
-    def mount(self) -> str:
-        """Path of the KV mount."""
-
-    @property
-    def role_name(self) -> str:
-        """Name of policy and certificate role."""
-
-    def policy(self, version: int) -> str:
-        """Return the policy text."""
-
-    def role_parameters(self, ca_pem: str, common_name: str) -> dict[str, Any]:
-        """Return the role's parameters."""
+from keystore_harness.tenancy import Tenancy
+from keystore_harness.timeline import Timeline
 
 
 class Landscape:
     """Vault servers `vault-a`, `vault-b`, … of example.com, a mailbox and a service. Use it as a context manager.
 
     Args:
-        vaults: The letters of the servers.
+        vaults: The letters of the single servers.
+        clusters: The letters of clusters of three.
         settings: Further settings of the service.
-        folder: Where everything lies; a temporary folder by default.
+        driver: How servers run: `process`, `container` or a driver.
+        network: A Toxiproxy to put before every server.
+        disk_mb: Size of a disk of its own for every single server, for `disk_full()`.
+        timeline: Where all faults are recorded, one of its own by default.
 
     """
 
-    def __init__(self, vaults: str = "ab", settings: dict[str, str] | None = None, folder: Path | None = None) -> None:
-        self._own_folder = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="keystore-landscape-"))
+    def __init__(
+        self,
+        vaults: str = "ab",
+        settings: Mapping[str, str] | None = None,
+        *,
+        clusters: str = "",
+        driver: str | Driver = "process",
+        network: Toxiproxy | None = None,
+        disk_mb: int | None = None,
+        timeline: Timeline | None = None,
+    ) -> None:
+        self.folder = workspace.current().subfolder("landscape")
+        self.timeline = timeline or Timeline()
         self.authority = CertificateAuthority()
         self.mailbox = Mailbox()
-        self.vaults = {
-            letter: VaultServer(f"vault-{letter}.example.com", self.authority, self.folder / f"vault-{letter}")
+        driver = drivers.driver(driver) if isinstance(driver, str) else driver
+        self.servers = {
+            letter: VaultServer(
+                f"vault-{letter}.example.com", self.authority,
+                driver=driver, network=network, disk_mb=disk_mb, timeline=self.timeline,
+            )
             for letter in vaults
+        }  # fmt: skip
+        self.clusters = {
+            letter: VaultCluster(
+                f"vault-{letter}.example.com", self.authority, driver=driver, network=network, timeline=self.timeline
+            )
+            for letter in clusters
         }
-        host_map = {public: target for server in self.vaults.values() for public, target in server.host_map.items()}
+        self.vaults: dict[str, VaultServer | VaultCluster] = {**self.servers, **self.clusters}
+        host_map = {public: target for vault in self.vaults.values() for public, target in vault.host_map.items()}
         self.service = ServiceProcess(
-            self.folder / "service",
-            {"host_map": json.dumps(host_map), "smtp_url": self.mailbox.url, **(settings or {})},
+            {"host_map": json.dumps(host_map), "smtp_url": self.mailbox.url, **(settings or {})}, self.timeline
         )
         self._stack = ExitStack()
 
     def __enter__(self) -> Landscape:
         try:
             self._stack.enter_context(self.mailbox)
-            for server in self.vaults.values():
-                self._stack.enter_context(server)
+            for vault in self.vaults.values():
+                self._stack.enter_context(vault)
             self._stack.enter_context(self.service)
         except BaseException:
             self.close()
@@ -81,15 +89,13 @@ class Landscape:
     def close(self) -> None:
         """End everything and remove the folder; safe to call twice."""
         self._stack.close()
-        if self._own_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        for vault in self.vaults.values():
+            vault.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def admit(self, letter: str, tenancy: Tenancy, version: int = 1) -> None:
+    def admit(self, letter: str, organization: str | Tenancy, version: int = 1) -> Admission:
         """Set one organization up on a server: mount, policy and certificate role."""
-        server = self.vaults[letter]
-        server.enable_mount(tenancy.mount, version)
-        parameters = tenancy.role_parameters(self.authority.pem, tenancy.organization)
-        server.enable_role(tenancy.role_name, tenancy.policy(version), parameters)
+        return self.vaults[letter].admit(organization, version=version)
 
     def declaration(self, letter: str, organization: str, password: str, **changes: Any) -> dict[str, Any]:
         """Return the declaration of a self-administered keystore with a newly issued client certificate."""

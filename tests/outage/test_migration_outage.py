@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import hvac
 import pytest
-from keystore_harness import Relay, wait_until
+from keystore_harness import wait_until
 
 from pulumi_keystore.address import KeystoreAddress
 from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file, now_utc
@@ -159,24 +159,25 @@ def test_nothing_moves_for_the_stall_window(customer, land):
 
 
 @contextlib.contextmanager
-def relayed(land, letter):
-    """Lead the service to a server by way of a relay, for a while."""
+def proxied(land, letter, toxiproxy):
+    """Lead the service to a server by way of Toxiproxy, for a while."""
     server = land.vaults[letter]
-    with Relay(server.port) as relay:
-        host_map = json.loads(land.service.settings["host_map"])
-        host_map[f"{server.name}:{server.port}"] = f"127.0.0.1:{relay.port}"
-        with service_settings(land, host_map=json.dumps(host_map), retry_s=20):
-            yield relay
+    proxy = toxiproxy.proxy(server.name, server.port, timeline=land.timeline)
+    host_map = json.loads(land.service.settings["host_map"])
+    host_map[f"{server.name}:{server.port}"] = f"127.0.0.1:{proxy.port}"
+    with service_settings(land, host_map=json.dumps(host_map), retry_s=20):
+        yield proxy
+    proxy.close()
 
 
 @pytest.mark.parametrize("letter", ["a", "b"], ids=["source", "destination"])
-def test_connections_reset_again_and_again_lose_and_double_nothing(customer, land, letter):
+def test_connections_reset_again_and_again_lose_and_double_nothing(customer, land, toxiproxy, letter):
     acme = customer(keys=MANY)
-    with relayed(land, letter) as relay:
+    with proxied(land, letter, toxiproxy) as proxy:
         row = acme.start_and_wait_for("second", 100)
         cuts = 0
         while acme.admin.migration(acme.name, row["id"])["state"] == "running" and cuts < 15:
-            relay.cut()
+            proxy.reset()
             cuts += 1
             time.sleep(0.15)
         assert cuts > 3
@@ -184,12 +185,12 @@ def test_connections_reset_again_and_again_lose_and_double_nothing(customer, lan
     acme.assert_complete("second", empty="first")
 
 
-def test_writes_that_are_applied_and_whose_answers_are_lost_leave_one_copy(customer, land):
+def test_writes_that_are_applied_and_whose_answers_are_lost_leave_one_copy(customer, land, toxiproxy):
     acme = customer(keys=MANY)
-    with relayed(land, "b") as relay:
+    with proxied(land, "b", toxiproxy) as proxy:
         row = acme.start_and_wait_for("second", 100)
         before = len(acme.stored("second"))
-        with relay.losing_answers():
+        with proxy.losing_answers():
             # Requests go through, so copies appear whose writer does not know of them.
             wait_until(lambda: len(acme.stored("second")) > before, "a write that is not acknowledged")
         assert acme.finish(row)["ending"] == "Migration succeeded"

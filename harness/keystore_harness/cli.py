@@ -1,0 +1,108 @@
+"""`keystore-harness`: run outage scenarios, and keep the machine clean."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from keystore_harness import binary, report, workspace
+from keystore_harness.errors import HarnessError
+from keystore_harness.scenarios import SCENARIOS, Result, Settings, run_scenario
+
+app = typer.Typer(
+    name="keystore-harness",
+    help="Break real Vault servers on purpose, and see whether the keystore service keeps every key.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+_console = Console(stderr=True, highlight=False)
+
+
+@app.command("list")
+def list_scenarios() -> None:
+    """List the scenarios."""
+    table = Table("scenario", "what breaks", "what is expected", box=None)
+    for scenario in SCENARIOS.values():
+        table.add_row(scenario.name, scenario.fault, scenario.expectation)
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def run(
+    names: Annotated[list[str], typer.Argument(metavar="SCENARIO...", help="Names from `list`, or `all`.")],
+    *,
+    driver: Annotated[str, typer.Option(help="How servers run: process or container.")] = "process",
+    keys: Annotated[int, typer.Option(min=10, help="How many archive keys the organization has.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=1, help="How long an outage of a given length lasts.")] = 10,
+    html: Annotated[Path | None, typer.Option(help="Write the timeline to this HTML file.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the results to this JUnit XML file.")] = None,
+) -> None:
+    """Run scenarios; exit 0 if all are as expected, 1 if one is not, 2 if one could not be run.
+
+    Examples: `keystore-harness run destination-lost-at-half`, `keystore-harness run all --html outages.html`.
+    """
+    chosen = list(SCENARIOS) if "all" in names else names
+    for name in chosen:
+        if name not in SCENARIOS:
+            raise HarnessError(f"no scenario {name!r}; `keystore-harness list` shows them")
+    for path in (html, junit):
+        if path is not None and not path.parent.is_dir():
+            raise HarnessError(f"no folder {path.parent} to write {path.name} to")
+    binary.find_toxiproxy()
+    results: list[Result] = []
+    settings = Settings(driver, keys, seconds)
+    for number, name in enumerate(chosen, 1):
+        scenario = SCENARIOS[name]
+        _console.print(f"[bold]{number}/{len(chosen)} {name}[/]: {scenario.fault}; expected: {scenario.expectation}")
+        result = run_scenario(scenario, settings, lambda text: _console.print(f"    {text}", markup=False))
+        results.append(result)
+        colour = {"passed": "green", "failed": "red"}.get(result.outcome, "yellow")
+        _console.print(f"    [{colour}]{result.outcome}[/] in {result.seconds:.1f} s", end=" ")
+        _console.print(result.message, markup=False)
+    if html is not None:
+        html.write_text(report.html(results))
+        _console.print(f"timeline: {html}")
+    if junit is not None:
+        report.junit(results, junit)
+        _console.print(f"results: {junit}")
+    outcomes = {result.outcome for result in results}
+    raise typer.Exit(1 if "failed" in outcomes else 2 if "error" in outcomes else 0)
+
+
+@app.command()
+def clean(
+    *, kept: Annotated[bool, typer.Option("--kept", help="Also what --keystore-keep left on purpose.")] = False
+) -> None:
+    """Remove servers, containers and folders that killed runs left behind (each run does so at its start)."""
+    removed = workspace.reap(kept=kept)
+    _console.print(f"removed what {len(removed)} {'run' if len(removed) == 1 else 'runs'} left behind")
+
+
+@app.command()
+def obtain(what: Annotated[str, typer.Argument(metavar="toxiproxy", help="The program to obtain.")]) -> None:
+    """Build a program the harness needs with Go, once; it stays in the user's cache."""
+    if what != "toxiproxy":
+        raise HarnessError(f"nothing called {what!r} to obtain; expected toxiproxy")
+    Console(highlight=False, soft_wrap=True).print(str(binary.obtain_toxiproxy()))
+
+
+def main() -> None:
+    """Run the command; an error of the harness is one line and exit status 2."""
+    try:
+        app()
+    except HarnessError as error:
+        _console.print(f"keystore-harness: {error}", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _console.print("interrupted; everything is removed")
+        sys.exit(130)
+    except Exception:  # noqa: BLE001 - a bug of ours: say so, and where
+        _console.print(traceback.format_exc(), markup=False)
+        sys.exit(3)

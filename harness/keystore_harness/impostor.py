@@ -1,0 +1,85 @@
+"""Something that answers in a server's place, under a certificate clients trust, with whatever status it is told."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from keystore_harness.authority import Issued
+from keystore_harness.ports import free_port
+
+
+class Impostor:
+    """An HTTPS server that gives every request the same answer. Use it as a context manager.
+
+    Args:
+        certificate: What it shows.
+        status: The HTTP status of every answer.
+        body: The body of every answer; a JSON object with `errors`, as Vault has it, by default.
+
+    """
+
+    def __init__(self, certificate: Issued, status: int, body: str = "") -> None:
+        self.port = free_port()
+        self.requests = 0
+        """How many requests it has answered."""
+        content = (body or json.dumps({"errors": [f"the harness answers {status}"]})).encode()
+        impostor = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 30
+
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                impostor.requests += 1
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_LIST = answer  # noqa: N815 - names of http.server
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = _Server(("127.0.0.1", self.port), Handler, _context(certificate))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    def __enter__(self) -> Impostor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # Connections that are idle at the end are not waited for.
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], handler: Any, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(address, handler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        # In the thread of this connection: a client that does not finish its handshake holds nobody up.
+        with self._context.wrap_socket(request, server_side=True) as secure:
+            super().finish_request(secure, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that break off."""
+
+
+def _context(issued: Issued) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.load_into(context)
+    return context

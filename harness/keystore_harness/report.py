@@ -1,0 +1,82 @@
+"""What a person and a CI server get of a run of scenarios: one HTML file, and JUnit XML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+
+from keystore_harness.scenarios import Result
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Outage scenarios</title>
+<style>
+  :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; --bar: #c2410c; --ok: #15803d; --no: #b91c1c }
+  @media (prefers-color-scheme: dark) { :root { --bar: #fb923c; --ok: #4ade80; --no: #f87171 } }
+  body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+  h2 { margin: 2rem 0 0 } h2 small { font-weight: normal }
+  .passed { color: var(--ok) } .failed, .error { color: var(--no) }
+  .lane { display: grid; grid-template-columns: 14rem 1fr; align-items: center; gap: 1rem; margin: .2rem 0 }
+  .lane div { position: relative; height: 1.6rem; background: color-mix(in srgb, currentColor 7%, transparent) }
+  .lane div span { position: absolute; top: .2rem; bottom: .2rem; min-width: 3px; background: var(--bar) }
+  .axis { display: flex; justify-content: space-between; margin-left: 15rem; opacity: .7; font-size: .8rem }
+  table { border-collapse: collapse; margin-top: .6rem } td { padding: .1rem 1rem .1rem 0; vertical-align: top }
+  td:first-child { text-align: right; font-variant-numeric: tabular-nums }
+  pre { white-space: pre-wrap }
+  @media (max-width: 40rem) { .lane { grid-template-columns: 1fr; gap: 0 } .axis { margin-left: 0 } }
+</style>
+<h1>Outage scenarios</h1>
+<p>{{ results | selectattr("outcome", "equalto", "passed") | list | length }} of {{ results | length }} as expected.</p>
+{% for result in results %}
+<h2 id="{{ result.scenario.name }}">{{ result.scenario.name }}
+  <small>· <strong class="{{ result.outcome }}">{{ result.outcome }}</strong>
+  in {{ "%.1f" | format(result.seconds) }} s</small></h2>
+<p>Fault: {{ result.scenario.fault }}. Expected: {{ result.scenario.expectation }}.
+  Started {{ result.started.strftime("%Y-%m-%d %H:%M:%S") }} UTC.</p>
+{% if result.message %}<pre class="{{ result.outcome }}">{{ result.message }}</pre>{% endif %}
+{% for where, faults in result.timeline.faults | groupby("where") %}
+<div class="lane"><b>{{ where }}</b><div>
+{%- for fault in faults %}
+{%- set end = fault.end if fault.end is not none else result.seconds -%}
+<span style="left:{{ 100 * fault.begin / result.seconds }}%;width:{{ 100 * (end - fault.begin) / result.seconds }}%"
+ title="{{ fault.what }}, {{ "%.1f" | format(end - fault.begin) }} s"></span>
+{%- endfor %}</div></div>
+{% endfor %}
+<div class="axis"><span>0 s</span><span>{{ "%.0f" | format(result.seconds) }} s</span></div>
+<table>
+{% for event in result.timeline.events | sort(attribute="begin") %}
+<tr><td>{{ "%.2f" | format(event.begin) }} s</td><td>{{ event.where }}</td><td class="{{ event.kind }}-text">
+{%- if event.kind == "failed" %}✗ {% elif event.kind == "passed" %}✓ {% endif %}{{ event.what }}
+{%- if event.kind == "fault" and event.end is none %} (not healed)
+{%- elif event.kind == "fault" %} ({{ "%.1f" | format(event.end - event.begin) }} s){% endif %}</td></tr>
+{% endfor %}
+</table>
+{% endfor %}
+</html>
+"""
+
+
+def html(results: list[Result]) -> str:
+    """Return one page with everything in it: a lane for each place that broke, and every event."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_PAGE).render(results=results)
+
+
+def junit(results: list[Result], path: Path) -> None:
+    """Write JUnit XML: one test case a scenario, its timeline as output."""
+    suite = TestSuite("keystore-harness")
+    for result in results:
+        case = TestCase(result.scenario.name, "keystore_harness.scenarios", result.seconds)
+        if result.outcome != "passed":
+            case.result = [{"failed": Failure, "skipped": Skipped, "error": Error}[result.outcome](result.message)]
+        case.system_out = "\n".join(result.timeline.lines())
+        suite.add_testcase(case)
+    document = JUnitXml("keystore-harness")
+    document.add_testsuite(suite)
+    document.update_statistics()  # type: ignore[no-untyped-call]
+    document.write(str(path), pretty=True)

@@ -1,0 +1,288 @@
+"""Outage scenarios: a steady state, a fault, what is expected of the service meanwhile, and healing.
+
+A scenario is a function of a stage, on which everything runs; it breaks something by a verb and asserts what must hold.
+To write one: decorate a function with `@scenario`, and find it in `keystore-harness list`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from keystore_harness.binary import find_toxiproxy
+from keystore_harness.customer import Customer
+from keystore_harness.errors import HarnessError, Unsupported
+from keystore_harness.landscape import Landscape
+from keystore_harness.network import Toxiproxy
+from keystore_harness.timeline import Timeline
+
+SUCCEEDED = "Migration succeeded"
+SOURCE = "Migration failed: source not reachable"
+DESTINATION = "Migration failed: destination not reachable"
+VERIFICATION = "Migration failed: destination data failed verification"
+# The service gives up on a server after two seconds here, so that nobody waits for half a minute.
+_SETTINGS = {"retry_s": "2", "cleanup_retry_s": "1", "shard_size": "50"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How scenarios run.
+
+    Attributes:
+        driver: `process` or `container`.
+        keys: How many archive keys there are.
+        seconds: How long an outage of a given length lasts.
+
+    """
+
+    driver: str = "process"
+    keys: int = 1000
+    seconds: float = 10
+
+
+@dataclass
+class Stage:
+    """Everything a scenario plays on: vaults, the service, and one customer whose keys lie in `first`."""
+
+    land: Landscape
+    customer: Customer
+    settings: Settings
+    say: Callable[[str], None]
+
+    def expect(self, what: str, *, holds: bool) -> None:
+        """Record an expectation.
+
+        Raises:
+            AssertionError: It does not hold.
+
+        """
+        self.land.timeline.note("expectation", what, "passed" if holds else "failed")
+        self.say(("as expected: " if holds else "NOT AS EXPECTED: ") + what)
+        assert holds, f"expected: {what}"  # noqa: S101
+
+    def expect_complete(self, keystore: str) -> None:
+        """Expect that a keystore is active and holds every key, and the other one none."""
+        try:
+            self.customer.check(keystore)
+        except AssertionError as error:
+            self.expect(str(error), holds=False)
+        self.expect(f"{keystore} is active with all {len(self.customer.keys):,} keys, the other is empty", holds=True)
+
+    def expect_ending(self, row: dict[str, object], ending: str) -> None:
+        """Expect that a migration ends with a text."""
+        found = self.customer.ended(row)["ending"]
+        self.expect(f"{ending!r}" + ("" if found == ending else f", not {found!r}"), holds=found == ending)
+
+    def migrate_during(self, fault: AbstractContextManager[object], share: float, ending: str) -> None:
+        """Break something when a share of the keys has moved; expect an ending, and after healing all keys."""
+        row = self.customer.start_migration()
+        self.customer.wait_for_share(row, share)
+        with fault:
+            self.expect_ending(row, ending)
+        self.customer.wait_for_clean_up(row)
+        self.expect_complete("second" if ending == SUCCEEDED else "first")
+        if ending != SUCCEEDED:
+            self.expect_ending(self.customer.start_migration(), SUCCEEDED)
+            self.expect_complete("second")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario; see `scenario` for its parts."""
+
+    name: str
+    fault: str
+    expectation: str
+    play: Callable[[Stage], None] = field(repr=False)
+    cluster: bool = False
+    disk_mb: int | None = None
+
+
+@dataclass
+class Result:
+    """How a scenario ended: `passed`, `failed`, `skipped` or `error`."""
+
+    scenario: Scenario
+    outcome: str
+    message: str
+    seconds: float
+    timeline: Timeline
+    started: dt.datetime
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(
+    fault: str, expectation: str, *, cluster: bool = False, disk_mb: int | None = None
+) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+    """Make a scenario of a function; its name is the function's.
+
+    Args:
+        fault: What breaks.
+        expectation: What must hold.
+        cluster: Let the destination be a cluster of three.
+        disk_mb: Give the servers disks of their own.
+
+    """
+
+    def register(play: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        name = play.__name__.replace("_", "-")
+        SCENARIOS[name] = Scenario(name, fault, expectation, play, cluster, disk_mb)
+        return play
+
+    return register
+
+
+def run_scenario(scenario: Scenario, settings: Settings, say: Callable[[str], None]) -> Result:
+    """Start everything, play one scenario, and remove everything."""
+    timeline, started, begun = Timeline(), dt.datetime.now(dt.UTC), time.monotonic()
+    outcome, message = "passed", ""
+    try:
+        with (
+            Toxiproxy(find_toxiproxy()) as toxiproxy,
+            Landscape(
+                "a" if scenario.cluster else "ab",
+                _SETTINGS,
+                clusters="b" if scenario.cluster else "",
+                driver=settings.driver,
+                network=toxiproxy,
+                disk_mb=scenario.disk_mb,
+                timeline=timeline,
+            ) as land,
+        ):
+            customer = Customer(land, settings.keys)
+            customer.check("first")
+            timeline.note("scenario", f"steady: {settings.keys:,} keys in the first keystore", "passed")
+            say(f"steady: {settings.keys:,} keys in the first keystore, {time.monotonic() - begun:.1f} s")
+            scenario.play(Stage(land, customer, settings, say))
+    except AssertionError as error:
+        outcome, message = "failed", str(error)
+    except TimeoutError as error:
+        outcome, message = "failed", str(error)
+    except Unsupported as error:
+        outcome, message = "skipped", str(error)
+    except HarnessError as error:
+        outcome, message = "error", str(error)
+    except Exception:  # noqa: BLE001 - other scenarios shall still run; the trace is in the result
+        outcome, message = "error", traceback.format_exc()
+    return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started)
+
+
+# The scenarios.
+
+
+@scenario("the keystore is killed for some seconds (--seconds)", "nothing is lost; users enrol again afterwards")
+def outage(stage: Stage) -> None:
+    user, key = "new@example.com", "A" * 43 + "="
+    body = {"keys": {user: key}}
+    with stage.land.servers["a"].killed():
+        try:
+            stage.customer.enrol(body)
+        except HarnessError as error:
+            stage.expect(f"an enrolment is refused ({error})", holds=True)
+        else:
+            stage.expect("an enrolment is refused", holds=False)
+        time.sleep(stage.settings.seconds)
+    stage.expect_complete("first")
+    stage.expect("a migration succeeds afterwards", holds=_migrates(stage))
+
+
+def _migrates(stage: Stage) -> bool:
+    row = stage.customer.start_migration()
+    return bool(stage.customer.ended(row)["ending"] == SUCCEEDED)
+
+
+@scenario("the source restarts and stays sealed", "the migration fails, and succeeds once it is unsealed")
+def sealed_after_restart(stage: Stage) -> None:
+    with stage.land.servers["a"].restarted_sealed():
+        stage.expect_ending(stage.customer.start_migration(), SOURCE)
+    stage.expect_complete("first")
+    stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
+    stage.expect_complete("second")
+
+
+@scenario("the server gets a certificate of another name", "the service refuses it and tells no token to it")
+def certificate_rotated_wrongly(stage: Stage) -> None:
+    with stage.land.servers["b"].wrong_name():
+        stage.expect_ending(stage.customer.start_migration(), DESTINATION)
+    stage.expect_complete("first")
+    stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
+
+
+@scenario("the server's certificate ends", "the service refuses it until there is a new one")
+def expired_certificate(stage: Stage) -> None:
+    with stage.land.servers["b"].expired_certificate():
+        stage.expect_ending(stage.customer.start_migration(), DESTINATION)
+    stage.expect_complete("first")
+    stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
+
+
+@scenario("the leader of the destination's cluster is killed in the middle", "every key is in one place", cluster=True)
+def leader_lost(stage: Stage) -> None:
+    row = stage.customer.start_migration()
+    stage.customer.wait_for_share(row, 0.3)
+    with stage.land.clusters["b"].leader_stopped():
+        ending = stage.customer.ended(row)["ending"]
+        stage.expect(f"a stated ending: {ending!r}", holds=ending in {SUCCEEDED, DESTINATION})
+    stage.customer.wait_for_clean_up(row)
+    stage.expect_complete("second" if ending == SUCCEEDED else "first")
+
+
+@scenario("the destination is killed when 10 % of the keys have moved", "rolled back, then migrated again")
+def destination_lost_at_the_start(stage: Stage) -> None:
+    stage.migrate_during(stage.land.servers["b"].killed(), 0.1, DESTINATION)
+
+
+@scenario("the destination is killed when 50 % of the keys have moved", "rolled back, then migrated again")
+def destination_lost_at_half(stage: Stage) -> None:
+    stage.migrate_during(stage.land.servers["b"].killed(), 0.5, DESTINATION)
+
+
+@scenario("the destination is killed when 90 % of the keys have moved", "rolled back, then migrated again")
+def destination_lost_near_the_end(stage: Stage) -> None:
+    # A slower network leaves time to strike between the ninth tenth and the end.
+    with stage.land.servers["b"].network.latency(100):
+        stage.migrate_during(stage.land.servers["b"].killed(), 0.9, DESTINATION)
+
+
+@scenario("the source is killed when 30 % of the keys have moved", "rolled back, then migrated again")
+def source_lost(stage: Stage) -> None:
+    stage.migrate_during(stage.land.servers["a"].killed(), 0.3, SOURCE)
+
+
+@scenario("somebody flips a bit of a key before it is copied", "the migration fails its verification")
+def key_tampered_with(stage: Stage) -> None:
+    first = stage.customer.places["first"]
+    with first.flipped_bit(first.names()[7]):
+        stage.expect_ending(stage.customer.start_migration(), VERIFICATION)
+    stage.expect_complete("first")
+
+
+@scenario("every answer of the destination takes 200 ms longer", "the migration succeeds, only later")
+def slow_network(stage: Stage) -> None:
+    with stage.land.servers["b"].network.latency(200, jitter=50):
+        stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
+    stage.expect_complete("second")
+
+
+@scenario("the destination's disk is full", "the migration fails, and succeeds once there is room", disk_mb=64)
+def disk_full(stage: Stage) -> None:
+    with stage.land.servers["b"].disk_full():
+        stage.expect_ending(stage.customer.start_migration(), DESTINATION)
+    stage.expect_complete("first")
+    stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
+    stage.expect_complete("second")
+
+
+@scenario("the service is killed in the middle", "it goes on where it was")
+def service_killed(stage: Stage) -> None:
+    row = stage.customer.start_migration()
+    stage.customer.wait_for_share(row, 0.3)
+    stage.land.service.restart()
+    stage.expect_ending(row, SUCCEEDED)
+    stage.expect_complete("second")

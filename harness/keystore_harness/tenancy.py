@@ -1,0 +1,1 @@
+../../pulumi_keystore/keystores/tenancy.py

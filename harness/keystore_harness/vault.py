@@ -1,0 +1,235 @@
+"""A Vault, however it runs: its address for clients, its administrator, and what an administrator can do."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import hvac
+import requests
+
+from keystore_harness.authority import CertificateAuthority
+from keystore_harness.errors import Unsupported
+from keystore_harness.impostor import Impostor
+from keystore_harness.network import Proxy
+from keystore_harness.organization import Admission
+from keystore_harness.ports import wait_until
+from keystore_harness.tenancy import Tenancy
+from keystore_harness.timeline import Timeline
+
+SHARES = 5
+THRESHOLD = 3
+
+
+class Vault:
+    """A server or a cluster that clients reach under one public DNS name.
+
+    Attributes:
+        name: The DNS name in its certificate.
+        port: The port on 127.0.0.1 that clients connect to.
+        authority: The CA of its certificate, which it also trusts for client certificates.
+        timeline: Where its faults are recorded.
+
+    """
+
+    name: str
+    port: int
+    authority: CertificateAuthority
+    timeline: Timeline
+    root_token: str
+    shares: list[str]
+    _proxy: Proxy | None
+
+    # The address clients use, and where it really leads.
+
+    @property
+    def address(self) -> str:
+        """The public address, for example https://vault-a.example.com:8200."""
+        return f"https://{self.name}:{self.port}"
+
+    @property
+    def alias(self) -> str:
+        """A second DNS name of the same server."""
+        return f"also-{self.name}"
+
+    @property
+    def host_map(self) -> dict[str, str]:
+        """What an operator has to tell a client so that the public names lead here."""
+        return {f"{name}:{self.port}": f"127.0.0.1:{self.port}" for name in (self.name, self.alias)}
+
+    @property
+    def login_host(self) -> str:
+        """The name under which it can be reached from here, and which its certificate holds."""
+        return "127.0.0.1"
+
+    @property
+    def version(self) -> tuple[str, str]:
+        """Product and version, such as ("OpenBao", "2.7.2")."""
+        raise NotImplementedError
+
+    @property
+    def storage_url(self) -> str:
+        """Where the administrator's requests go: past every fault of network and certificate, to the active node."""
+        raise NotImplementedError
+
+    @property
+    def trusted_pem(self) -> str:
+        """The CA, in PEM, that clients must trust to believe its certificate."""
+        return self.authority.pem
+
+    @property
+    def network(self) -> Proxy:
+        """What can be done to the network between it and its clients.
+
+        Raises:
+            Unsupported: It was started without Toxiproxy.
+
+        """
+        if self._proxy is None:
+            raise Unsupported(f"{self.name} has no Toxiproxy before it; run `keystore-harness obtain toxiproxy` once")
+        return self._proxy
+
+    def client(self, *, token: str | None = None, timeout_s: float = 30) -> hvac.Client:
+        """Return an administrator's client (with the root token, unless one is given; "" is none)."""
+        return client(self.storage_url, self.trusted_pem, self.root_token if token is None else token, timeout_s)
+
+    def log(self) -> str:
+        """Return what the server has logged, if that can be had from here."""
+        return ""
+
+    # Readiness.
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the server says that it is sealed."""
+        return bool(self.client().sys.read_seal_status()["sealed"])
+
+    @property
+    def active(self) -> bool:
+        """Whether it is unsealed and answers as the active node."""
+        try:
+            status = self.client(timeout_s=5).sys.read_health_status(method="GET")
+        except (hvac.exceptions.VaultError, requests.exceptions.RequestException):
+            return False
+        # A healthy active node answers 200, which hvac returns as parsed JSON; standbys and sealed ones do not.
+        return isinstance(status, dict) and not status["standby"] and not status["sealed"]
+
+    # What an administrator sets up.
+
+    def enable_mount(self, mount: str, version: int) -> None:
+        """Mount a KV secrets engine of version 1 or 2, unless it is there."""
+        client = self.client()
+        if f"{mount}/" not in client.sys.list_mounted_secrets_engines()["data"]:
+            client.sys.enable_secrets_engine("kv", path=mount, options={"version": str(version)})
+        wait_until(lambda: self._mount_ready(mount, version), f"mount {mount}")
+
+    def _mount_ready(self, mount: str, version: int) -> bool:
+        # A fresh version 2 mount answers 400 for a moment while it upgrades itself.
+        path = f"{mount}/metadata/" if version == 2 else f"{mount}/"  # noqa: PLR2004
+        try:
+            self.client().list(path)
+        except hvac.exceptions.VaultError:
+            return False
+        return True
+
+    def enable_role(self, role: str, policy: str, parameters: dict[str, Any]) -> None:
+        """Write a policy and a certificate role of the same name."""
+        client = self.client()
+        client.sys.create_or_update_policy(role, policy)
+        client.write_data(f"auth/cert/certs/{role}", data=parameters)
+
+    def admit(self, organization: str | Tenancy, *, version: int = 1) -> Admission:
+        """Set one organization up (mount, policy, certificate role), as the product documents it; safe to repeat.
+
+        Args:
+            organization: Its name, or its place on the server where that is not the usual one.
+            version: KV version of a mount that is not there yet.
+
+        """
+        tenancy = Tenancy(organization) if isinstance(organization, str) else organization
+        self.enable_mount(tenancy.mount, version)
+        admission = Admission(self, tenancy, version)
+        admission.restore_role()
+        return admission
+
+    # Faults any administrator can cause.
+
+    @contextlib.contextmanager
+    def rate_limited(self, requests_per_s: float, path: str = "archive-keys/") -> Iterator[None]:
+        """Set a quota: requests over it are answered with 429. Removed at the end.
+
+        Args:
+            requests_per_s: What is let through.
+            path: The mount it is for.
+
+        """
+        quota = f"sys/quotas/rate-limit/harness-{path.strip('/').replace('/', '-')}"
+        with self.timeline.fault(self.name, f"at most {requests_per_s:g} requests/s"):
+            self.client().write_data(quota, data={"rate": requests_per_s, "path": path})
+            try:
+                yield
+            finally:
+                self.client().delete(quota)
+
+    @contextlib.contextmanager
+    def answering(self, status: int, body: str = "") -> Iterator[Impostor]:
+        """Let something else answer every request with a status such as 429, 500 or 503, under the same certificate.
+
+        Args:
+            status: HTTP status.
+            body: What it says, a JSON object with `errors` by default.
+
+        Yields:
+            The impostor, which counts the requests.
+
+        """
+        certificate = self.authority.issue_server(self.name, self.alias, "127.0.0.1")
+        with (
+            self.timeline.fault(self.name, f"answers {status}"),
+            Impostor(certificate, status, body) as impostor,
+            self.network.leading_to(impostor.port),
+        ):
+            yield impostor
+
+    # Snapshots.
+
+    def snapshot(self) -> bytes:
+        """Return a snapshot of everything it stores (encrypted by the server's own keys)."""
+        return bytes(self.client().sys.take_raft_snapshot().content)
+
+    def restore(self, snapshot: bytes) -> None:
+        """Put a snapshot of this server in the place of everything it stores; return when it is active again.
+
+        Raises:
+            hvac.exceptions.VaultError: The server refuses it.
+
+        """
+        self.timeline.note(self.name, "snapshot restored")
+        # Applied while the request lasts, but the server then reloads what it keeps in memory.
+        self.client(timeout_s=120).sys.force_restore_raft_snapshot(snapshot)
+        wait_until(lambda: self.active, f"{self.name} to be active after the restore", 60)
+
+
+def client(url: str, ca_pem: str, token: str, timeout_s: float = 30) -> hvac.Client:
+    """Return an hvac client that trusts one CA and is moved by nothing in the environment."""
+    session = requests.Session()
+    session.trust_env = False
+    session.mount("https://", TrustingAdapter(ssl.create_default_context(cadata=ca_pem)))
+    return hvac.Client(url=url, token=token, session=session, timeout=timeout_s, allow_redirects=False)
+
+
+class TrustingAdapter(requests.adapters.HTTPAdapter):
+    """Speaks TLS with a context of ours: with one CA, and no file that a private key would have to lie in."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Use the context (called by requests)."""
+        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
+
+    def cert_verify(self, *_: Any) -> None:
+        """Leave what the context trusts as it is (called by requests, which would add the public CAs)."""

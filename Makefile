@@ -37,7 +37,7 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 	@$(ENGINE); $(PYTHON) -m demo $(if $(KEEP),--keep)
 
 test: .venv/.ready lint ## Run every check and test.
-	@$(ENGINE); $(PYTHON) -m pytest $(PYTEST)
+	@$(ENGINE); UV=$(UV) $(PYTHON) -m pytest $(PYTEST)
 
 lint: .venv/.ready ## Check style and types.
 	@.venv/bin/ruff check .

@@ -191,3 +191,27 @@ def test_workers_side_by_side_do_not_meet(tmp_path):
     done = run_pytest(tmp_path, "-n2")
     assert "4 passed" in done.stdout, done.stdout + done.stderr
     assert leftovers(tmp_path) == []
+
+
+def test_every_other_fixture_gives_what_the_page_says(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import smtplib, urllib.request\n"
+        "def test_service(keystore_landscape):\n"
+        "    with urllib.request.urlopen(keystore_landscape.service.url + '/v1/health') as answer:\n"
+        "        assert answer.status == 200\n"
+        "    assert all(vault.active for vault in keystore_landscape.vaults.values())\n"
+        "def test_cluster(vault_cluster):\n"
+        "    with vault_cluster.killed():\n        assert vault_cluster.find_leader() is None\n"
+        "    assert len(vault_cluster.voters()) == 3\n"
+        "def test_mailbox(mailbox):\n"
+        "    with smtplib.SMTP('127.0.0.1', mailbox.port) as smtp:\n"
+        "        smtp.sendmail('a@example.com', 'b@example.com', 'Subject: hello\\n\\nhello')\n"
+        "    assert mailbox.subjects == ['hello']\n"
+        "def test_rest(make_vault_server, keystore_authority, keystore_timeline):\n"
+        "    server = make_vault_server()\n    assert server.authority is keystore_authority\n"
+        "    server.kill()\n    server.restart()\n"
+        "    assert [fault.what for fault in keystore_timeline.faults][-1] == 'killed'\n"
+    )
+    # In a short folder: a database has a socket in there, whose path may not be longer than some hundred characters.
+    done = run_pytest(tmp_path, TMPDIR="/tmp")
+    assert "4 passed" in done.stdout, done.stdout + done.stderr

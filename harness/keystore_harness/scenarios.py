@@ -263,6 +263,16 @@ def key_tampered_with(stage: Stage) -> None:
     stage.expect_complete("first")
 
 
+@scenario("somebody puts a key into the destination during the copy", "the migration fails its verification")
+def destination_tampered_with(stage: Stage) -> None:
+    row = stage.customer.start_migration()
+    stage.customer.wait_for_share(row, 0.1)
+    with stage.customer.places["second"].added():
+        stage.expect_ending(row, VERIFICATION)
+    stage.customer.wait_for_clean_up(row)
+    stage.expect_complete("first")
+
+
 @scenario("every answer of the destination takes 200 ms longer", "the migration succeeds, only later")
 def slow_network(stage: Stage) -> None:
     with stage.land.servers["b"].network.latency(200, jitter=50):

@@ -236,9 +236,9 @@ def test_status_tells_online_from_offline_by_its_exit_status(customer, land, adm
         assert offline.returncode == 2
         assert "Offline / Host unavailable" in offline.stdout
         assert "sealed" in offline.stdout
-    land.vaults["a"].remove_role(acme.tenancy("first").role_name)
-    shown = json.loads(land.service.run("status", acme.name, "--format", "json", token=admin_token, check=False).stdout)
-    assert shown["connection"]["reason"] == "Unable to authenticate"
+    with land.admit("a", acme.tenancy("first")).role_removed():
+        shown = land.service.run("status", acme.name, "--format", "json", token=admin_token, check=False)
+    assert json.loads(shown.stdout)["connection"]["reason"] == "Unable to authenticate"
 
 
 def test_the_command_lists_and_shows(customer, land, admin_token):

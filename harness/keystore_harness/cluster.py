@@ -271,8 +271,7 @@ class VaultCluster(Vault):
             yield self.leader
 
     def _led_by_another(self, old: VaultServer) -> bool:
-        leader = self.find_leader()
-        return leader is not None and leader is not old and self._balancer.target == leader.public_port
+        return self._led_by_one_of([node for node in self.nodes if node is not old])
 
     @contextlib.contextmanager
     def removed(self, node: VaultServer) -> Iterator[None]:

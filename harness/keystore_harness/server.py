@@ -149,7 +149,7 @@ class VaultServer(Vault):
             self._proxy = self._toxiproxy.proxy(self.name, self._public_port, port=self.port, timeline=self.timeline)
         self._machine.start(self.hosts)
         wait_until(self._answers, f"{self.node} to answer", _START_TIMEOUT_S)
-        self.timeline.end(self.node, "killed", "frozen")
+        self.timeline.end(self.node, "killed")
 
     def close(self) -> None:
         """End the server and remove what was made; safe to call twice."""
@@ -158,8 +158,7 @@ class VaultServer(Vault):
             with contextlib.suppress(OSError, HarnessError):
                 self._proxy.close()
             self._proxy = None
-        for mount in workspace.mounts_below(self.folder):
-            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)  # noqa: S603, S607
+        workspace.unmount_below(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write_configuration(self) -> None:

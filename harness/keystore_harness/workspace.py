@@ -153,8 +153,7 @@ def _remove(folder: Path) -> None:
         from keystore_harness.drivers.container import remove_containers  # noqa: PLC0415
 
         remove_containers(folder)
-    for mount in mounts_below(folder):
-        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)  # noqa: S603, S607
+    unmount_below(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -164,6 +163,12 @@ def mounts_below(folder: Path) -> list[str]:
         return []
     points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     return sorted((point for point in points if point.startswith(f"{folder}/")), reverse=True)
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount everything in a folder, whatever still uses it."""
+    for mount in mounts_below(folder):
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)  # noqa: S603, S607
 
 
 def _kill_processes(of_run: Callable[[Path], bool]) -> None:

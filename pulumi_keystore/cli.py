@@ -106,6 +106,32 @@ def serve(
     run(_settings(given), lambda text: _err.print(text, markup=False))
 
 
+@app.command()
+def worker(
+    database_url: Annotated[
+        str | None, typer.Option(help="PostgreSQL URL of the service's database.", envvar="KEYSTORE_DATABASE_URL")
+    ] = None,
+    master_key_file: Annotated[
+        Path | None, typer.Option(help="The service's master key.", envvar="KEYSTORE_MASTER_KEY_FILE")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Organizations whose keys it moves at a time; 4 by default.")
+    ] = None,
+    host_map: Annotated[
+        str | None, typer.Option(help="JSON object from public to dialled HOST:PORT, for tests and demos only.")
+    ] = None,
+) -> None:
+    """Help a service with its migrations, from this machine, until Ctrl-C or SIGTERM.
+
+    Any number of workers share the keys of running migrations with each other and with the service. One that dies is
+    replaced; nothing is lost with it. It needs the service's database and master key, and must reach the keystores.
+    """
+    from pulumi_keystore.control_plane.service import work  # noqa: PLC0415 - other commands start faster
+
+    given = {name: value for name, value in locals().items() if value is not None and name != "work"}
+    work(_settings(given), lambda text: _err.print(text, markup=False))
+
+
 def _settings(given: dict[str, Any]) -> Any:
     from pulumi_keystore.control_plane.settings import Settings  # noqa: PLC0415 - as above
 
@@ -236,6 +262,9 @@ def migration_start(
     organization: OrganizationArgument,
     destination: Annotated[str, typer.Argument(help="Keystore that shall become active.", show_default=False)],
     notify: Annotated[str | None, typer.Option(help="E-mail address that gets the mails about it.")] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Let keys be enrolled meanwhile; they are held for a moment at the end.")
+    ] = False,
     watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -244,7 +273,7 @@ def migration_start(
     Exit status: 0 succeeded (or started, with --no-watch), 1 failed.
     """
     with _service() as service:
-        row = service.start_migration(organization, destination, notify)
+        row = service.start_migration(organization, destination, notify, "online" if online else "maintenance")
         if row["id"] is None:
             _err.print(f"{destination} is the active keystore already; nothing has to move", markup=False)
             return
@@ -258,7 +287,7 @@ def migration_start(
 def migration_list(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
     """List the migrations of an organization, the latest first."""
     with _service() as service:
-        rows = service.request("GET", "organizations", organization, "migrations")
+        rows = service.migrations(organization)
     _list(rows, ("started_at", "source", "destination", "state", "done", "total", "rate", "ending", "id"), output)
 
 
@@ -273,12 +302,35 @@ def migration_watch(
     Exit status: 0 succeeded, 1 failed.
     """
     with _service() as service:
-        if migration is None:
-            rows = service.request("GET", "organizations", organization, "migrations")
-            if not rows:
-                raise KeystoreError(f"{organization!r} has had no migration", hint="start one, or run `pulumi up`")
-            migration = str(rows[0]["id"])
-        _watch(service, organization, migration, output)
+        _watch(service, organization, migration or _latest(service, organization), output)
+
+
+@migration_app.command("cancel")
+def migration_cancel(
+    organization: OrganizationArgument,
+    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """End a migration where it is: every key stays in the keystore it came from, and the other is emptied.
+
+    Exit status: 0 canceled, 1 it had ended already, or was decided first.
+    """
+    with _service() as service:
+        migration = migration or _latest(service, organization)
+        row = service.cancel_migration(organization, migration)
+        while row["state"] == "running":
+            time.sleep(0.2)
+            row = service.migration(organization, migration)
+    _show(row, output)
+    if row["state"] == "succeeded":
+        raise KeystoreError(f"the migration {migration} had been decided", hint="to move back, start another one")
+
+
+def _latest(service: Client, organization: str) -> str:
+    rows = service.migrations(organization)
+    if not rows:
+        raise KeystoreError(f"{organization!r} has had no migration", hint="start one, or run `pulumi up`")
+    return str(rows[0]["id"])
 
 
 def _watch(service: Client, organization: str, migration: str, output: Format) -> None:
@@ -289,7 +341,7 @@ def _watch(service: Client, organization: str, migration: str, output: Format) -
         told = ""
         while True:
             rate = f"{row['rate']:,.0f} keys/s" if row["rate"] else ""
-            progress.update(task, description=row["phase"], completed=row["done"], rate=rate)
+            progress.update(task, description=row["phase"], completed=_moved(row), rate=rate)
             line = _progress_line(row)
             if not _err.is_terminal and line != told:
                 _err.print(line, markup=False)
@@ -306,8 +358,12 @@ def _watch(service: Client, organization: str, migration: str, output: Format) -
         raise typer.Exit(1)
 
 
+def _moved(row: dict[str, Any]) -> int:
+    return int(row["verified"] if row["phase"] == "verify" else row["done"])
+
+
 def _progress_line(row: dict[str, Any]) -> str:
-    parts = [f"{row['phase']}: {row['done']:,} of {row['total']:,} keys"]
+    parts = [f"{row['phase']}: {_moved(row):,} of {row['total']:,} keys"]
     if row["rate"]:
         parts.append(f"{row['rate']:,.0f} keys/s")
     if row["remaining_s"]:

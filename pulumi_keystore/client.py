@@ -131,11 +131,21 @@ class Client:
         path = ("organizations", organization, "migrations", "plan")
         return dict(self.request("POST", *path, body={"destination": destination}))
 
-    def start_migration(self, organization: str, destination: str, notify_email: str | None = None) -> dict[str, Any]:
+    def start_migration(
+        self, organization: str, destination: str, notify_email: str | None = None, mode: str = "maintenance"
+    ) -> dict[str, Any]:
         """Begin a migration or attach to it."""
-        body = {"destination": destination, "notify_email": notify_email}
+        body = {"destination": destination, "notify_email": notify_email, "mode": mode}
         return dict(self.request("POST", "organizations", organization, "migrations", body=body))
 
     def migration(self, organization: str, migration_id: str) -> dict[str, Any]:
         """Return a migration with its progress."""
         return dict(self.request("GET", "organizations", organization, "migrations", migration_id))
+
+    def migrations(self, organization: str) -> list[dict[str, Any]]:
+        """Return the migrations of an organization, the latest first."""
+        return list(self.request("GET", "organizations", organization, "migrations"))
+
+    def cancel_migration(self, organization: str, migration_id: str) -> dict[str, Any]:
+        """End a migration where it is."""
+        return dict(self.request("POST", "organizations", organization, "migrations", migration_id, "cancel"))

@@ -78,8 +78,10 @@ VAULT_NAME = _rule(34, "mount", "1 to 128 of a-z, A-Z, 0-9, '-' and '_'")
 USER_ID = _rule(35, "user", f"1 to {MAX_USER_ID_BYTES} bytes of text without control characters")
 ARCHIVE_KEY = _rule(36, "key", "base64 of exactly 32 bytes")
 KEYSTORE_NAME = _rule(37, "name", "1 to 100 printable characters")
+MIGRATION_MODE = _rule(38, "mode", "maintenance, or online for a Vault keystore as the source")
 
 KINDS: Final = ("provider", "self-administered", "legacy")
+MODES: Final = ("maintenance", "online")
 _ORGANIZATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9](-*[A-Za-z0-9])*\.)+[A-Za-z]{2,63}")
 _VAULT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -98,6 +100,13 @@ def check_kind(kind: str) -> str:
     if kind not in KINDS:
         raise KIND.violation(f"{kind!r} is no kind of keystore")
     return kind
+
+
+def check_mode(mode: str) -> str:
+    """Return how a migration treats enrolments, or raise `RuleViolation` (KS038)."""
+    if mode not in MODES:
+        raise MIGRATION_MODE.violation(f"{mode!r} is no mode of a migration")
+    return mode
 
 
 def check_email(address: str) -> str:

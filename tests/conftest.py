@@ -200,3 +200,15 @@ def customer(land: Landscape, admin: Client, authority: Client) -> Callable[...,
         return made
 
     return make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show what the service had to say of a test that failed."""
+    report = yield
+    service = getattr(getattr(item, "funcargs", {}).get("land"), "service", None)
+    if report.failed and service is not None and service.log.exists():
+        lines = service.log.read_text(errors="replace").splitlines()
+        said = [line for line in lines if '"event": "request"' not in line]
+        report.sections.append(("end of the service's log", "\n".join(said[-30:])))
+    return report

@@ -7,10 +7,11 @@ from collections import defaultdict
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from pulumi_keystore import failpoints
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import history, keystores
+from pulumi_keystore.control_plane import grants, history, keystores
 from pulumi_keystore.control_plane.models import CleanUp, Keystore, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreFault
@@ -41,6 +42,16 @@ class CleanUps:
         for number, keystore_id in due:
             with self._locks[keystore_id]:
                 self._attempt(number)
+
+    def release(self, number: int) -> None:
+        """Have a reserved clean-up done: who reserved it writes there no more."""
+        with self._plane.transaction() as session:
+            session.execute(update(CleanUp).where(CleanUp.id == number).values(state="pending"))
+
+    def release_all(self) -> None:
+        """Have every reserved clean-up done: those who reserved them were other processes, and are gone."""
+        with self._plane.transaction() as session:
+            session.execute(update(CleanUp).where(CleanUp.state == "reserved").values(state="pending"))
 
     def of_migration(self, migration_id: str) -> None:
         """Try the clean-ups of one migration now."""
@@ -76,16 +87,20 @@ class CleanUps:
         if keystore is None or owner is None or (owner.active_keystore_id == keystore.id and row.side == "source"):
             self._record(number, None)
             return None
-        vault = self._plane.vault(owner, keystore)
-        entries = keystores.entries(self._plane, owner.id)
+        plane, in_flight = self._plane, self._plane.settings.in_flight
+        vault = plane.vault(owner, keystore, announce=grants.for_leader(plane, keystore.id))
         fault: KeystoreFault | None = None
         others = 0
         with Transport() as transport:
             try:
+                if row.side != "proof":
+                    # Whoever worked here before, and was replaced, can neither write nor delete from now on.
+                    grants.fence(plane, transport, vault, keystore.id)
                 if row.side == "source":
-                    others = remove_all(transport, vault, entries, self._plane.settings.in_flight)
+                    others = remove_all(transport, vault, lambda: keystores.entries(plane, owner.id), in_flight)
                 else:
-                    remove_own(transport, vault, row.migration_id, entries, self._plane.settings.in_flight)
+                    remove_own(transport, vault, row.migration_id, in_flight)
+                failpoints.reach("clean-up.removed")
             except KeystoreFault as raised:
                 fault = raised
             finally:
@@ -100,6 +115,10 @@ class CleanUps:
             row.attempts += 1
             row.detail = str(fault) if fault else None
             row.next_at = now_utc() + timedelta(seconds=self._plane.settings.cleanup_retry_s)
+            if row.side == "proof":
+                # A canary at the most, of a migration that never began: nothing that history is about.
+                row.state = "pending" if fault else "done"
+                return
             where = f"{row.side} {keystore.name} ({keystore.address})" if keystore else row.side
             if fault is None:
                 row.state = "done"

@@ -16,6 +16,8 @@ from typing import Any, Final
 import psycopg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
@@ -131,11 +133,33 @@ def connect(url: str) -> Engine:
 
 def upgrade_schema(engine: Engine) -> None:
     """Bring the schema to this version (Alembic)."""
-    config = Config()
-    config.set_main_option("script_location", str(files("pulumi_keystore.control_plane") / "schema"))
+    config = _schema()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def check_schema(engine: Engine) -> None:
+    """Make sure that the schema is of this version.
+
+    Raises:
+        KeystoreError: It is of another one, or there is none.
+
+    """
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    wanted = ScriptDirectory.from_config(_schema()).get_current_head()
+    if found != wanted:
+        raise KeystoreError(
+            f"the database's schema is of version {found or 'none'}, and this program works with {wanted}",
+            hint="run the service and its workers in the same version; start the service first",
+        )
+
+
+def _schema() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("pulumi_keystore.control_plane") / "schema"))
+    return config
 
 
 def sessions(engine: Engine) -> sessionmaker[Session]:

@@ -17,6 +17,7 @@ from pulumi_keystore.control_plane.models import (
     ArchiveKeyEntry,
     CleanUp,
     Keystore,
+    LateKey,
     Organization,
     as_document,
 )
@@ -199,23 +200,41 @@ def remove(plane: ControlPlane, who: Principal, organization: str, name: str) ->
         history.append(session, owner.id, who.name, "Keystore removed", name)
 
 
-def entries(plane: ControlPlane, organization_id: int, after: str | None = None) -> Iterator[Entry]:
-    """Yield every enrolled key in the order of user ids, a page at a time."""
+def entries(
+    plane: ControlPlane,
+    organization_id: int,
+    after: str | None = None,
+    upto: str | None = None,
+    *,
+    without_late_of: str | None = None,
+) -> Iterator[Entry]:
+    """Yield enrolled keys in the order of user ids, a page at a time.
+
+    Args:
+        plane: Where they are written down.
+        organization_id: Whose they are.
+        after: Begin after this user id.
+        upto: End with this user id.
+        without_late_of: Leave out those that were enrolled during this migration.
+
+    """
+    query = select(ArchiveKeyEntry.user, ArchiveKeyEntry.generation, ArchiveKeyEntry.fingerprint).where(
+        ArchiveKeyEntry.organization_id == organization_id
+    )
+    if upto is not None:
+        query = query.where(ArchiveKeyEntry.user <= upto)
+    if without_late_of is not None:
+        late = select(LateKey.user).where(LateKey.migration_id == without_late_of, LateKey.user == ArchiveKeyEntry.user)
+        query = query.where(~late.exists())
+    query = query.order_by(ArchiveKeyEntry.user).limit(PAGE)
     while True:
         with plane.transaction() as session:
-            page = session.scalars(_page(organization_id, after, PAGE)).all()
+            page = session.execute(query if after is None else query.where(ArchiveKeyEntry.user > after)).all()
         for row in page:
-            yield Entry(row.user, row.generation, row.fingerprint)
+            yield Entry(*row)
         if len(page) < PAGE:
             return
-        after = page[-1].user
-
-
-def _page(organization_id: int, after: str | None, size: int) -> Any:
-    query = select(ArchiveKeyEntry).where(ArchiveKeyEntry.organization_id == organization_id)
-    if after is not None:
-        query = query.where(ArchiveKeyEntry.user > after)
-    return query.order_by(ArchiveKeyEntry.user).limit(size)
+        after = page[-1][0]
 
 
 def _require_kind(row: Keystore, binding: Binding) -> None:
@@ -261,7 +280,8 @@ def _prove(
     if binding.address is None or binding.certificate is None:
         return None, 0
     endpoint = Endpoint(binding.address, binding.certificate, binding.server_ca, plane.resolver)
-    vault = VaultKeystore(endpoint, Tenancy(organization, binding.mount, binding.role))
+    tenancy = Tenancy(organization, binding.mount, binding.role)
+    vault = VaultKeystore(endpoint, tenancy, timeout_s=plane.settings.request_s)
     with Transport() as transport:
         try:
             proof = transport.run_one(vault.prove())
@@ -314,5 +334,6 @@ def test_connection(plane: ControlPlane, organization: Organization, row: Keysto
 
 def pending_clean_ups(session: Session, keystore_id: int) -> list[CleanUp]:
     """Return what still has to be removed from a keystore, oldest first."""
-    query = select(CleanUp).where(CleanUp.keystore_id == keystore_id, CleanUp.state == "pending")
+    mine = (CleanUp.keystore_id == keystore_id, CleanUp.state == "pending", CleanUp.side != "proof")
+    query = select(CleanUp).where(*mine)
     return list(session.scalars(query.order_by(CleanUp.id)))

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import rules
+from pulumi_keystore import failpoints, rules
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import history, keystores, organizations
+from pulumi_keystore.control_plane import grants, history, keystores, organizations, shares
 from pulumi_keystore.control_plane.clean_ups import CleanUps
-from pulumi_keystore.control_plane.models import CleanUp, Keystore, LegacyKey, Migration, Organization, as_document
+from pulumi_keystore.control_plane.models import (
+    ArchiveKeyEntry,
+    CleanUp,
+    Keystore,
+    LateKey,
+    LegacyKey,
+    Migration,
+    Organization,
+    as_document,
+)
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
 from pulumi_keystore.errors import Conflict, InMaintenance, NotFound
@@ -23,6 +33,10 @@ from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.migration.preflight import preflight
 from pulumi_keystore.notify import outbox, templates
 
+MAINTENANCE: Final = "maintenance"
+"""Keys are read, and none is enrolled, while a migration runs."""
+ONLINE: Final = "online"
+"""Keys are enrolled while a migration runs, and held only for its last moment."""
 USUAL_RATE: Final = 600
 """Keys a second that two servers on one small machine reach; the estimate in previews."""
 
@@ -64,11 +78,29 @@ def find(session: Session, owner: Organization, migration_id: str) -> Migration:
     return row
 
 
-def check_ends(plane: ControlPlane, parties: Parties, clean_ups: CleanUps) -> None:
-    """Run the preflight of a migration (see `preflight` for what it raises)."""
-    source = None if parties.source.kind == "legacy" else plane.vault(parties.organization, parties.source)
-    destination = plane.vault(parties.organization, parties.destination)
-    preflight(source, destination, lambda: clean_ups.finish(parties.destination.id))
+def check_ends(
+    plane: ControlPlane,
+    parties: Parties,
+    clean_ups: CleanUps,
+    *,
+    retry_for_s: float = 0,
+) -> None:
+    """Run the preflight of a migration (see `preflight` for what it raises).
+
+    Args:
+        plane: Where both ends are written down.
+        parties: What is migrated.
+        clean_ups: What earlier migrations left.
+        retry_for_s: For how long an end that does not answer is tried again.
+
+    """
+    owner, to = parties.organization, parties.destination
+    source = None
+    if parties.source.kind != "legacy":
+        source = plane.vault(owner, parties.source, retry_for_s=retry_for_s)
+    announce = grants.for_leader(plane, to.id)
+    destination = plane.vault(owner, to, retry_for_s=retry_for_s, announce=announce)
+    preflight(source, destination, parties.migration.id, lambda: clean_ups.finish(to.id))
 
 
 def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, Any]:
@@ -100,48 +132,117 @@ def start(
     destination: str,
     notify_email: str | None,
     clean_ups: CleanUps,
+    mode: str = MAINTENANCE,
 ) -> tuple[str | None, bool]:
     """Begin a migration, or attach to the one that already goes there.
 
     Returns its id, and whether it is new; None where the destination is active already.
 
     Raises:
-        RuleViolation: KS032 (to legacy), KS033 (e-mail).
+        RuleViolation: KS032 (to legacy), KS033 (e-mail), KS038 (mode).
         InMaintenance: Another migration is running.
         KeystoreFault, Conflict: The destination refuses us or is unfit; nothing was begun.
 
     """
+    rules.check_mode(mode)
     if notify_email:
         rules.check_email(notify_email)
+    migration_id = str(uuid.uuid4())
     with plane.transaction() as session:
         found = _destination(session, organization, destination)
         if isinstance(found, str) or found is None:
             return found, False
         owner, source, to = found
-        probe = Migration(id="", organization_id=owner.id, source_id=source.id, destination_id=to.id)
-    # Who cannot be reached now is tried again by the migration, which then ends as the contract says.
-    with contextlib.suppress(MigrationFailed):
-        check_ends(plane, Parties(probe, owner, source, to), clean_ups)
+        _require_vault(source, mode)
+        # If this process is killed while it proves the destination, somebody has to remove the canary.
+        proof = _clean_up(migration_id, to.id, "proof", state="reserved")
+        session.add(proof)
+    probe = Migration(id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id)
+    try:
+        # Who cannot be reached now is tried again by the migration, which then ends as the contract says.
+        with contextlib.suppress(MigrationFailed):
+            check_ends(plane, Parties(probe, owner, source, to), clean_ups)
+    except BaseException:
+        clean_ups.release(proof.id)
+        raise
+    failpoints.reach("start.checked")
     with plane.transaction() as session:
+        # First the gate, then the row: in the order in which enrolments take them.
+        organizations.stop_writes(session, owner.id)
+        session.delete(session.get_one(CleanUp, proof.id))
         found = _destination(session, organization, destination)
         if isinstance(found, str) or found is None:
             return found, False
         owner, source, to = found
-        migration_id = str(uuid.uuid4())
         keys = organizations.count_keys(session, owner)
         row = Migration(
             id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id,
-            source=_label(source), destination=_label(to), state="running", phase="preflight", total=keys, done=0,
-            notify_email=notify_email or None, requested_by=who.name, started_at=now_utc(),
+            source=_label(source), destination=_label(to), state="running", phase="preflight", mode=mode, total=keys,
+            done=0, verified=0, notify_email=notify_email or None, requested_by=who.name, started_at=now_utc(),
         )  # fmt: skip
         session.add(row)
         owner.maintenance_by = migration_id
+        online = ", online" if mode == ONLINE else ""
         history.append(
-            session, owner.id, who.name, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys"
+            session, owner.id, who.name, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
         )
         letter = templates.migration_starts(owner.name, row.source, row.destination, keys)
         outbox.put(session, migration_id, row.notify_email, letter)
+    failpoints.reach("start.recorded")
     return migration_id, True
+
+
+def _require_vault(source: Keystore, mode: str) -> None:
+    if mode == ONLINE and source.kind == "legacy":
+        raise rules.MIGRATION_MODE.violation("a legacy keystore cannot be migrated online")
+
+
+def cancel(session: Session, owner: Organization, migration_id: str, who: Principal) -> Migration:
+    """Ask a migration to end where it is: everything goes back to the source. Safe to repeat.
+
+    Raises:
+        NotFound: There is no such migration.
+        Conflict: It has ended, or it has been decided.
+
+    """
+    row = find(session, owner, migration_id)
+    session.refresh(row, with_for_update=True)
+    if row.state != "running":
+        raise Conflict(
+            f"the migration {migration_id} has ended: {row.ending}",
+            hint="to move the keys back, migrate to the keystore they came from",
+        )
+    row.cancel_by = row.cancel_by or who.name
+    return row
+
+
+def canceled(by: str) -> str:
+    """Return what history says of a migration that somebody canceled."""
+    return f"canceled by {by}"
+
+
+def online(session: Session, owner: Organization) -> Migration | None:
+    """Return the migration that lets keys of an organization be written while it runs, if there is one."""
+    row = session.get(Migration, owner.maintenance_by) if owner.maintenance_by else None
+    return row if row is not None and row.mode == ONLINE else None
+
+
+def note_late(session: Session, row: Migration, users: Sequence[str]) -> Keystore | None:
+    """Write down who was enrolled after the keys were divided into shares.
+
+    Returns the keystore that their keys go to, too; None where that is not needed.
+    """
+    if row.phase not in ("copy", "verify"):
+        return None
+    for user in users:
+        session.add(LateKey(migration_id=row.id, user=user, verified=False))
+    return session.get(Keystore, row.destination_id)
+
+
+def count_late(session: Session, migration_id: str) -> int:
+    """Return how many late keys have been read back at the destination."""
+    query = select(func.count()).where(LateKey.migration_id == migration_id, LateKey.verified.is_(True))
+    return session.scalar(query) or 0
 
 
 def _destination(
@@ -169,28 +270,85 @@ def _destination(
     return owner, session.get_one(Keystore, owner.active_keystore_id), to
 
 
-def commit(session: Session, migration_id: str) -> bool:
-    """Make the destination active: the only point of decision. Return False where it is decided otherwise."""
+def commit(session: Session, migration_id: str) -> None:
+    """Make the destination active: the only point of decision. Safe to repeat.
+
+    Raises:
+        MigrationFailed: It has been canceled, or not every enrolled key has been copied and read back.
+
+    """
     row = session.get_one(Migration, migration_id, with_for_update=True)
-    if row.state != "running":
-        return row.state == "succeeded"
+    if row.state == "succeeded":
+        return
     owner = session.get_one(Organization, row.organization_id, with_for_update=True)
-    if owner.maintenance_by != migration_id:
-        return False
+    if row.cancel_by is not None:
+        raise MigrationFailed(Ending.STALLED, canceled(row.cancel_by))
+    if row.state != "running" or owner.maintenance_by != migration_id:
+        raise MigrationFailed(Ending.STALLED, "the organization left maintenance before the commit")
+    receipt = _receipt(session, row, owner)
     source = session.get_one(Keystore, row.source_id)
     owner.active_keystore_id = row.destination_id
     owner.maintenance_by = None
     row.state, row.ending, row.phase, row.ended_at = "succeeded", Ending.SUCCEEDED.value, "clean-up", now_utc()
+    row.total = row.done = row.verified = receipt["keys"]
+    row.receipt = {**receipt, "ended_at": row.ended_at.isoformat()}
     if source.kind == "legacy":
-        for legacy in session.scalars(select(LegacyKey).where(LegacyKey.organization_id == owner.id)):
-            session.delete(legacy)
+        session.execute(delete(LegacyKey).where(LegacyKey.organization_id == owner.id))
     else:
         session.add(_clean_up(migration_id, source.id, "source"))
-    detail = f"{row.source} → {row.destination}, {row.done:,} keys"
+    remarks = "".join(f"; {remark}" for remark in shares.remarks(session, migration_id))
+    detail = f"{row.source} → {row.destination}, {row.done:,} keys{remarks}; {_receipt_text(row)}"
     history.append(session, owner.id, history.SYSTEM, Ending.SUCCEEDED.value, detail)
     letter = templates.migration_succeeds(owner.name, row.destination, row.done)
     outbox.put(session, migration_id, row.notify_email, letter)
-    return True
+
+
+def _receipt(session: Session, row: Migration, owner: Organization) -> dict[str, Any]:
+    """Return what was found at both ends, as one record.
+
+    Raises:
+        MigrationFailed: Both inventories are not the same, or are not those of every enrolled key.
+
+    """
+    left = shares.inventory(session, row.id, shares.COPY)
+    arrived = shares.inventory(session, row.id, shares.VERIFY)
+    late = select(ArchiveKeyEntry.fingerprint).join(
+        LateKey, (LateKey.migration_id == row.id) & (LateKey.user == ArchiveKeyEntry.user)
+    )
+    for fingerprint in session.scalars(late.where(ArchiveKeyEntry.organization_id == owner.id, LateKey.verified)):
+        left.add(fingerprint)
+        arrived.add(fingerprint)
+    enrolled = organizations.count_keys(session, owner)
+    if left != arrived or arrived.count != enrolled:
+        raise MigrationFailed(
+            Ending.VERIFICATION_FAILED,
+            f"{enrolled:,} keys are enrolled, {left.count:,} were read at the source and {arrived.count:,} at the "
+            "destination" + ("" if left.total == arrived.total else ", and they are not the same"),
+        )
+    source, destination = (session.get_one(Keystore, number) for number in (row.source_id, row.destination_id))
+    return {
+        "migration": row.id,
+        "organization": owner.name,
+        "keys": arrived.count,
+        "inventory_source": left.digest.hex(),
+        "inventory_destination": arrived.digest.hex(),
+        "cluster_source": source.cluster_id,
+        "cluster_destination": destination.cluster_id,
+        "mode": row.mode,
+        "writes_held_s": round(row.held_s, 3) if row.held_s is not None else None,
+        "started_at": row.started_at.isoformat(),
+        "requested_by": row.requested_by,
+    }
+
+
+def _receipt_text(row: Migration) -> str:
+    receipt = row.receipt or {}
+    held = f", writes held {receipt['writes_held_s']:g} s" if receipt["writes_held_s"] is not None else ""
+    return (
+        f"receipt: inventory {receipt['inventory_source']} at the source, {receipt['inventory_destination']} at the "
+        f"destination; cluster {receipt['cluster_source'] or 'none'} → {receipt['cluster_destination']}; "
+        f"{receipt['started_at']} to {receipt['ended_at']}{held}; by {receipt['requested_by']}"
+    )
 
 
 def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
@@ -206,14 +364,15 @@ def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *,
     if not cleaned:
         session.add(_clean_up(migration_id, row.destination_id, "destination"))
         detail += "; copies at the destination are removed as soon as it lets us"
+    shares.forget(session, migration_id)
     history.append(session, owner.id, history.SYSTEM, ending.value, detail)
     letter = templates.migration_failed(owner.name, row.source, ending.value, detail)
     outbox.put(session, migration_id, row.notify_email, letter)
 
 
-def running(session: Session) -> list[str]:
-    """Return the ids of all migrations that have not ended."""
-    return list(session.scalars(select(Migration.id).where(Migration.state == "running")))
+def unsettled(session: Session) -> list[str]:
+    """Return the ids of all migrations whose workflow has not come to its end."""
+    return list(session.scalars(select(Migration.id).where(Migration.phase != "ended")))
 
 
 def list_all(session: Session, owner: Organization, now: datetime) -> list[dict[str, Any]]:
@@ -225,27 +384,47 @@ def list_all(session: Session, owner: Organization, now: datetime) -> list[dict[
 
 
 def describe(session: Session, owner: Organization, row: Migration, now: datetime) -> dict[str, Any]:
-    """Return a migration with its progress: keys done, rate (keys/s), remaining seconds."""
-    rate = None
-    if row.copy_started_at is not None and row.done:
-        seconds = ((row.copy_ended_at or now) - row.copy_started_at).total_seconds()
-        rate = round(row.done / max(seconds, 0.001), 1)
-    left = session.scalars(select(CleanUp.side).where(CleanUp.migration_id == row.id, CleanUp.state == "pending")).all()
+    """Return a migration with its progress: keys copied and verified, rate (keys/s), remaining seconds.
+
+    The rate is that of the phase under way; of a migration that has ended it is keys copied and read back in a second.
+    """
+    copying = _seconds(row.copy_started_at, row.copy_ended_at, now)
+    verifying = _seconds(row.verify_started_at, row.verify_ended_at, now)
+    if row.state != "running":
+        rate = _rate(min(row.done, row.verified) if row.state == "succeeded" else row.done, copying + verifying)
+    else:
+        rate = _rate(row.verified, verifying) if row.phase == "verify" else _rate(row.done, copying)
+    remaining_s = None
+    if rate and row.state == "running":
+        # Reading back is quicker than copying; as long as nothing is known of it, it counts as much.
+        left = max(row.total - row.verified, 0) + (max(row.total - row.done, 0) if row.phase == "copy" else 0)
+        remaining_s = round(left / rate, 1)
+    pending = select(CleanUp.side).where(
+        CleanUp.migration_id == row.id, CleanUp.state == "pending", CleanUp.side != "proof"
+    )
     return {
         **as_document(
-            row, "id", "source", "destination", "state", "phase", "ending", "detail", "total", "done",
-            "requested_by", "started_at", "ended_at",
+            row, "id", "source", "destination", "mode", "state", "phase", "ending", "detail", "total", "done",
+            "verified", "requested_by", "cancel_by", "started_at", "ended_at", "receipt",
         ),
         "organization": owner.name,
         "rate": rate,
-        "remaining_s": round((row.total - row.done) / rate, 1) if rate and row.state == "running" else None,
-        "clean_up_pending": list(left),
+        "remaining_s": remaining_s,
+        "clean_up_pending": list(session.scalars(pending)),
     }  # fmt: skip
 
 
-def _clean_up(migration_id: str, keystore_id: int, side: str) -> CleanUp:
+def _seconds(begin: datetime | None, end: datetime | None, now: datetime) -> float:
+    return max(((end or now) - begin).total_seconds(), 0.0) if begin is not None else 0.0
+
+
+def _rate(keys: int, seconds: float) -> float | None:
+    return round(keys / max(seconds, 0.001), 1) if keys else None
+
+
+def _clean_up(migration_id: str, keystore_id: int, side: str, state: str = "pending") -> CleanUp:
     return CleanUp(
-        migration_id=migration_id, keystore_id=keystore_id, side=side, state="pending", attempts=0, next_at=now_utc()
+        migration_id=migration_id, keystore_id=keystore_id, side=side, state=state, attempts=0, next_at=now_utc()
     )
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import DateTime, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -117,18 +118,73 @@ class Migration(Base):
     phase: Mapped[str] = mapped_column(String(16))
     ending: Mapped[str | None]
     detail: Mapped[str | None]
+    mode: Mapped[str] = mapped_column(String(16), server_default="maintenance")
     total: Mapped[int]
     done: Mapped[int] = mapped_column(server_default="0")
+    verified: Mapped[int] = mapped_column(server_default="0")
+    cancel_by: Mapped[str | None] = mapped_column(String(140))
+    held_s: Mapped[float | None]
+    receipt: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    served_at: Mapped[datetime | None]
     notify_email: Mapped[str | None] = mapped_column(String(254))
     requested_by: Mapped[str] = mapped_column(String(140))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     copy_started_at: Mapped[datetime | None]
     copy_ended_at: Mapped[datetime | None]
+    verify_started_at: Mapped[datetime | None]
+    verify_ended_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
 
+class Share(Base):
+    """A range of users whose keys have to be copied, or read back: what one worker takes at a time.
+
+    It is `free`, `held` by a worker's session, `fenced` while the tokens of a session that was lost are revoked,
+    `done` or `failed`.
+    """
+
+    __tablename__ = "shares"
+    __table_args__ = (Index("ix_shares_state", "state", "migration_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    migration_id: Mapped[str] = mapped_column(String(36), index=True)
+    work: Mapped[str] = mapped_column(String(16))
+    after: Mapped[str | None] = mapped_column("after_user", String(512, collation="C"))
+    upto: Mapped[str | None] = mapped_column("upto_user", String(512, collation="C"))
+    state: Mapped[str] = mapped_column(String(16), server_default="free")
+    holder: Mapped[str | None] = mapped_column(String(100))
+    beats: Mapped[int] = mapped_column(server_default="0")
+    done: Mapped[int] = mapped_column(server_default="0")
+    digest: Mapped[bytes | None]
+    remark: Mapped[str | None]
+    ending: Mapped[str | None]
+    detail: Mapped[str | None]
+
+
+class LateKey(Base):
+    """A key that was enrolled while its organization migrates online: it is in no share."""
+
+    __tablename__ = "late_keys"
+    migration_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    user: Mapped[str] = mapped_column("user_id", String(512, collation="C"), primary_key=True)
+    verified: Mapped[bool] = mapped_column(server_default="false")
+
+
+class Grant(Base):
+    """A Vault token that may write or delete at a keystore, sealed: whoever takes over ends it first."""
+
+    __tablename__ = "grants"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    keystore_id: Mapped[int] = mapped_column(index=True)
+    holder: Mapped[str] = mapped_column(String(100))
+    token_sealed: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class CleanUp(Base):
-    """Keys that still have to be removed from the losing side of a migration."""
+    """Keys that still have to be removed from the losing side of a migration.
+
+    It is `reserved` while somebody may still write there under that id, `pending`, or `done`.
+    """
 
     __tablename__ = "clean_ups"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -15,6 +15,8 @@ from pulumi_keystore.control_plane.tokens import no_organization
 from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed
 
 ENVIRONMENTS: Final = ("cloud", "federal")
+_GATE: Final = 0x6B7901
+"""Class of the advisory locks that enrolments pass, one for each organization."""
 
 
 def find(session: Session, name: str, *, lock: bool = False) -> Organization:
@@ -99,6 +101,19 @@ def describe(session: Session, row: Organization) -> dict[str, Any]:
         "maintenance": row.maintenance_by,
         "archive_keys": count_keys(session, row),
     }
+
+
+def let_write(session: Session, organization_id: int) -> None:
+    """Let keys be written until the transaction ends: many may at a time, and `stop_writes` waits for them."""
+    session.execute(select(func.pg_advisory_xact_lock_shared(_GATE, organization_id)))
+
+
+def stop_writes(session: Session, organization_id: int) -> None:
+    """Wait for the writes of keys under way, and hold new ones until the transaction ends.
+
+    A lock on the row would not do: who wants to share it passes by who waits to have it alone.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(_GATE, organization_id)))
 
 
 def require_cloud(row: Organization) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -24,12 +25,13 @@ CERTIFICATE_PURPOSE = "client-certificate"
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """Settings, database, master key and resolver of one service."""
+    """Settings, database, master key and resolver of one process, and a name that no other process has or had."""
 
     settings: Settings
     sessions: sessionmaker[Session]
     master_key: MasterKey
     resolver: Resolver
+    instance: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -51,9 +53,21 @@ class ControlPlane:
             self.resolver,
         )
 
-    def vault(self, organization: Organization, keystore: Keystore, *, retry_for_s: float = 0) -> VaultKeystore:
-        """Return a registered Vault keystore, ready for use."""
+    def vault(
+        self,
+        organization: Organization,
+        keystore: Keystore,
+        *,
+        retry_for_s: float = 0,
+        announce: Callable[[str], None] | None = None,
+    ) -> VaultKeystore:
+        """Return a registered Vault keystore, ready for use; see there for what can be told it."""
         tenancy = Tenancy(organization.name, keystore.mount or "", keystore.role or "")
         return VaultKeystore(
-            self.endpoint(organization, keystore), tenancy, retry_for_s=retry_for_s, kv_version=keystore.kv_version
+            self.endpoint(organization, keystore),
+            tenancy,
+            retry_for_s=retry_for_s,
+            timeout_s=self.settings.request_s,
+            kv_version=keystore.kv_version,
+            announce=announce,
         )

@@ -30,6 +30,7 @@ class MasterKey:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
+        self._derived: dict[str, bytes] = {}
 
     @classmethod
     def load_or_create(cls, path: Path) -> MasterKey:
@@ -46,6 +47,16 @@ class MasterKey:
                 file.write(b64encode(os.urandom(_KEY_BYTES)).decode() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> MasterKey:
+        """Read the master key.
+
+        Raises:
+            KeystoreError: The file is missing or holds something else.
+
+        """
         try:
             secret = b64decode(path.read_text().strip(), validate=True)
         except (OSError, UnicodeDecodeError, Base64Error, ValueError):
@@ -58,6 +69,12 @@ class MasterKey:
         return cls(secret)
 
     def _derive(self, purpose: str) -> bytes:
+        # A fingerprint is made of every key that moves; deriving its key costs more than the fingerprint.
+        if purpose not in self._derived:
+            self._derived[purpose] = self._newly_derived(purpose)
+        return self._derived[purpose]
+
+    def _newly_derived(self, purpose: str) -> bytes:
         return HKDF(SHA256(), _KEY_BYTES, salt=None, info=f"pulumi-keystore {purpose}".encode()).derive(self._secret)
 
     def seal(self, purpose: str, row: str, plain: bytes) -> bytes:

@@ -8,17 +8,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import structlog
 import uvicorn
-from dbos import DBOS
+from dbos import DBOS, SetWorkflowID
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from pulumi_keystore.control_plane import api, logs, migrations
+from pulumi_keystore.control_plane import api, grants, logs, migrations, shares
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.connections import Connections
@@ -26,6 +26,7 @@ from pulumi_keystore.control_plane.database import (
     EmbeddedPostgres,
     Leadership,
     check_master_key,
+    check_schema,
     connect,
     sessions,
     upgrade_schema,
@@ -35,12 +36,14 @@ from pulumi_keystore.control_plane.sealing import MasterKey
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.migration import workflow
+from pulumi_keystore.migration.worker import Workers
 from pulumi_keystore.network import HostMap, Resolver
 from pulumi_keystore.notify.outbox import Postman
 
 WORKFLOW_VERSION: Final = "1"
 """Changes only when running migrations could not be continued: an upgrade of the service goes on with them."""
 _LEADER_TIMEOUT_S: Final = 20
+_UNDER_WAY: Final = ("PENDING", "ENQUEUED")
 _LOST_DATABASE_STATUS: Final = 75
 _log = structlog.get_logger(__name__)
 
@@ -55,8 +58,12 @@ class Opened:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Opened]:
+def opened(settings: Settings, *, as_guest: bool = False) -> Iterator[Opened]:
     """Open database and master key, without serving anything.
+
+    Args:
+        settings: What to open.
+        as_guest: Take both as another process has made them; make nothing.
 
     Raises:
         KeystoreError: A setting is unusable, or the database cannot be reached.
@@ -64,14 +71,23 @@ def opened(settings: Settings) -> Iterator[Opened]:
     """
     with ExitStack() as stack:
         url, embedded = settings.database_url, None
+        if url is None and as_guest:
+            raise KeystoreError(
+                "no database is named", hint="give --database-url, or KEYSTORE_DATABASE_URL, of the service's database"
+            )
         if url is None:
             embedded = EmbeddedPostgres(settings.data)
             stack.callback(embedded.stop)
             url = embedded.url
         engine = connect(url)
         stack.callback(engine.dispose)
-        upgrade_schema(engine)
-        key = MasterKey.load_or_create(settings.master_key_file or settings.data / "master.key")
+        key_file = settings.master_key_file or settings.data / "master.key"
+        if as_guest:
+            check_schema(engine)
+            key = MasterKey.load(key_file)
+        else:
+            upgrade_schema(engine)
+            key = MasterKey.load_or_create(key_file)
         factory = sessions(engine)
         check_master_key(factory, key)
         yield Opened(ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map))), url, embedded)
@@ -100,8 +116,14 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         leadership = Leadership(engine)
         leadership.acquire(_LEADER_TIMEOUT_S, say)
         stack.callback(leadership.release)
-        clean_ups = CleanUps(plane)
-        workflow.configure(plane, clean_ups)
+        previous = grants.lead(plane)
+        clean_ups, workers = CleanUps(plane), Workers(plane, settings.slots)
+        clean_ups.release_all()
+        with plane.transaction() as session:
+            if previous is not None:
+                shares.take_from_process(session, previous)
+        workflow.configure(plane, clean_ups, workers)
+        workers.start()
         _launch_workflows(database.database_url)
         _resume(plane)
         connections = Connections(plane)
@@ -109,10 +131,34 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         _every(2.0, clean_ups.work, "clean-ups")
         _every(5.0, connections.close_idle, "connections")
         _every(2.0, lambda: _stop_if_lost(leadership), "leadership")
+        _every(5.0, lambda: _settle(plane), "unsettled migrations")
         _run(settings, api.create(ServicesOfApp(plane, clean_ups, connections, workflow.begin)), listener, say)
         connections.close_idle(everything=True)
         if database.embedded is not None:
             database.embedded.stop()
+        os._exit(0)
+
+
+def work(settings: Settings, say: Callable[[str], None]) -> NoReturn:
+    """Copy and verify keys for a service on another machine until told to stop (SIGINT or SIGTERM).
+
+    Raises:
+        KeystoreError: It cannot start.
+
+    """
+    logs.configure()
+    with opened(settings, as_guest=True) as database:
+        plane, stop = database.plane, threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        if not settings.slots:
+            raise KeystoreError("slots is 0, so there is nothing to do", hint="set --slots or KEYSTORE_SLOTS")
+        Workers(plane, settings.slots).start()
+        say(f"keystore worker {plane.instance} is ready, for {settings.slots} organizations at a time")
+        stop.wait()
+        # Others need not find out by themselves.
+        with suppress(SQLAlchemyError), plane.transaction() as session:
+            shares.take_from_process(session, plane.instance)
         os._exit(0)
 
 
@@ -135,14 +181,27 @@ def _launch_workflows(url: str) -> None:
 def _resume(plane: ControlPlane) -> None:
     """See to it that every migration that has not ended goes on; DBOS itself recovers those it has under way."""
     with plane.transaction() as session:
-        left = migrations.running(session)
+        left = migrations.unsettled(session)
     for migration_id in left:
         status = DBOS.get_workflow_status(migration_id)
         _log.info("migration goes on", migration=migration_id, workflow=status.status if status else None)
         if status is None:
             workflow.begin(migration_id)
-        elif status.status not in ("PENDING", "ENQUEUED"):
-            DBOS.resume_workflow(migration_id)
+
+
+def _settle(plane: ControlPlane) -> None:
+    """Bring those migrations to an end whose workflow has ended without, or was never begun."""
+    with plane.transaction() as session:
+        left = migrations.unsettled(session)
+    for migration_id in left:
+        attempts = DBOS.list_workflows(workflow_id_prefix=migration_id)
+        if not attempts:
+            # Asked for and written down, and not begun: the answer to the request that did so was lost.
+            workflow.begin(migration_id)
+        elif all(attempt.status not in _UNDER_WAY for attempt in attempts):
+            _log.error("a migration's workflow ended before the migration did", migration=migration_id)
+            with SetWorkflowID(f"{migration_id}.{len(attempts)}"):
+                DBOS.start_workflow(workflow.settle, migration_id)
 
 
 def _stop_if_lost(leadership: Leadership) -> None:

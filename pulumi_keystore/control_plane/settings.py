@@ -41,8 +41,25 @@ class Settings(BaseSettings):
     smtp_url: str = Field(default="", description="smtp://[user:password@]HOST:PORT or smtps://; empty for no mail")
     mail_from: str = Field(default="keystore@localhost", description="sender address of mails")
     mail_sender_name: str = Field(default="The Keystore Security Center", description="sender name of mails")
-    in_flight: Annotated[int, Field(ge=1, le=512)] = Field(default=64, description="requests in flight in a migration")
-    shard_size: Annotated[int, Field(ge=1, le=100_000)] = Field(default=2000, description="keys in one durable step")
+    in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
+        default=32, description="most requests in flight to the keystores of one migration, in one process"
+    )
+    shard_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=2000, description="keys in one share: what a worker takes at a time"
+    )
+    slots: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=4,
+        description="organizations whose keys this process moves at a time; 0 leaves it to `keystore worker`",
+    )
+    request_s: Annotated[float, Field(gt=0)] = Field(
+        default=10, description="deadline in seconds of each request to a keystore"
+    )
+    lease_s: Annotated[float, Field(gt=0)] = Field(
+        default=15, description="seconds without a sign of life after which a worker's share is given to another"
+    )
+    hold_s: Annotated[float, Field(gt=0)] = Field(
+        default=1.5, description="longest time in seconds for which an online migration holds enrolments at its end"
+    )
     retry_s: Annotated[float, Field(ge=0)] = Field(
         default=30, description="seconds for which a migration retries an unreachable keystore"
     )

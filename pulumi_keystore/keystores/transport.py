@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -33,6 +34,10 @@ CONNECT_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 << 20
 _IDLE_HANDLES: Final = 128
+_BETWEEN_CUTS_S: Final = 0.1
+
+# It is sent back as it came: base64 of a short JSON object, and nothing that could end a header.
+_INDEX: Final = re.compile(r"[A-Za-z0-9+/=_-]{1,500}")
 
 _CURL_FAULTS: Final = {
     pycurl.E_COULDNT_CONNECT: "the connection is refused or times out",
@@ -71,6 +76,10 @@ class Request:
     body: dict[str, Any] | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     timeout_s: float = REQUEST_TIMEOUT_S
+    index: str = ""
+    """The state (`X-Vault-Index`) that the answering node must have; an older one passes the request on."""
+    wants_index: bool = False
+    """Whether the answer shall tell the state it belongs to. It costs a little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,8 @@ class Response:
 
     status: int
     body: bytes = field(repr=False)
+    index: str = ""
+    """`X-Vault-Index` of the answer, where it was asked for and the server gives one."""
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; an empty object where it is none."""
@@ -111,7 +122,9 @@ class _Handle:
 
     curl: Any
     buffer: bytearray = field(default_factory=bytearray)
+    index: list[str] = field(default_factory=list)
     token: str | None = None
+    required_index: str = ""
     timeout_s: float = 0.0
 
 
@@ -122,12 +135,40 @@ class _Running(Generic[T]):
     request: Request | None = None
 
 
+class Window:
+    """How many flows may be under way: half as many after an answer that asks for fewer, then one more at a time.
+
+    That is the additive increase and multiplicative decrease of TCP (RFC 5681). Answers to what was sent before the
+    last cut say nothing new, so there is at most one cut in a tenth of a second.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._room = float(most)
+        self._clock = clock
+        self._last_cut = float("-inf")
+
+    @property
+    def size(self) -> int:
+        """The number of flows that may be under way now, at least 1."""
+        return int(self._room)
+
+    def answered(self, status: int) -> None:
+        """Learn from the HTTP status of an answer."""
+        if status in (429, 503):
+            now = self._clock()
+            if now - self._last_cut >= _BETWEEN_CUTS_S:
+                self._last_cut, self._room = now, max(1.0, self._room / 2)
+        elif self._room < self._most:
+            self._room = min(float(self._most), self._room + 1 / self._room)
+
+
 class Transport:
     """Runs flows on the calling thread. Not thread-safe: one transport, one thread."""
 
     def __init__(self) -> None:
         self._multi = pycurl.CurlMulti()
-        self._idle: dict[Endpoint, dict[str, list[_Handle]]] = {}
+        self._idle: dict[Endpoint, dict[tuple[str, bool], list[_Handle]]] = {}
         self._targets: dict[Endpoint, Target] = {}
 
     def close(self) -> None:
@@ -153,18 +194,18 @@ class Transport:
     ) -> Iterator[T]:
         """Run flows, at most `in_flight` of them at a time, and yield their results as they end.
 
-        Flows are taken from `flows` only as there is room. The first exception of a flow ends the run: requests
-        under way are dropped and the exception is raised. `watch` is called at least once a second; what it
-        raises ends the run too.
+        There are fewer while servers ask for fewer requests (see `Window`). Flows are taken from `flows` only as
+        there is room. The first exception of a flow ends the run: requests under way are dropped and the exception
+        is raised. `watch` is called at least once a second; what it raises ends the run too.
         """
-        source = iter(flows)
+        source, window = iter(flows), Window(in_flight)
         active: dict[Any, _Running[T]] = {}
         paused: list[tuple[float, int, _Running[T]]] = []
         ready: deque[tuple[_Running[T], Response | HostUnavailable | None]] = deque()
         exhausted, serial = False, 0
         try:
             while True:
-                while not exhausted and len(active) + len(paused) + len(ready) < in_flight:
+                while not exhausted and len(active) + len(paused) + len(ready) < window.size:
                     try:
                         ready.append((_Running(next(source)), None))
                     except StopIteration:
@@ -197,6 +238,8 @@ class Transport:
                 if active or paused:
                     self._wait(paused[0][0] - time.monotonic() if paused else 1.0, bool(active))
                 for running, outcome in self._finished(active):
+                    if isinstance(outcome, Response):
+                        window.answered(outcome.status)
                     ready.append((running, outcome))
         finally:
             for running in active.values():
@@ -224,7 +267,10 @@ class Transport:
             for handle in good:
                 running = active.pop(handle)
                 assert running.handle is not None  # noqa: S101 - it was active
-                response = Response(handle.getinfo(pycurl.RESPONSE_CODE), bytes(running.handle.buffer))
+                found = running.handle
+                response = Response(
+                    handle.getinfo(pycurl.RESPONSE_CODE), bytes(found.buffer), found.index[-1] if found.index else ""
+                )
                 self._give_back(running)
                 yield running, response
             for handle, code, _ in bad:
@@ -250,12 +296,13 @@ class Transport:
             return fault
         running.handle, running.request = handle, request
         handle.buffer.clear()
+        handle.index.clear()
         curl = handle.curl
         curl.setopt(pycurl.URL, f"{request.endpoint.address}{request.path}")
         if request.body is not None:
             curl.setopt(pycurl.POSTFIELDS, json.dumps(request.body))
-        if request.token != handle.token:
-            handle.token = request.token
+        if request.token != handle.token or request.index != handle.required_index:
+            handle.token, handle.required_index = request.token, request.index
             curl.setopt(pycurl.HTTPHEADER, _headers(request))
         if request.timeout_s != handle.timeout_s:
             handle.timeout_s = request.timeout_s
@@ -267,7 +314,7 @@ class Transport:
         assert running.request is not None  # noqa: S101 - it was active
         assert running.handle is not None  # noqa: S101
         self._multi.remove_handle(running.handle.curl)
-        idle = self._idle.setdefault(running.request.endpoint, {}).setdefault(running.request.method, [])
+        idle = self._idle.setdefault(running.request.endpoint, {}).setdefault(_kind(running.request), [])
         if len(idle) < _IDLE_HANDLES:
             idle.append(running.handle)
         else:
@@ -276,7 +323,7 @@ class Transport:
     def _handle(self, request: Request) -> _Handle:
         """Return an idle handle for a request, or a new one with everything set that stays the same."""
         endpoint = request.endpoint
-        idle = self._idle.get(endpoint, {}).get(request.method)
+        idle = self._idle.get(endpoint, {}).get(_kind(request))
         if idle:
             return idle.pop()
         target = self._targets.get(endpoint)
@@ -292,7 +339,9 @@ class Transport:
         curl.setopt(pycurl.CUSTOMREQUEST, request.method)
         curl.setopt(pycurl.HTTPHEADER, _headers(request))
         curl.setopt(pycurl.WRITEFUNCTION, _collector(handle.buffer))
-        handle.token = request.token
+        if request.wants_index:
+            curl.setopt(pycurl.HEADERFUNCTION, _index_collector(handle.index))
+        handle.token, handle.required_index = request.token, request.index
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.PROXY, "")
         curl.setopt(pycurl.NOPROXY, "*")
@@ -320,10 +369,24 @@ def _headers(request: Request) -> list[str]:
         headers.append(f"X-Vault-Token: {request.token}")
     if request.body is not None:
         headers.append("Content-Type: application/json")
-    if request.method == "GET":
-        # A standby must not answer from its own, possibly older, copy.
-        headers.append("X-Vault-Inconsistent: forward-active-node")
+    if request.index:
+        # A standby that has not come to this state yet must not answer from its own, older, copy.
+        headers += [f"X-Vault-Index: {request.index}", "X-Vault-Inconsistent: forward-active-node"]
     return headers
+
+
+def _kind(request: Request) -> tuple[str, bool]:
+    return request.method, request.wants_index
+
+
+def _index_collector(found: list[str]) -> Callable[[bytes], None]:
+    def collect(line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        text = value.strip().decode("ascii", "replace")
+        if name.lower() == b"x-vault-index" and _INDEX.fullmatch(text):
+            found.append(text)
+
+    return collect
 
 
 def _collector(buffer: bytearray) -> Callable[[bytes], int]:

@@ -6,13 +6,16 @@ method", "KV secrets engine version 1" and "version 2", `/sys/health`, `/sys/int
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from pulumi_keystore.errors import (
     AccessDenied,
@@ -24,13 +27,24 @@ from pulumi_keystore.errors import (
 )
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
-from pulumi_keystore.keystores.transport import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response
+from pulumi_keystore.keystores.transport import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, Transport
 
+PAGE: Final = 1000
+"""How many names a list asks for at a time."""
+_OLD_CANARY_S: Final = 600
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
 _REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+"""What can be sent back in a header."""
+_PROOF: Final = "proof "
+_OURS: Final = re.compile(r"[a-z0-9.-]{1,250}")
+"""What names of ours look like; another one was not written by us, and may need quoting."""
+_LARGE_LIST: Final = 1 << 20
+_KEYS: Final = re.compile(rb'"data"\s*:\s*\{\s*"keys"\s*:\s*\[')
+_STRING: Final = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")')
 _PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 
 Step = Generator[Request | Pause, Response | None, Response]
@@ -53,6 +67,8 @@ class _Token:
     issued: float
     ttl_s: float
     renewable: bool
+    index: str = ""
+    """The server's state after the login, which is a write: what is read with this token is not older."""
 
     def __repr__(self) -> str:
         return f"_Token(ttl_s={self.ttl_s:g})"
@@ -65,7 +81,9 @@ class VaultKeystore:
         endpoint: Where the server is and who we are.
         tenancy: The organization's mount and role there.
         retry_for_s: For how long after the last success faults of the host are retried; 0 for never.
+        timeout_s: Deadline of each request.
         kv_version: Version of the mount where it is known already.
+        announce: Is told each token before it is used for anything; what it raises ends the request.
         clock: Monotonic seconds.
 
     """
@@ -76,17 +94,23 @@ class VaultKeystore:
         tenancy: Tenancy,
         *,
         retry_for_s: float = 0,
+        timeout_s: float = REQUEST_TIMEOUT_S,
         kv_version: int | None = None,
+        announce: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint
         self.tenancy = tenancy
         self._retry_for_s = retry_for_s
+        self._timeout_s = timeout_s
         self._kv_version = kv_version
+        self._announce = announce
         self._clock = clock
         self._last_success = clock()
         self._token: _Token | None = None
         self._logging_in = False
+        self.annotated = 0
+        """How many of the keys read carried custom metadata (KV version 2), which no archive key needs."""
 
     def __str__(self) -> str:
         return str(self.endpoint.address)
@@ -113,15 +137,23 @@ class VaultKeystore:
 
     def _login(self) -> Generator[Request | Pause, Response | None, _Token]:
         body = {"name": self.tenancy.role_name}
-        response = yield from self._send("POST", "/v1/auth/cert/login", body, None)
+        response = yield from self._send("POST", "/v1/auth/cert/login", body, None, wants_index=True)
         auth = response.json().get("auth")
-        if response.status in _OK and isinstance(auth, dict) and auth.get("client_token"):
-            return _Token(
+        if response.status in _OK and isinstance(auth, dict) and _TOKEN.fullmatch(str(auth.get("client_token"))):
+            token = _Token(
                 str(auth["client_token"]),
                 self._clock(),
                 _seconds(auth.get("lease_duration")) or float("inf"),
                 bool(auth.get("renewable")),
+                response.index,
             )
+            if self._announce:
+                try:
+                    self._announce(token.text)
+                except BaseException:
+                    yield from self.surrender(token.text)
+                    raise
+            return token
         if response.status in (400, 403):
             raise UnableToAuthenticate(
                 f"{self}: refuses this client certificate for the role {self.tenancy.role_name!r}",
@@ -148,9 +180,24 @@ class VaultKeystore:
         token, self._token = self._token, None
         if token:
             try:
-                yield from self._send("POST", "/v1/auth/token/revoke-self", {}, token, _REVOKE_TIMEOUT_S)
+                yield from self.surrender(token.text)
             except KeystoreFault:
                 return
+
+    def surrender(self, text: str) -> Flow[None]:
+        """End a token, ours or one that somebody else got with our certificate; fine if it has ended already.
+
+        Raises:
+            HostUnavailable: The server does not answer: the token may still be good.
+
+        """
+        token = _Token(text, self._clock(), float("inf"), renewable=False)
+        timeout_s = min(self._timeout_s, _REVOKE_TIMEOUT_S)
+        yield from self._send("POST", "/v1/auth/token/revoke-self", {}, token, timeout_s)
+
+    def login_anew(self) -> None:
+        """Let the next request log in again: what is read from then on is not older than that moment."""
+        self._token = None
 
     # Requests.
 
@@ -160,10 +207,15 @@ class VaultKeystore:
         path: str,
         body: dict[str, Any] | None,
         token: _Token | None,
-        timeout_s: float = REQUEST_TIMEOUT_S,
+        timeout_s: float = 0,
+        *,
+        wants_index: bool = False,
     ) -> Step:
         """Send one request once; answers that mean "host unavailable" are raised."""
-        response = yield Request(self.endpoint, method, path, body, token.text if token else None, timeout_s)
+        text, index = (token.text, token.index) if token else (None, "")
+        index = index if method in ("GET", "LIST") else ""
+        timeout_s = timeout_s or self._timeout_s
+        response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index)
         assert response is not None  # noqa: S101 - the transport answers every Request
         status = response.status
         if 300 <= status < 400:  # noqa: PLR2004
@@ -241,21 +293,35 @@ class VaultKeystore:
             DamagedRecordError: What lies there is no archive key.
 
         """
+        found = yield from self.place(record)
+        if found is None:
+            found = yield from self.read(record.name)
+        if found is None:
+            # Written, and gone at once: a standby that lags behind, or somebody deletes. Ask for the latest state.
+            self._token = None
+            found = yield from self.read(record.name)
+        if found is None:
+            raise DamagedRecordError("a key that was just written is missing")
+        return found
+
+    def place(self, record: ArchiveKey) -> Flow[ArchiveKey | None]:
+        """Write a record where nothing is; return what lies there already, or None where it was written.
+
+        Raises:
+            AccessDenied: The role may not create.
+            DamagedRecordError: What lies there is no archive key.
+
+        """
         for attempt in (1, 2):
             token = self._token
-            created = yield from self.create(record)
+            if (yield from self.create(record)):
+                return None
             found = yield from self.read(record.name)
             if found is not None:
                 return found
-            if created:
-                # Written, and gone at once: a standby that lags behind, or somebody deletes.
-                yield Pause(0.2)
-                found = yield from self.read(record.name)
-                if found is not None:
-                    return found
-                raise DamagedRecordError("a key that was just written is missing")
             if attempt == 1 and self._token is token:
-                # Nothing there, so the write was refused for another reason: perhaps the token has ended.
+                # Nothing there, so the write was refused for another reason: perhaps the token has ended, or a
+                # standby that lags behind says so. After a new login neither is possible.
                 self._token = None
         raise AccessDenied(
             f"{self}: the role {self.tenancy.role_name!r} may not create archive keys",
@@ -274,6 +340,8 @@ class VaultKeystore:
             return None
         data = response.json().get("data")
         if self._kv_version == 2 and isinstance(data, dict):  # noqa: PLR2004
+            if _object(data.get("metadata")).get("custom_metadata"):
+                self.annotated += 1
             data = data.get("data")
         if response.status != 200 or not isinstance(data, dict):  # noqa: PLR2004
             raise HostUnavailable(f"{self}: answers a read with HTTP {response.status}, which no Vault server does")
@@ -286,27 +354,49 @@ class VaultKeystore:
             raise HostUnavailable(f"{self}: answers a delete with HTTP {response.status}")
 
     def delete_own(self, name: str, origin: str) -> Flow[bool]:
-        """Remove a key only where `origin` wrote it; return whether it is gone now."""
+        """Remove a key only where `origin` wrote it; return whether it was there."""
+        if not _OURS.fullmatch(name):
+            return False
         try:
             record = yield from self.read(name)
         except DamagedRecordError:
             return False
-        if record is None:
-            return True
-        if record.origin != origin:
+        if record is None or record.origin != origin:
             return False
         yield from self.delete(name)
         return True
 
-    def names(self) -> Flow[list[str]]:
-        """Return the names of everything in the organization's path (on version 2 deleted ones too)."""
-        response = yield from self._allowed("LIST", self._path("metadata"), "list archive keys")
+    def names(self, after: str = "") -> Flow[Iterator[str]]:
+        """Return names in the organization's path, in order (on version 2 deleted ones too).
+
+        OpenBao lists a mount of version 2 in pages: the next one comes `after` the last name of this one, and after an
+        empty one there is none. Other servers and version 1 give everything at once; it is then decoded as it is
+        looked at, so that a million names do not lie in memory.
+        """
+        page = f"?after={quote(after, safe='')}&limit={PAGE}" if self._kv_version == 2 else ""  # noqa: PLR2004
+        response = yield from self._allowed("LIST", self._path("metadata") + page, "list archive keys")
         if response.status == 404:  # noqa: PLR2004
-            return []
-        keys = _object(response.json().get("data")).get("keys")
-        if response.status != 200 or not isinstance(keys, list):  # noqa: PLR2004
+            return iter(())
+        found = listed_names(response.body) if response.status == 200 else None  # noqa: PLR2004
+        if found is None:
             raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
-        return [str(key) for key in keys]
+        # A server that knows no pages starts from the beginning again.
+        return (name for name in found if name > after)
+
+    def pages(self, transport: Transport) -> Iterator[Iterable[str]]:
+        """Yield the names of everything in the organization's path, canaries too, a page at a time.
+
+        Raises:
+            KeystoreFault: The keystore cannot be reached or does not allow it.
+
+        """
+        names = transport.run_one(self.names())
+        if self._kv_version == 1:
+            yield names
+            return
+        while page := list(names):
+            yield page
+            names = transport.run_one(self.names(page[-1]))
 
     # Proof.
 
@@ -347,10 +437,14 @@ class VaultKeystore:
                 )
         return self._kv_version
 
-    def prove(self) -> Flow[Proof]:
+    def prove(self, origin: str = "") -> Flow[Proof]:
         """Prove that the organization can keep archive keys here: write, read, list, delete a canary, in its own path.
 
         Also that a second write is refused, so that a key can never be overwritten.
+
+        Args:
+            origin: What the canary says of who wrote it; a proof and its time by default, for a later one to remove
+                what a killed one left.
 
         Raises:
             KeystoreFault: With the reason and the fix.
@@ -358,8 +452,9 @@ class VaultKeystore:
         """
         version = yield from self.detect()
         cluster_id, server_version = yield from self.identify()
-        canary = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), "proof")
-        other = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), "proof")
+        origin = origin or f"{_PROOF}{time.time():.0f}"
+        canary = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
+        other = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
         name = f"{CANARY_PREFIX}{secrets.token_hex(8)}"
         if not (yield from self.create(canary, name)):
             raise AccessDenied(
@@ -378,13 +473,51 @@ class VaultKeystore:
                 raise Unsuitable(
                     f"{self}: what was written is not what is read back", hint="check the server's storage"
                 )
-            if name not in (yield from self.names()):
+            listed = yield from self.names(name[:-1])
+            if name not in listed:
                 raise Unsuitable(f"{self}: what was written is not listed", hint="check the server's storage")
         finally:
             yield from self.delete(name)
         if (yield from self.read(name)) is not None:
+            yield from self.delete(name)
             raise Unsuitable(f"{self}: what was deleted is still there", hint="check the role's policy")
+        yield from self._remove_old_canaries()
         return Proof(version, cluster_id, server_version)
+
+    def _remove_old_canaries(self) -> Flow[None]:
+        """Remove the canaries of proofs that were killed."""
+        names = yield from self.names(CANARY_PREFIX)
+        for name in itertools.takewhile(lambda name: name.startswith(CANARY_PREFIX), names):
+            if _OURS.fullmatch(name):
+                record = yield from self.read(name)
+                begun = record.origin.removeprefix(_PROOF) if record else ""
+                if begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S:
+                    yield from self.delete(name)
+
+
+def listed_names(body: bytes) -> Iterator[str] | None:
+    """Return the names in the answer to a LIST, None where it is no such answer."""
+    if len(body) > _LARGE_LIST:
+        start = _KEYS.search(body)
+        return _decoded(body, start.end()) if start else None
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(answer, dict):
+        return None
+    keys = _object(answer.get("data")).get("keys")
+    if isinstance(keys, list):
+        return (str(key) for key in keys)
+    # An empty path is a 404, unless there is a warning to give: of parameters that the server does not know.
+    return iter(()) if answer.get("warnings") else None
+
+
+def _decoded(body: bytes, position: int) -> Iterator[str]:
+    """Yield the strings of a JSON array, one at a time."""
+    while found := _STRING.match(body, position):
+        yield str(json.loads(found[1]))
+        position = found.end()
 
 
 def _object(stated: object) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""Copying archive keys and reading each one back."""
+"""A key's way: read at the source, written once at the destination, and read back there when all writing has ended."""
 
 from __future__ import annotations
 
 import hmac
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from pulumi_keystore import failpoints
 from pulumi_keystore.errors import KeystoreFault
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, key_name
@@ -39,9 +39,6 @@ class Source(Protocol):
     def read_entry(self, entry: Entry) -> Flow[ArchiveKey | None]:
         """Return the key of an entry, or None where there is none."""
 
-    def close(self) -> Flow[None]:
-        """Give back what reading needed."""
-
 
 @dataclass(frozen=True, slots=True)
 class VaultSource:
@@ -53,57 +50,25 @@ class VaultSource:
         """Return the key of an entry."""
         return self.keystore.read(entry.name)
 
-    def close(self) -> Flow[None]:
-        """Give the token back."""
-        return self.keystore.revoke()
-
-
-class StallWatch:
-    """Raises once no key has moved for a window of monotonic time, however the wall clock jumps."""
-
-    def __init__(self, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._window_s = window_s
-        self._clock = clock
-        self._last = clock()
-
-    def moved(self) -> None:
-        """Note that a key has moved."""
-        self._last = self._clock()
-
-    def check(self) -> None:
-        """Raise `MigrationFailed` (stalled) at the end of the window."""
-        if self._clock() - self._last > self._window_s:
-            raise MigrationFailed(Ending.STALLED, f"no archive key moved for {self._window_s:g} s")
-
 
 @dataclass(frozen=True, slots=True)
 class Copier:
-    """Copies entries from a source to a destination; every copy is marked with `origin`."""
+    """Copies and verifies entries; every copy is marked with `origin`, the id of the migration."""
 
     source: Source
     destination: VaultKeystore
     origin: str
     fingerprint: Fingerprint
 
-    def run(self, transport: Transport, entries: Iterable[Entry], in_flight: int, watch: StallWatch) -> Iterator[Entry]:
-        """Move entries and yield each as soon as it is proved at the destination.
+    def copy(self, entry: Entry) -> Flow[bytes]:
+        """Write one key at the destination where nothing is; return the fingerprint of what was read at the source.
 
-        At the end, however it comes, the destination's token is revoked: a request that was cut off can not
-        take effect later.
+        Safe to repeat: a copy of this migration that is there already is compared instead.
 
         Raises:
-            MigrationFailed: On the first entry that cannot be moved.
+            MigrationFailed: It cannot be moved.
 
         """
-        try:
-            for entry in transport.run((self._move(entry) for entry in entries), in_flight, watch.check):
-                watch.moved()
-                yield entry
-        finally:
-            transport.run_one(self.destination.revoke())
-            transport.run_one(self.source.close())
-
-    def _move(self, entry: Entry) -> Flow[Entry]:
         try:
             record = yield from self.source.read_entry(entry)
         except KeystoreFault as fault:
@@ -117,60 +82,124 @@ class Copier:
             raise _unverified("a key at the source is not the one that was enrolled")
         copy = replace(record, generation=entry.generation, origin=self.origin)
         try:
-            found = yield from self.destination.ensure(copy)
+            found = yield from self.destination.place(copy)
+        except KeystoreFault as fault:
+            raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None
+        except DamagedRecordError as damage:
+            raise _unverified(f"found at the destination: {damage}") from None
+        if found is not None and not (found.same_key(copy) and found.origin == self.origin):
+            raise _unverified("somebody else has written a key at the destination")
+        failpoints.reach("share.copying")
+        return digest
+
+    def verify(self, entry: Entry) -> Flow[bytes]:
+        """Read one key back at the destination; return the fingerprint of what was read there.
+
+        Raises:
+            MigrationFailed: It is missing, or another one, or cannot be read.
+
+        """
+        try:
+            record = yield from self.destination.read(entry.name)
         except KeystoreFault as fault:
             raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None
         except DamagedRecordError as damage:
             raise _unverified(f"read back at the destination: {damage}") from None
-        if not found.same_key(copy) or found.origin != self.origin:
+        if record is None:
+            raise _unverified("a key is missing at the destination")
+        digest = self.fingerprint(record.organization, record.user, record.key)
+        whose = (record.user, record.generation, record.origin)
+        if whose != (entry.user, entry.generation, self.origin) or not hmac.compare_digest(digest, entry.fingerprint):
             raise _unverified("a key read back at the destination differs")
-        return entry
+        failpoints.reach("share.verifying")
+        return digest
 
 
-def check_inventory(names: Iterable[str], expected: set[str]) -> None:
-    """Compare what lies at the destination with what should.
+def all_names(transport: Transport, keystore: VaultKeystore) -> Iterator[str]:
+    """Yield the names of everything in the organization's path but canaries.
 
     Raises:
-        MigrationFailed: Something is missing or surplus.
+        KeystoreFault: The keystore cannot be reached or does not allow it.
 
     """
-    present = {name for name in names if not name.startswith(CANARY_PREFIX)}
-    if missing := expected - present:
-        raise _unverified(f"{len(missing):,} keys are missing at the destination")
-    if surplus := present - expected:
-        raise _unverified(f"{len(surplus):,} entries at the destination are not of this migration")
+    return (name for page in keystore.pages(transport) for name in page if not name.startswith(CANARY_PREFIX))
+
+
+def check_inventory(transport: Transport, keystore: VaultKeystore, expected: int) -> None:
+    """Compare how many names are listed at the destination with how many keys have been read back there.
+
+    Raises:
+        KeystoreFault: The keystore cannot be reached or does not allow it.
+        MigrationFailed: There are fewer or more.
+
+    """
+    found = sum(1 for _ in all_names(transport, keystore))
+    if found < expected:
+        raise _unverified(f"{expected - found:,} keys are missing at the destination")
+    if found > expected:
+        raise _unverified(f"{found - expected:,} entries at the destination are not of this migration")
 
 
 def remove_own(
-    transport: Transport, keystore: VaultKeystore, origin: str, entries: Iterable[Entry], in_flight: int
+    transport: Transport, keystore: VaultKeystore, origin: str, in_flight: int, watch: Callable[[], None] | None = None
 ) -> None:
-    """Remove the copies that one migration wrote, and nothing else.
+    """Remove the copies and canaries that one migration wrote, and nothing else.
+
+    It is done when a whole list has shown none of them, twice: one wrong answer of a server is not believed.
 
     Raises:
         KeystoreFault: The keystore cannot be reached or does not allow it; some copies may be left.
 
     """
-    present = set(transport.run_one(keystore.names()))
-    ours = (entry for entry in entries if entry.name in present)
-    for _ in transport.run((keystore.delete_own(entry.name, origin) for entry in ours), in_flight):
-        pass
+    clean = 0
+    while clean < 2:  # noqa: PLR2004 - twice, see above
+        removed = 0
+        for page in keystore.pages(transport):
+            removed += sum(transport.run((keystore.delete_own(name, origin) for name in page), in_flight, watch))
+        clean = 0 if removed else clean + 1
 
 
-def remove_all(transport: Transport, keystore: VaultKeystore, entries: Iterable[Entry], in_flight: int) -> int:
+def remove_all(
+    transport: Transport,
+    keystore: VaultKeystore,
+    entries: Callable[[], Iterable[Entry]],
+    in_flight: int,
+    watch: Callable[[], None] | None = None,
+) -> int:
     """Remove the keys of entries whoever wrote them, as after a migration away from a keystore.
 
     Returns how many other things are left in the organization's path: deleted versions of keys that nobody has in
     escrow, say. They are not ours to remove.
 
+    Args:
+        transport: What carries the requests.
+        keystore: The keystore to empty.
+        entries: Returns what has to be gone; asked twice.
+        in_flight: How many requests may be under way.
+        watch: Called at least once a second; what it raises ends the work.
+
     Raises:
         KeystoreFault: The keystore cannot be reached or does not allow it; some keys may be left.
 
     """
-    present = set(transport.run_one(keystore.names()))
-    names = [entry.name for entry in entries if entry.name in present]
-    for _ in transport.run((keystore.delete(name) for name in names), in_flight):
-        pass
-    return sum(not name.startswith(CANARY_PREFIX) for name in present.difference(names))
+    for _ in transport.run((keystore.delete(entry.name) for entry in entries()), in_flight, watch):
+        failpoints.reach("clean-up.removing")
+    left = sum(1 for _ in all_names(transport, keystore))
+    if not left:
+        return 0
+    # Either others' things, or ours whose deletion was not true: only reading each tells.
+    ours = sum(transport.run((_present(keystore, entry.name) for entry in entries()), in_flight, watch))
+    if ours:
+        raise KeystoreFault(f"{keystore}: {ours:,} keys that were deleted are still there", hint="check its storage")
+    return left
+
+
+def _present(keystore: VaultKeystore, name: str) -> Flow[bool]:
+    try:
+        record = yield from keystore.read(name)
+    except DamagedRecordError:
+        return True
+    return record is not None
 
 
 def _unverified(detail: str) -> MigrationFailed:

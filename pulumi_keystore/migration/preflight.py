@@ -6,18 +6,23 @@ from collections.abc import Callable
 
 from pulumi_keystore.errors import Conflict, HostUnavailable, KeystoreFault, Unsuitable
 from pulumi_keystore.keystores.record import DamagedRecordError
-from pulumi_keystore.keystores.tenancy import CANARY_PREFIX
 from pulumi_keystore.keystores.transport import Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
+from pulumi_keystore.migration.copy import all_names
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 
 
-def preflight(source: VaultKeystore | None, destination: VaultKeystore, clean_up: Callable[[], None]) -> None:
+def preflight(
+    source: VaultKeystore | None, destination: VaultKeystore, origin: str, clean_up: Callable[[], None]
+) -> None:
     """Prove both ends, and that the destination is another cluster and holds nothing.
+
+    Nothing is written before all that can be read is as it should be.
 
     Args:
         source: The Vault keystore that is active; None for a legacy one, which is always within reach.
         destination: Where the keys shall go.
+        origin: Id of the migration; the canary carries it.
         clean_up: Removes what earlier migrations left at the destination; called once it answers.
 
     Raises:
@@ -27,7 +32,7 @@ def preflight(source: VaultKeystore | None, destination: VaultKeystore, clean_up
 
     """
     with Transport() as transport:
-        cluster = None
+        cluster = ""
         if source is not None:
             try:
                 cluster, _ = transport.run_one(source.identify())
@@ -36,25 +41,34 @@ def preflight(source: VaultKeystore | None, destination: VaultKeystore, clean_up
                 raise MigrationFailed(Ending.SOURCE_NOT_REACHABLE, str(fault)) from None
             finally:
                 transport.run_one(source.revoke())
+            _require_cluster_id(source, cluster)
         try:
-            proof = transport.run_one(destination.prove())
-            if cluster and proof.cluster_id == cluster:
+            transport.run_one(destination.detect())
+            found, _ = transport.run_one(destination.identify())
+            _require_cluster_id(destination, found)
+            if found == cluster:
                 raise Conflict(
                     f"destination: {destination} and {source} are the same Vault cluster under two names",
                     hint="choose a keystore on another server",
                     prop="destination",
                 )
             clean_up()
-            foreign = [n for n in transport.run_one(destination.names()) if not n.startswith(CANARY_PREFIX)]
+            if foreign := sum(1 for _ in all_names(transport, destination)):
+                tenancy = destination.tenancy
+                raise Unsuitable(
+                    f"{destination}: the path {tenancy.mount}/{tenancy.organization}/ holds {foreign:,} entries",
+                    hint="nothing is written over; look whose they are, and empty the path first",
+                )
+            transport.run_one(destination.prove(origin))
         except HostUnavailable as fault:
             raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None
         except DamagedRecordError as damage:
             raise Unsuitable(f"{destination}: {damage}", hint="check the server's storage") from None
         finally:
             transport.run_one(destination.revoke())
-        if foreign:
-            tenancy = destination.tenancy
-            raise Unsuitable(
-                f"{destination}: the path {tenancy.mount}/{tenancy.organization}/ holds {len(foreign):,} entries",
-                hint="nothing is written over; look whose they are, and empty the path first",
-            )
+
+
+def _require_cluster_id(keystore: VaultKeystore, cluster: str) -> None:
+    if not cluster:
+        # Without it nobody could tell whether two names lead to one server.
+        raise Unsuitable(f"{keystore}: does not state its cluster id", hint="look at /v1/sys/health of the server")

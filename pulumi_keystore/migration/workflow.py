@@ -1,44 +1,45 @@
-"""The durable workflow of a migration (DBOS): each step is safe to repeat, and a restarted service goes on with it."""
+"""The durable workflow of a migration (DBOS): each step is safe to repeat, and a restarted service goes on with it.
+
+The workflow plans shares, watches over whoever works on them, and decides; the keys themselves are moved by workers.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, Final
 
 import structlog
 from dbos import DBOS, SetWorkflowID
 from sqlalchemy import select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
+from pulumi_keystore import failpoints
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import keystores, migrations
-from pulumi_keystore.control_plane.archive_keys import legacy_unseal
+from pulumi_keystore.control_plane import grants, migrations, organizations, shares
 from pulumi_keystore.control_plane.clean_ups import CleanUps
-from pulumi_keystore.control_plane.models import LegacyKey, Migration
+from pulumi_keystore.control_plane.models import Migration
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError, KeystoreFault
-from pulumi_keystore.keystores.legacy import read_rows
-from pulumi_keystore.keystores.record import ArchiveKey
-from pulumi_keystore.keystores.transport import Flow, Transport
-from pulumi_keystore.migration.copy import Copier, Entry, Source, StallWatch, VaultSource, check_inventory, remove_own
+from pulumi_keystore.keystores.transport import Transport
+from pulumi_keystore.migration import late
+from pulumi_keystore.migration.copy import check_inventory, remove_own
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.migration.supervisor import LeaseWatch, StallWatch
+from pulumi_keystore.migration.worker import Workers
 
-_PROGRESS_EVERY_S: Final = 0.5
+_LOOK_S: Final = 0.1
 _log = structlog.get_logger(__name__)
 
 Outcome = list[str] | None
 """Ending and detail of a failure, as recorded by DBOS; None for "go on"."""
 
-_plane: ControlPlane | None = None
-_clean_ups: CleanUps | None = None
+_context: tuple[ControlPlane, CleanUps, Workers] | None = None
 
 
-def configure(plane: ControlPlane, clean_ups: CleanUps) -> None:
+def configure(plane: ControlPlane, clean_ups: CleanUps, workers: Workers) -> None:
     """Give the workflow what it works with; DBOS workflows are module functions and there is one service a process."""
-    global _plane, _clean_ups
-    _plane, _clean_ups = plane, clean_ups
+    global _context  # noqa: PLW0603 - as above
+    _context = plane, clean_ups, workers
 
 
 def begin(migration_id: str) -> None:
@@ -52,146 +53,248 @@ def migrate(migration_id: str) -> None:
     """Move every key, or none."""
     outcome: Outcome = None
     try:
-        outcome = _preflight(migration_id)
-        after: str | None = None
-        done, last = 0, False
-        while outcome is None and not last:
-            shard = _copy(migration_id, after, done)
-            outcome, after, done, last = shard["failed"], shard["after"], shard["done"], shard["last"]
-        if outcome is None:
-            outcome = _verify(migration_id)
-        if outcome is None and not _commit(migration_id):
-            outcome = [Ending.STALLED.value, "the organization left maintenance before the commit"]
+        for name, step in (("preflight", _preflight), ("copy", _copy), ("verify", _verify), ("commit", _commit)):
+            outcome = step(migration_id)
+            failpoints.reach(f"{name}.recorded")
+            if outcome is not None:
+                break
     except Exception as error:  # noqa: BLE001 - see below
         # Whatever it is, it must not leave the organization in maintenance; the database knows if it committed.
         _log.exception("migration step failed", migration=migration_id)
         outcome = [Ending.STALLED.value, f"internal error ({type(error).__name__}); see the service's log"]
+    if outcome is not None and not _roll_back(migration_id, outcome):
+        outcome = None
     if outcome is None:
         _clean_up(migration_id)
+        failpoints.reach("clean-up.recorded")
     else:
-        _roll_back(migration_id, outcome)
+        failpoints.reach("roll-back.recorded")
 
 
-def _step(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the decorator of a durable step that rides out a lost database connection."""
+Step = Callable[..., Any]
+
+
+def _step(name: str) -> Callable[[Step], Step]:
+    """Return the decorator of a durable step that rides out a database that fails for a while."""
     return DBOS.step(
         name=name,
         retries_allowed=True,
         max_attempts=8,
         interval_seconds=0.5,
         backoff_rate=2.0,
-        should_retry=lambda error: isinstance(error, OperationalError),
+        should_retry=lambda error: isinstance(error, DBAPIError),
     )
+
+
+@DBOS.workflow(name="settle", max_recovery_attempts=1_000_000)
+def settle(migration_id: str) -> None:
+    """Bring a migration to its end whose workflow has ended without: nobody else would."""
+    reason = [Ending.STALLED.value, "internal error; see the service's log"]
+    if not _roll_back(migration_id, reason):
+        _clean_up(migration_id)
 
 
 @_step("preflight")
 def _preflight(migration_id: str) -> Outcome:
-    plane, clean_ups = _context()
+    """Prove both ends."""
+    failpoints.reach("preflight.begun")
+    plane, clean_ups, _ = _given()
     parties = _load(plane, migration_id)
     try:
-        migrations.check_ends(plane, parties, clean_ups)
+        migrations.check_ends(plane, parties, clean_ups, retry_for_s=plane.settings.retry_s)
     except MigrationFailed as failure:
         return [failure.ending.value, failure.detail]
     except KeystoreError as refusal:
         return [Ending.DESTINATION_NOT_REACHABLE.value, str(refusal)]
-    _note(plane, migration_id, phase="copy", copy_started_at=now_utc())
+    failpoints.reach("preflight.done")
     return None
 
 
 @_step("copy")
-def _copy(migration_id: str, after: str | None, done: int) -> dict[str, Any]:
-    """Copy the entries after a user id, one shard. After a crash it finds its own copies and compares them."""
-    plane, _ = _context()
-    parties = _load(plane, migration_id)
-    size = plane.settings.shard_size
-    shard = list(islice(keystores.entries(plane, parties.organization.id, after), size))
-    source = _source(plane, parties, shard)
-    destination = plane.vault(parties.organization, parties.destination, retry_for_s=plane.settings.retry_s)
-    copier = Copier(source, destination, migration_id, plane.master_key.fingerprint)
-    count, told = 0, time.monotonic()
-    failed: Outcome = None
-    watch = StallWatch(plane.settings.stall_s)
-    try:
-        with Transport() as transport:
-            for _ in copier.run(transport, shard, plane.settings.in_flight, watch):
-                count += 1
-                if time.monotonic() - told > _PROGRESS_EVERY_S:
-                    told = time.monotonic()
-                    _note(plane, migration_id, done=done + count)
-    except MigrationFailed as failure:
-        failed = [failure.ending.value, failure.detail]
-    _note(plane, migration_id, done=done + count)
-    last_user = shard[-1].user if shard else after
-    return {"failed": failed, "after": last_user, "done": done + count, "last": len(shard) < size}
+def _copy(migration_id: str) -> Outcome:
+    """Have every key written at the destination."""
+    failpoints.reach("copy.begun")
+    plane, _, workers = _given()
+    with plane.transaction() as session:
+        row = session.get_one(Migration, migration_id)
+        # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a share.
+        organizations.stop_writes(session, row.organization_id)
+        shares.plan(session, row, shares.COPY, plane.settings.shard_size)
+        row.phase, row.copy_started_at = "copy", row.copy_started_at or now_utc()
+    failpoints.reach("copy.planned")
+    workers.wake()
+    outcome = _watch_over(migration_id, shares.COPY)
+    failpoints.reach("copy.done")
+    return outcome
 
 
 @_step("verify")
 def _verify(migration_id: str) -> Outcome:
-    """Compare the destination's inventory with what was enrolled: nothing missing, nothing surplus."""
-    plane, _ = _context()
+    """Have every key read back, now that nobody can write any more."""
+    failpoints.reach("verify.begun")
+    plane, _, workers = _given()
     parties = _load(plane, migration_id)
-    _note(plane, migration_id, phase="verify", copy_ended_at=now_utc())
+    _note(plane, migration_id, phase="verify", copy_ended_at=now_utc(), verify_started_at=now_utc())
     destination = plane.vault(parties.organization, parties.destination, retry_for_s=plane.settings.retry_s)
     try:
         with Transport() as transport:
+            grants.fence(plane, transport, destination, parties.destination.id)
+    except KeystoreFault as fault:
+        return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
+    failpoints.reach("verify.fenced")
+    with plane.transaction() as session:
+        shares.plan(session, session.get_one(Migration, migration_id), shares.VERIFY, plane.settings.shard_size)
+    failpoints.reach("verify.planned")
+    workers.wake()
+    outcome = _watch_over(migration_id, shares.VERIFY)
+    _note(plane, migration_id, verify_ended_at=now_utc())
+    failpoints.reach("verify.done")
+    return outcome
+
+
+def _watch_over(migration_id: str, work: str) -> Outcome:
+    """Wait until all shares are done; free those of workers that are lost, and see to it that keys move.
+
+    Returns what the migration fails with, None if all is done.
+    """
+    plane, _, workers = _given()
+    stall, leases = StallWatch(plane.settings.stall_s), LeaseWatch(plane.settings.lease_s)
+    column = Migration.done if work == shares.COPY else Migration.verified
+    while True:
+        workers.progress.clear()
+        with plane.transaction() as session:
+            found = shares.progress(session, migration_id, work)
+            cancel_by, told = session.execute(
+                select(Migration.cancel_by, column).where(Migration.id == migration_id)
+            ).one()
+            if told != found.keys:
+                session.execute(update(Migration).where(Migration.id == migration_id).values({column: found.keys}))
+        if found.failure is not None:
+            return list(found.failure)
+        if cancel_by is not None:
+            return [Ending.STALLED.value, migrations.canceled(cancel_by)]
+        if found.finished == found.shares:
+            return None
+        lost = leases.lost((share.id, share.holder, share.beats) for share in found.held)
+        for holder in {*lost, *found.fenced}:
+            _replace(migration_id, holder)
+        try:
+            stall.observe(found.keys)
+        except MigrationFailed as stalled:
+            return [stalled.ending.value, stalled.detail]
+        workers.progress.wait(_LOOK_S)
+
+
+def _replace(migration_id: str, holder: str) -> None:
+    """Give the shares of a lost worker to others, after ending its tokens; later if the server does not answer now."""
+    plane, _, workers = _given()
+    parties = _load(plane, migration_id)
+    with plane.transaction() as session:
+        shares.take_away(session, migration_id, holder)
+    destination = plane.vault(parties.organization, parties.destination)
+    try:
+        with Transport() as transport:
+            grants.fence(plane, transport, destination, parties.destination.id, holder=holder)
+    except KeystoreFault as fault:
+        _log.warning("a lost worker's token cannot be ended yet", migration=migration_id, reason=str(fault))
+        return
+    with plane.transaction() as session:
+        shares.give_back(session, migration_id, holder)
+    _log.info("shares of a lost worker are free again", migration=migration_id, worker=holder)
+    workers.wake()
+
+
+@_step("commit")
+def _commit(migration_id: str) -> Outcome:
+    """Look through the destination's list a last time, and decide."""
+    failpoints.reach("commit.begun")
+    plane, _, _ = _given()
+    parties = _load(plane, migration_id)
+    if parties.migration.state != "running":
+        # Decided by an earlier attempt of this step, whose outcome was not recorded.
+        return None if parties.migration.state == "succeeded" else [Ending.STALLED.value, "it was given up"]
+    destination = plane.vault(
+        parties.organization,
+        parties.destination,
+        retry_for_s=plane.settings.retry_s,
+        announce=grants.for_leader(plane, parties.destination.id),
+    )
+    try:
+        with Transport() as transport:
             try:
-                names = transport.run_one(destination.names())
+                if parties.migration.mode == migrations.ONLINE:
+                    late.commit(plane, transport, parties, destination)
+                else:
+                    check_inventory(transport, destination, parties.migration.verified)
+                    with plane.transaction() as session:
+                        migrations.commit(session, migration_id)
+                        failpoints.reach("commit.undecided")
             finally:
                 transport.run_one(destination.revoke())
-        check_inventory(names, {entry.name for entry in keystores.entries(plane, parties.organization.id)})
     except KeystoreFault as fault:
         return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
     except MigrationFailed as failure:
         return [failure.ending.value, failure.detail]
+    failpoints.reach("commit.decided")
+    _log.info("migration committed", migration=migration_id)
     return None
 
 
-@_step("commit")
-def _commit(migration_id: str) -> bool:
-    plane, _ = _context()
-    with plane.transaction() as session:
-        committed = migrations.commit(session, migration_id)
-    _log.info("migration committed", migration=migration_id, committed=committed)
-    return committed
-
-
 @_step("roll back")
-def _roll_back(migration_id: str, outcome: list[str]) -> None:
-    plane, _ = _context()
-    ending, detail = Ending(outcome[0]), outcome[1]
+def _roll_back(migration_id: str, outcome: list[str]) -> bool:
+    """Empty the destination of what is ours and end the migration; return False where it has succeeded after all."""
+    failpoints.reach("roll-back.begun")
+    plane, _, _ = _given()
     parties = _load(plane, migration_id)
     if parties.migration.state != "running":
-        return
-    _note(plane, migration_id, phase="clean-up")
-    destination = plane.vault(parties.organization, parties.destination)
+        return parties.migration.state != "succeeded"
+    with plane.transaction() as session:
+        # Nobody can get a token for it from now on, and no enrolment writes there any more.
+        organizations.stop_writes(session, parties.organization.id)
+        row = session.get_one(Migration, migration_id, with_for_update=True)
+        row.phase = "clean-up"
+        shares.take_all_away(session, migration_id)
+    number = parties.destination.id
+    destination = plane.vault(parties.organization, parties.destination, announce=grants.for_leader(plane, number))
     cleaned = True
     with Transport() as transport:
         try:
-            entries = keystores.entries(plane, parties.organization.id)
-            remove_own(transport, destination, migration_id, entries, plane.settings.in_flight)
-        except KeystoreError:
+            grants.fence(plane, transport, destination, number)
+            failpoints.reach("roll-back.fenced")
+            remove_own(transport, destination, migration_id, plane.settings.in_flight)
+        except KeystoreError as error:
+            _log.warning("the destination cannot be emptied yet", migration=migration_id, reason=str(error))
             cleaned = False
         finally:
             transport.run_one(destination.revoke())
+    failpoints.reach("roll-back.removed")
+    ending, detail = Ending(outcome[0]), outcome[1]
     with plane.transaction() as session:
         migrations.give_up(session, migration_id, ending, detail, cleaned=cleaned)
     _log.warning("migration failed", migration=migration_id, ending=ending.value, detail=detail, cleaned=cleaned)
+    failpoints.reach("roll-back.done")
+    return True
 
 
 @_step("clean up")
 def _clean_up(migration_id: str) -> None:
-    plane, clean_ups = _context()
+    """Empty the source; what cannot be removed now is worked on in the background."""
+    failpoints.reach("clean-up.begun")
+    plane, clean_ups, _ = _given()
     try:
         clean_ups.of_migration(migration_id)
+        failpoints.reach("clean-up.done")
     finally:
-        # Decided it is already; what is left is worked on in the background.
-        _note(plane, migration_id, phase="ended")
+        # Decided it is already.
+        with plane.transaction() as session:
+            session.get_one(Migration, migration_id).phase = "ended"
+            shares.forget(session, migration_id)
 
 
-def _context() -> tuple[ControlPlane, CleanUps]:
-    if _plane is None or _clean_ups is None:
+def _given() -> tuple[ControlPlane, CleanUps, Workers]:
+    if _context is None:
         raise RuntimeError("the migration workflow is not configured")
-    return _plane, _clean_ups
+    return _context
 
 
 def _load(plane: ControlPlane, migration_id: str) -> migrations.Parties:
@@ -203,34 +306,3 @@ def _note(plane: ControlPlane, migration_id: str, **values: Any) -> None:
     """Write progress for people to see; nothing is decided by it."""
     with plane.transaction() as session:
         session.execute(update(Migration).where(Migration.id == migration_id).values(**values))
-
-
-def _source(plane: ControlPlane, parties: migrations.Parties, shard: list[Entry]) -> Source:
-    if parties.source.kind != "legacy":
-        return VaultSource(plane.vault(parties.organization, parties.source, retry_for_s=plane.settings.retry_s))
-    rows: dict[str, list[bytes | None]] = {entry.user: [] for entry in shard}
-    with plane.transaction() as session:
-        query = select(LegacyKey.user, LegacyKey.key_sealed).where(
-            LegacyKey.organization_id == parties.organization.id, LegacyKey.user.in_(rows)
-        )
-        for user, sealed in session.execute(query):
-            rows[user].append(sealed)
-    return _LegacySource(plane, parties.organization.id, parties.organization.name, rows)
-
-
-class _LegacySource:
-    """One shard of a legacy keystore's rows."""
-
-    def __init__(
-        self, plane: ControlPlane, organization_id: int, organization: str, rows: dict[str, list[bytes | None]]
-    ) -> None:
-        self._unseal = legacy_unseal(plane, organization_id)
-        self._organization = organization
-        self._rows = rows
-
-    def read_entry(self, entry: Entry) -> Flow[ArchiveKey | None]:
-        yield from ()
-        return read_rows(self._organization, entry.user, entry.generation, self._rows[entry.user], self._unseal)
-
-    def close(self) -> Flow[None]:
-        yield from ()

@@ -37,10 +37,11 @@ class KeystoreMigrationProvider(KeystoreProvider):
             ("organization", rules.check_organization),
             ("destination", rules.check_name),
             ("notify_email", rules.check_email),
+            ("mode", rules.check_mode),
         ):
             value = news.get(name)
             try:
-                if not is_unknown(value) and not (name == "notify_email" and value is None):
+                if not is_unknown(value) and not (name in ("notify_email", "mode") and value is None):
                     judge(str(value))
             except InvalidInput as violation:
                 violation.prop = name
@@ -72,7 +73,9 @@ class KeystoreMigrationProvider(KeystoreProvider):
             except NotFound:
                 return ReadResult(None, {})
         outs = {**props, "destination": active}
-        return ReadResult(id_, outs, {name: outs.get(name) for name in ("organization", "destination", "notify_email")})
+        return ReadResult(
+            id_, outs, {name: outs.get(name) for name in ("organization", "destination", "notify_email", "mode")}
+        )
 
     @one_line
     def delete(self, id_: str, _props: dict[str, Any]) -> None:
@@ -82,7 +85,8 @@ class KeystoreMigrationProvider(KeystoreProvider):
     def _migrate(self, props: dict[str, Any]) -> dict[str, Any]:
         organization, destination = str(props["organization"]), str(props["destination"])
         with self.client() as service:
-            row = service.start_migration(organization, destination, props.get("notify_email"))
+            mode = str(props.get("mode") or "maintenance")
+            row = service.start_migration(organization, destination, props.get("notify_email"), mode)
             if row["id"] is not None:
                 row = _wait(service, organization, row)
         moved = row.get("done", 0) if row["id"] else 0
@@ -122,7 +126,8 @@ def _wait(service: Client, organization: str, row: dict[str, Any]) -> dict[str, 
 
 
 def _progress(row: dict[str, Any]) -> str:
-    text = f"{row['phase']}, {row['done']:,} of {row['total']:,} keys"
+    moved = row["verified"] if row["phase"] == "verify" else row["done"]
+    text = f"{row['phase']}, {moved:,} of {row['total']:,} keys"
     if row["rate"]:
         text += f", {row['rate']:,.0f} keys/s"
     if row["remaining_s"]:
@@ -141,6 +146,8 @@ class KeystoreMigration(Resource, module="keystore", name="KeystoreMigration"):
         organization: Name of the organization.
         destination: Name of the keystore that shall be active: `keystore.name`.
         notify_email: Gets three kinds of mail: started, and succeeded or failed.
+        mode: `maintenance`, the default: no key is enrolled while keys move. `online`: keys are enrolled, to both
+            keystores, and held only for a moment at the end.
         opts: Pulumi's options.
 
     """
@@ -158,10 +165,14 @@ class KeystoreMigration(Resource, module="keystore", name="KeystoreMigration"):
         organization: pulumi.Input[str],
         destination: pulumi.Input[str],
         notify_email: pulumi.Input[str] | None = None,
+        mode: pulumi.Input[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         found = dict.fromkeys(("keys_moved", "ending", "migration_id"))
         props = {"organization": organization, "destination": destination, "notify_email": notify_email, **found}
+        if mode is not None:
+            # Only where it is given: programs without it keep the inputs, and so the state, that they have.
+            props["mode"] = mode
         super().__init__(KeystoreMigrationProvider(), resource_name, props, opts)
         if pulumi.runtime.is_dry_run():
             pulumi.Output.all(organization, destination).apply(lambda pair: self._announce(*pair))

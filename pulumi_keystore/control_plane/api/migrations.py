@@ -26,6 +26,10 @@ class MigrationBody(PlanBody):
     """Where keys shall go, and who is told."""
 
     notify_email: str | None = Field(default=None, description="gets the mails about this migration")
+    mode: str = Field(
+        default=migrations.MAINTENANCE,
+        description="maintenance: no key is enrolled meanwhile; online: keys are, and are held for a moment at the end",
+    )
 
 
 @router.post("/organizations/{organization}/migrations/plan")
@@ -40,7 +44,7 @@ def start_migration(organization: str, body: MigrationBody, who: Who, services: 
     """Begin a migration, or attach to the one that goes there; state "unchanged" if nothing has to move."""
     who.require(Right.MANAGE, organization)
     migration_id, new = migrations.start(
-        services.plane, who, organization, body.destination, body.notify_email, services.clean_ups
+        services.plane, who, organization, body.destination, body.notify_email, services.clean_ups, body.mode
     )
     if migration_id is None:
         return {"id": None, "state": "unchanged", "organization": organization, "destination": body.destination}
@@ -61,6 +65,15 @@ def list_migrations(organization: str, who: Who, services: Services) -> list[dic
 def get_migration(organization: str, migration_id: str, who: Who, services: Services) -> dict[str, Any]:
     """Return a migration with its progress."""
     who.require(Right.VIEW, organization)
+    return _describe(services.plane, organization, migration_id)
+
+
+@router.post("/organizations/{organization}/migrations/{migration_id}/cancel")
+def cancel_migration(organization: str, migration_id: str, who: Who, services: Services) -> dict[str, Any]:
+    """End a migration where it is; every key stays at, or goes back to, the source."""
+    who.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        migrations.cancel(session, organizations.find(session, organization), migration_id, who)
     return _describe(services.plane, organization, migration_id)
 
 

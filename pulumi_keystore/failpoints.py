@@ -1,0 +1,32 @@
+"""Named moments of a migration at which tests stop a process, kill one, or break a server.
+
+In this package a moment is a name and nothing else: `reach` does nothing, and no setting, file or variable can make it
+do something. The tests of crashes start the service by a launcher of their own, which puts another function in its
+place before anything runs; that launcher is not part of what is published.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+POINTS: Final = frozenset(
+    {
+        # Asked for: the API has checked both ends, and has written the migration down.
+        "start.checked", "start.recorded",
+        # Each step of the workflow: it begins, its work is done, its outcome is recorded.
+        "preflight.begun", "preflight.done", "preflight.recorded",
+        "copy.begun", "copy.planned", "copy.done", "copy.recorded",
+        "verify.begun", "verify.fenced", "verify.planned", "verify.done", "verify.recorded",
+        "commit.begun", "commit.undecided", "commit.decided", "commit.recorded",
+        "clean-up.begun", "clean-up.removing", "clean-up.removed", "clean-up.done", "clean-up.recorded",
+        "roll-back.begun", "roll-back.fenced", "roll-back.removed", "roll-back.done", "roll-back.recorded",
+        # A worker and one share of the keys.
+        "share.claimed", "share.granted", "share.copying", "share.copied",
+        "share.verifying", "share.verified", "share.recorded",
+    }
+)  # fmt: skip
+"""Every moment; the tests prove that each is reached."""
+
+
+def reach(point: str) -> None:
+    """Note that a moment of `POINTS` has come."""

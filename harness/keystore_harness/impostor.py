@@ -48,7 +48,7 @@ class Impostor:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = _Server(("127.0.0.1", self.port), Handler, _context(certificate))
+        self._server = SecureServer(("127.0.0.1", self.port), Handler, certificate)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> Impostor:
@@ -61,17 +61,21 @@ class Impostor:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class SecureServer(ThreadingHTTPServer):
+    """An HTTPS server with a thread for each connection."""
+
     daemon_threads = True
     # Connections that are idle at the end are not waited for.
     block_on_close = False
+    request_queue_size = 256
 
-    def __init__(self, address: tuple[str, int], handler: Any, context: ssl.SSLContext) -> None:
-        self._context = context
+    def __init__(self, address: tuple[str, int], handler: Any, certificate: Issued) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.load_into(self._context)
         super().__init__(address, handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        # In the thread of this connection: a client that does not finish its handshake holds nobody up.
+        """Handle a connection, in its own thread: a client that does not finish its handshake holds nobody up."""
         with self._context.wrap_socket(request, server_side=True) as secure:
             super().finish_request(secure, client_address)
 
@@ -79,7 +83,8 @@ class _Server(ThreadingHTTPServer):
         """Say nothing of clients that break off."""
 
 
-def _context(issued: Issued) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def client_context(issued: Issued, trusted_pem: str) -> ssl.SSLContext:
+    """Return a context that trusts one CA and shows a client certificate."""
+    context = ssl.create_default_context(cadata=trusted_pem)
     issued.load_into(context)
     return context

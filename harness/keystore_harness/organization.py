@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import secrets
-import ssl
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import hvac
 import requests
 
 from keystore_harness.authority import Issued
+from keystore_harness.impostor import client_context
 from keystore_harness.tenancy import Tenancy, key_name
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class Credentials:
         """
         from keystore_harness.vault import TrustingAdapter  # noqa: PLC0415 - Vault and Admission need each other
 
-        context = ssl.create_default_context(cadata=self._vault.trusted_pem)
-        self.issued.load_into(context)
+        context = client_context(self.issued, self._vault.trusted_pem)
         session = requests.Session()
         session.trust_env = False
         session.mount("https://", TrustingAdapter(context))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from keystore_harness import workspace
@@ -27,14 +27,17 @@ class ServiceProcess:
     Args:
         settings: Further settings, as KEYSTORE_… without the prefix, in lower case.
         timeline: Where its faults are recorded, one of its own by default.
+        command: How to run the `keystore` command, the installed one by default.
 
     Raises:
         HarnessError: The product is not installed.
 
     """
 
-    def __init__(self, settings: Mapping[str, str], timeline: Timeline | None = None) -> None:
-        self._command = _command()
+    def __init__(
+        self, settings: Mapping[str, str], timeline: Timeline | None = None, command: Sequence[str] = ()
+    ) -> None:
+        self._command = list(command) or [_command()]
         self.port = free_port()
         self.folder = workspace.current().subfolder("service")
         self.timeline = timeline or Timeline()
@@ -77,7 +80,7 @@ class ServiceProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [self._command, "serve"], env=self.environment, stdout=log, stderr=log, start_new_session=True
+                [*self._command, "serve"], env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
         wait_until(self._answers, "the service to answer", _START_TIMEOUT_S)
         self.timeline.end("service", "killed", "stopped")
@@ -142,7 +145,7 @@ class ServiceProcess:
         if token:
             environment["KEYSTORE_TOKEN"] = token
         return subprocess.run(  # noqa: S603 - our own command
-            [self._command, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
+            [*self._command, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
         )
 
     def make_token(self, name: str, role: str, organization: str | None = None) -> str:
@@ -165,6 +168,96 @@ class ServiceProcess:
         """Stop the service and remove its folder; safe to call twice."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class WorkerProcess:
+    """`keystore worker` for a running service, as on another machine. Use it as a context manager.
+
+    Args:
+        service: The service it works for.
+        database_url: Its database.
+        command: How to run the `keystore` command, the installed one by default.
+        settings: Further settings.
+
+    """
+
+    def __init__(
+        self,
+        service: ServiceProcess,
+        database_url: str,
+        command: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self._command = list(command) or [_command()]
+        given = {**service.settings, "slots": "4", **(settings or {})}
+        self._environment = {
+            **service.environment,
+            **{f"KEYSTORE_{name.upper()}": value for name, value in given.items()},
+            "KEYSTORE_DATABASE_URL": database_url,
+            "KEYSTORE_MASTER_KEY_FILE": str(service.data / "master.key"),
+        }
+        self._timeline = service.timeline
+        self.log = service.folder / f"worker-{free_port()}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running worker."""
+        assert self._process is not None  # noqa: S101
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process of it."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the process; return when it is ready."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                [*self._command, "worker"], env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_until(self._ready, "the worker to be ready", _START_TIMEOUT_S)
+        self._timeline.end("worker", "killed")
+
+    def _ready(self) -> bool:
+        text = self.log.read_text(errors="replace")
+        if not self.running:
+            raise RuntimeError(f"the worker ended:\n{text[-3000:]}")
+        return " is ready" in text
+
+    def kill(self) -> None:
+        """Kill -9 the process; return when it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self._timeline.begin("worker", "killed")
+
+    def stop(self) -> int:
+        """Ask the process to end; return its exit status."""
+        assert self._process is not None  # noqa: S101
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(30)
+        self._process = None
+        return status
+
+    def pause(self) -> None:
+        """Stop the process in its tracks."""
+        os.kill(self.pid, signal.SIGSTOP)
+        self._timeline.begin("worker", "paused")
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+        self._timeline.end("worker", "paused")
+
+    def __enter__(self) -> WorkerProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
 
 def _command() -> str:

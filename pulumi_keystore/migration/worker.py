@@ -31,8 +31,8 @@ from pulumi_keystore.migration.copy import Copier, Entry, Source, VaultSource
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.migration.inventory import Inventory
 
-_BEAT_S: Final = 0.5
-_LOOK_AGAIN_S: Final = 0.5
+_BEAT_S: Final = 1.0
+_LOOK_AGAIN_S: Final = 1.0
 _MOST_SESSIONS: Final = 4
 _log = structlog.get_logger(__name__)
 
@@ -198,7 +198,7 @@ class Session:
 
 
 class _Beat:
-    """Calls something at most every half second."""
+    """Calls something at most once a second."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call

@@ -27,7 +27,7 @@ from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.migration.supervisor import LeaseWatch, StallWatch
 from pulumi_keystore.migration.worker import Workers
 
-_LOOK_S: Final = 0.1
+_LOOK_S: Final = 0.25
 _log = structlog.get_logger(__name__)
 
 Outcome = list[str] | None

@@ -19,7 +19,6 @@ from pulumi_keystore.keystores.tenancy import key_name
 from pulumi_keystore.keystores.transport import Endpoint, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.migration.copy import Copier, Entry, VaultSource, check_inventory
-from pulumi_keystore.migration.supervisor import StallWatch
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.network import HostMap, Resolver
 from tests.conftest import PASSWORD
@@ -329,7 +328,7 @@ def test_a_token_is_renewed_in_time_and_replaced_when_it_has_ended(customer):
     with Transport() as transport:
         for moment in (0, 2000, 3000, 10_000):
             now = moment
-            assert len(transport.run_one(vault.names())) == 1
+            assert len(list(transport.run_one(vault.names()))) == 1
             assert vault._token is not None
             texts.append((vault._token.text, vault._token.issued))
             assert vault._token.text not in repr(vault._token)

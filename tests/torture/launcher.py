@@ -1,0 +1,54 @@
+"""The `keystore` command with named moments (`pulumi_keystore.failpoints`) that act, as tests of crashes need it.
+
+What shall happen stands in the file `plan` of the folder that TORTURE names, a line each: a moment, or `*` for any, and
+`kill` or `wait`. When the first line's moment comes, in whichever process, that process takes the line away and
+kills itself, or waits until there is a file `go`. Every moment that comes is written to a file `reached-PID`.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from pulumi_keystore import failpoints
+
+FOLDER = Path(os.environ["TORTURE"])
+_reached = os.open(FOLDER / f"reached-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+_seen: set[str] = set()
+
+
+def act(point: str) -> None:
+    if point not in failpoints.POINTS:
+        raise AssertionError(f"{point} is not in POINTS")
+    if point not in _seen:
+        _seen.add(point)
+        os.write(_reached, f"{point}\n".encode())
+    plan = FOLDER / "plan"
+    try:
+        first, _, rest = plan.read_text().partition("\n")
+    except FileNotFoundError:
+        return
+    wanted, _, action = first.partition(" ")
+    if wanted not in (point, "*"):
+        return
+    try:
+        # Who moves it away has it; the others find nothing.
+        plan.rename(FOLDER / f"taken-{os.getpid()}")
+    except FileNotFoundError:
+        return
+    if rest:
+        (FOLDER / "next").write_text(rest)
+        (FOLDER / "next").rename(plan)
+    (FOLDER / "struck").write_text(f"{point} {os.getpid()}")
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while not (FOLDER / "go").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    failpoints.reach = act
+    from pulumi_keystore.cli import main
+
+    main()

@@ -1,0 +1,208 @@
+"""One organization with 25 keys between two real servers, and everything that can be done to it, again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from keystore_harness import Landscape, wait_until, workspace
+from keystore_harness.database import Database
+from keystore_harness.interceptor import Interceptor, Plan
+from keystore_harness.service import ServiceProcess, WorkerProcess
+
+from pulumi_keystore.client import Client
+from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.keystores.tenancy import key_name
+from tests.conftest import Customer
+
+WHOLE = os.environ.get("TORTURE_WHOLE") == "1"
+"""Whether every cell is run, or those that show something in a few minutes."""
+KEYS = 25
+LAUNCHER = [sys.executable, "-m", "tests.torture.launcher"]
+SETTINGS = {
+    "retry_s": "0.6",
+    "request_s": "0.5",
+    "cleanup_retry_s": "0.2",
+    "shard_size": "10",
+    "stall_s": "20",
+    "lease_s": "1",
+}
+ENDINGS = {
+    "Migration succeeded",
+    "Migration failed: source not reachable",
+    "Migration failed: destination not reachable",
+    "Migration failed: destination data failed verification",
+    "Migration canceled: migration process stalled",
+}
+
+
+class Stage:
+    """Two servers, a database, a service, and a customer whose keys go to and fro."""
+
+    def __init__(self, stack: ExitStack, *, intercepted: bool, failpoints: bool = False, **settings: str) -> None:
+        self.plan, self.database_plan = Plan(1.0), Plan(1.0)
+        self.control = workspace.current().subfolder("control")
+        self.land = Landscape("ab", {**SETTINGS, **settings})
+        self.database = stack.enter_context(Database(workspace.current().subfolder("db") / "d", self.database_plan))
+        given = {**self.land.service.settings, "database_url": self.database.url}
+        if intercepted:
+            targets = {}
+            for vault in self.land.vaults.values():
+                interceptor = Interceptor(vault, self.land.authority.issue("acme"), self.plan)
+                stack.enter_context(interceptor)
+                targets[f"{vault.name}:{vault.port}"] = f"127.0.0.1:{interceptor.port}"
+            given["host_map"] = json.dumps(targets)
+        self.command = LAUNCHER if failpoints else []
+        self.land.service = ServiceProcess(given, self.land.timeline, self.command)
+        if failpoints:
+            os.environ["TORTURE"] = str(self.control)
+        stack.enter_context(self.land)
+        service = self.land.service
+        self.admin = stack.enter_context(Client(service.url, service.make_token("ops", "provider-admin")))
+        authority = stack.enter_context(Client(service.url, service.make_token("authority", "authority")))
+        self.customer = Customer("acme", self.land, self.admin, authority)
+        self.admin.put_organization("acme")
+        for keystore in ("first", "second"):
+            self.customer.admit(keystore)
+            self.customer.register(keystore)
+        self.customer.enrol(KEYS)
+        self.here, self.there = "first", "second"
+        self.cells = 0
+
+    # One cell: a migration that something happens to.
+
+    def start(self) -> dict[str, Any] | None:
+        """Ask for a migration as a user does: again if there was no answer; None if it is refused."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                row = self.admin.start_migration("acme", self.there)
+            except KeystoreError as error:
+                if error.status not in (500, 503):
+                    return None
+                assert time.monotonic() < deadline, error
+                self.revive()
+                time.sleep(0.05)
+            else:
+                return row
+
+    def finish(self, row: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:
+        """Wait for the end of a migration; start the service again where it has ended."""
+
+        def ended() -> dict[str, Any] | None:
+            self.revive()
+            try:
+                now = self.admin.migration("acme", row["id"])
+            except KeystoreError:
+                return None
+            return now if now["phase"] == "ended" else None
+
+        try:
+            # Asking makes calls to the database, too: not too often.
+            return wait_until(ended, "the migration to end", timeout_s, 0.15) or {}
+        except TimeoutError:
+            with suppress(KeystoreError):
+                print(self.admin.migration("acme", row["id"]))
+            print(self.land.service.log.read_text(errors="replace")[-6000:])
+            raise
+
+    def revive(self) -> None:
+        """Start the service again if it has ended by itself, as a supervisor does."""
+        process = self.land.service._process
+        if process is None or process.poll() is not None:
+            self.land.service.start()
+
+    def settle(self, row: dict[str, Any] | None) -> str:
+        """See that the right side has every key and the other nothing; return how it ended."""
+        self.cells += 1
+        if row is None or row["id"] is None:
+            if self.customer.active == self.there:
+                # Decided before the answer to the request was lost.
+                self.here, self.there = self.there, self.here
+            ending = "refused"
+        else:
+            row = self.finish(row)
+            ending = row["ending"]
+            assert ending in ENDINGS, row
+            assert (row["state"] == "succeeded") == (self.customer.active == self.there), row
+            if row["state"] == "succeeded":
+                self.here, self.there = self.there, self.here
+            told = [line["action"] for line in self.customer.history()]
+            assert told.count(ending) >= 1
+            self.await_clean_up(row)
+        self.assert_whole()
+        return ending
+
+    def await_clean_up(self, row: dict[str, Any]) -> None:
+        def clean() -> bool:
+            self.revive()
+            with suppress(KeystoreError):
+                return self.admin.migration("acme", row["id"])["clean_up_pending"] == []
+            return False
+
+        wait_until(clean, "the clean-up", 30, 0.02)
+
+    def assert_whole(self) -> None:
+        """Every key is where it should be, once; nothing of ours is on the other side, canaries included."""
+        assert self.customer.active == self.here
+        assert self.admin.organization("acme")["maintenance"] is None
+        wanted = {key_name(user, 1): key for user, key in self.customer.keys.items()}
+        assert self.customer.stored(self.here) == wanted
+        # A canary of a request that was never answered is removed in the background.
+        wait_until(lambda: self.customer.stored(self.there) == {}, f"{self.there} to be empty", 15, 0.1)
+
+    # Moments.
+
+    def plan_moments(self, *lines: str) -> None:
+        for name in ("go", "struck", "plan"):
+            (self.control / name).unlink(missing_ok=True)
+        (self.control / "next").write_text("\n".join(lines))
+        (self.control / "next").rename(self.control / "plan")
+
+    def go(self) -> None:
+        (self.control / "go").touch()
+
+    def clear_moments(self) -> None:
+        (self.control / "plan").unlink(missing_ok=True)
+        self.go()
+
+    @property
+    def struck(self) -> str | None:
+        with suppress(FileNotFoundError):
+            return (self.control / "struck").read_text() or None
+        return None
+
+    @property
+    def reached(self) -> set[str]:
+        return {line for file in self.control.glob("reached-*") for line in file.read_text().split()}
+
+
+@contextmanager
+def stage(**options: Any) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        made = Stage(stack, **options)
+        try:
+            yield made
+        finally:
+            made.clear_moments()
+            made.plan.clear()
+            made.database_plan.clear()
+
+
+def new_key() -> str:
+    return b64encode(secrets.token_bytes(32)).decode()
+
+
+def project_path() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+__all__ = ["KEYS", "LAUNCHER", "WHOLE", "Stage", "WorkerProcess", "new_key", "stage"]

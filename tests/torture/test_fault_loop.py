@@ -1,0 +1,91 @@
+"""Every call that a migration makes fails once, and for good, in every way; a migration of 25 keys each time."""
+
+from collections import Counter
+
+import pytest
+from keystore_harness.interceptor import Failure
+
+from tests.torture.stage import WHOLE, stage
+
+# What an undisturbed migration makes; more calls come only of faults.
+VAULT_CALLS = 155
+SQL_CALLS = 600
+# A short run takes each n-th call, and another one for each failure.
+VAULT_STRIDE, SQL_STRIDE = (1, 5) if WHOLE else (37, 97)
+FAILURES = list(Failure)
+
+
+def numbers(calls: int, stride: int, shift: int) -> range:
+    return range(1 + (shift * 5) % stride, calls + 1, stride)
+
+
+@pytest.fixture(scope="module")
+def vaults():
+    with stage(intercepted=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def database():
+    with stage(intercepted=False) as made:
+        yield made
+
+
+def test_an_undisturbed_migration_makes_no_more_calls_than_are_tried(vaults, database):
+    vaults.plan.set(10**9, Failure.INTERNAL)
+    assert vaults.settle(vaults.start()) == "Migration succeeded"
+    made = vaults.plan.calls
+    database.database_plan.set(10**9, Failure.INTERNAL)
+    row = database.start()
+    database.finish(row)
+    queries = database.database_plan.calls
+    assert database.settle(row) == "Migration succeeded"
+    print(f"Vault calls: {made}, SQL calls: {queries}")
+    assert VAULT_CALLS - 10 <= made <= VAULT_CALLS
+    assert SQL_CALLS // 3 <= queries <= SQL_CALLS
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
+@pytest.mark.parametrize("failure", FAILURES, ids=str)
+def test_a_call_to_a_vault_fails(vaults, failure, for_good):
+    endings = Counter()
+    struck = 0
+    cells = numbers(VAULT_CALLS, VAULT_STRIDE, FAILURES.index(failure) * 2 + for_good)
+    for number in cells:
+        vaults.plan.set(number, failure, for_good=for_good)
+        row = vaults.start()
+        if row is not None and row["id"]:
+            row = vaults.finish(row)
+        struck += vaults.plan.struck is not None
+        what = vaults.plan.struck
+        vaults.plan.clear()
+        try:
+            endings[vaults.settle(row)] += 1
+        except BaseException:
+            print(f"call {number} ({what}) fails with {failure}, {'for good' if for_good else 'once'}")
+            raise
+    print(f"{len(cells)} cells, {struck} struck: {dict(endings)}")
+    assert sum(endings.values()) == len(cells)
+    assert struck >= len(cells) * 0.7
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("failure", FAILURES, ids=str)
+def test_a_call_to_the_database_fails(database, failure):
+    endings = Counter()
+    cells = numbers(SQL_CALLS, SQL_STRIDE, FAILURES.index(failure))
+    for number in cells:
+        database.database_plan.set(number, failure)
+        row = database.start()
+        if row is not None and row["id"]:
+            row = database.finish(row)
+        what = database.database_plan.struck
+        database.database_plan.clear()
+        try:
+            endings[database.settle(row)] += 1
+        except BaseException:
+            print(f"call {number} ({what}) fails with {failure}")
+            raise
+    print(f"{len(cells)} cells: {dict(endings)}")
+    assert sum(endings.values()) == len(cells)

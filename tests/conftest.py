@@ -129,14 +129,16 @@ class Customer:
         names = found["data"]["keys"] if found else []
         endpoint = Endpoint(KeystoreAddress.parse(server.address), ANYBODY, ca, Resolver(HostMap(server.host_map)))
 
-        def read(name: str) -> Flow[tuple[str, bytes]]:
+        def read(name: str) -> Flow[tuple[str, bytes] | None]:
             path = f"/v1/{mount}/{data}{self.name}/{name}"
             response = yield Request(endpoint, "GET", path, token=server.root_token)
+            if response.status == 404:
+                return None  # removed since it was listed
             body = response.json()["data"]
             return name, b64decode((body if version == 1 else body["data"])["archive_key"])
 
         with Transport() as transport:
-            return dict(transport.run(map(read, names), 32))
+            return dict(found for found in transport.run(map(read, names), 32) if found)
 
     def assert_complete(self, keystore: str, *, empty: str | None = None) -> None:
         """`keystore` is active and holds exactly the enrolled keys; `empty` holds nothing of ours."""

@@ -157,7 +157,7 @@ class _Connection(socketserver.BaseRequestHandler):
         if forward:
             self.request.sendall(b"".join(said))
 
-    def _call(self) -> bool:
+    def _call(self) -> bool:  # noqa: PLR0911 - one return for each way in which a call fails
         """Handle one call; return whether the connection goes on."""
         parts, kind = [], b""
         while kind not in (b"Q", b"S"):

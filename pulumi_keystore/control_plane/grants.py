@@ -16,6 +16,7 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.models import Fact, Grant, Share
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.keystores.transport import Transport
@@ -63,6 +64,7 @@ def for_holder(plane: ControlPlane, keystore_id: int, holder: str) -> Callable[[
             if session.scalar(held.with_for_update(read=True)) is None:
                 raise Superseded("the share was given to somebody else")
             _record(plane, session, keystore_id, holder, token)
+        failpoints.reach("share.granted")
 
     return announce
 

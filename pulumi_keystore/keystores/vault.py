@@ -481,18 +481,23 @@ class VaultKeystore:
         if (yield from self.read(name)) is not None:
             yield from self.delete(name)
             raise Unsuitable(f"{self}: what was deleted is still there", hint="check the role's policy")
-        yield from self._remove_old_canaries()
+        yield from self.remove_canaries(origin)
         return Proof(version, cluster_id, server_version)
 
-    def _remove_old_canaries(self) -> Flow[None]:
-        """Remove the canaries of proofs that were killed."""
+    def remove_canaries(self, origin: str) -> Flow[None]:
+        """Remove the canaries that an origin has left, and those of proofs that were killed long ago."""
         names = yield from self.names(CANARY_PREFIX)
         for name in itertools.takewhile(lambda name: name.startswith(CANARY_PREFIX), names):
-            if _OURS.fullmatch(name):
-                record = yield from self.read(name)
-                begun = record.origin.removeprefix(_PROOF) if record else ""
-                if begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S:
-                    yield from self.delete(name)
+            try:
+                record = (yield from self.read(name)) if _OURS.fullmatch(name) else None
+            except DamagedRecordError:
+                continue
+            if record is None:
+                continue
+            begun = record.origin.removeprefix(_PROOF)
+            old = begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S
+            if old or record.origin == origin:
+                yield from self.delete(name)
 
 
 def listed_names(body: bytes) -> Iterator[str] | None:

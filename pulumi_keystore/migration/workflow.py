@@ -135,10 +135,18 @@ def _verify(migration_id: str) -> Outcome:
     plane, _, workers = _given()
     parties = _load(plane, migration_id)
     _note(plane, migration_id, phase="verify", copy_ended_at=now_utc(), verify_started_at=now_utc())
-    destination = plane.vault(parties.organization, parties.destination, retry_for_s=plane.settings.retry_s)
+    destination = plane.vault(
+        parties.organization,
+        parties.destination,
+        retry_for_s=plane.settings.retry_s,
+        announce=grants.for_leader(plane, parties.destination.id),
+    )
     try:
         with Transport() as transport:
             grants.fence(plane, transport, destination, parties.destination.id)
+            # Of a proof that was killed, or whose answers were lost; after this none can appear any more.
+            transport.run_one(destination.remove_canaries(migration_id))
+            transport.run_one(destination.revoke())
     except KeystoreFault as fault:
         return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
     failpoints.reach("verify.fenced")

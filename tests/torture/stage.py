@@ -26,7 +26,7 @@ from tests.conftest import Customer
 WHOLE = os.environ.get("TORTURE_WHOLE") == "1"
 """Whether every cell is run, or those that show something in a few minutes."""
 KEYS = 25
-LAUNCHER = [sys.executable, "-m", "tests.torture.launcher"]
+LAUNCHER = (sys.executable, "-m", "tests.torture.launcher")
 SETTINGS = {
     "retry_s": "0.6",
     "request_s": "0.5",
@@ -60,10 +60,9 @@ class Stage:
                 stack.enter_context(interceptor)
                 targets[f"{vault.name}:{vault.port}"] = f"127.0.0.1:{interceptor.port}"
             given["host_map"] = json.dumps(targets)
-        self.command = LAUNCHER if failpoints else []
+        # The service's environment holds nothing of ours.
+        self.command = ["env", f"TORTURE={self.control}", *LAUNCHER] if failpoints else []
         self.land.service = ServiceProcess(given, self.land.timeline, self.command)
-        if failpoints:
-            os.environ["TORTURE"] = str(self.control)
         stack.enter_context(self.land)
         service = self.land.service
         self.admin = stack.enter_context(Client(service.url, service.make_token("ops", "provider-admin")))

@@ -1,0 +1,147 @@
+"""Service, worker, source or destination is killed at every named moment of a migration, and once more on the way back."""
+
+import contextlib
+import itertools
+import threading
+import time
+
+import pytest
+from keystore_harness import wait_until
+
+from pulumi_keystore import failpoints
+from pulumi_keystore.errors import KeystoreError
+from tests.torture.stage import WHOLE, WorkerProcess, stage
+
+BACK = sorted(point for point in failpoints.POINTS if point.startswith("roll-back."))
+FORTH = sorted(failpoints.POINTS - set(BACK))
+OF_A_WORKER = sorted(point for point in FORTH if point.startswith("share."))
+# A short run kills a server at these; the whole kills it at every moment.
+SOME = ["copy.planned", "share.copying", "verify.fenced", "commit.undecided", "clean-up.removing"]
+DIRECTIONS = (1, 2) if WHOLE else (1,)
+SUCCEEDED = "Migration succeeded"
+CANCELED = "Migration canceled: migration process stalled"
+
+
+@pytest.fixture(scope="module")
+def scene():
+    with stage(intercepted=False, failpoints=True) as made:
+        yield made
+
+
+def ask(scene):
+    """Ask for a migration, once; the service may die before it answers."""
+    with contextlib.suppress(KeystoreError):
+        return scene.admin.start_migration("acme", scene.there)
+    return None
+
+
+def cancel(scene, row):
+    wait_until(lambda: scene.struck, "the first moment", 30, 0.01)
+    scene.admin.cancel_migration("acme", row["id"])
+    scene.go()
+
+
+def await_death(scene, point):
+    wait_until(
+        lambda: scene.struck and scene.land.service._process.poll() is not None,
+        f"the service to die at {point}",
+        30,
+        0.01,
+    )
+    assert scene.struck.split()[0] == point
+
+
+def revived(scene):
+    """Start the killed service; what was asked for is asked for again, as `pulumi up` does."""
+    scene.revive()
+    return scene.start()
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("point", FORTH)
+def test_the_service_is_killed(scene, point, direction):
+    there = scene.there
+    scene.plan_moments(f"{point} kill")
+    ask(scene)
+    await_death(scene, point)
+    scene.settle(revived(scene))
+    assert scene.here == there
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("point", BACK)
+def test_the_service_is_killed_on_the_way_back(scene, point, direction):
+    here = scene.here
+    scene.plan_moments("copy.planned wait", f"{point} kill")
+    row = ask(scene)
+    cancel(scene, row)
+    await_death(scene, point)
+    scene.revive()
+    assert scene.settle(row) == CANCELED
+    assert scene.here == here
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("point", FORTH if WHOLE else SOME)
+def test_the_service_is_killed_and_killed_again_while_it_recovers(scene, point, direction):
+    there = scene.there
+    scene.plan_moments(f"{point} kill", "* kill")
+    ask(scene)
+    wait_until(lambda: scene.struck and scene.land.service._process.poll() is not None, "the first death", 30, 0.01)
+    with contextlib.suppress(RuntimeError):  # it may die before it answers at all
+        scene.land.service.start()
+    # Where nothing was left to be recovered, the second death comes with the next request.
+    ask(scene)
+    wait_until(lambda: not (scene.control / "plan").exists(), f"the second death after {point}", 30, 0.01)
+    wait_until(lambda: scene.land.service._process.poll() is not None, "its end", 30, 0.01)
+    scene.settle(revived(scene))
+    assert scene.here == there
+
+
+@pytest.mark.parametrize(
+    ("victim", "point"), list(itertools.product(("source", "destination"), FORTH if WHOLE else SOME))
+)
+def test_a_server_is_killed(scene, victim, point):
+    letters = {"first": "a", "second": "b"}
+    server = scene.land.servers[letters[scene.here if victim == "source" else scene.there]]
+    scene.plan_moments(f"{point} wait")
+    answer = {}
+    asking = threading.Thread(target=lambda: answer.update(row=scene.start()))
+    asking.start()
+    wait_until(lambda: scene.struck, f"the moment {point}", 30, 0.01)
+    server.kill()
+    scene.go()
+    time.sleep(0.3)
+    server.restart()
+    asking.join(60)
+    assert not asking.is_alive()
+    scene.settle(answer["row"])
+
+
+@pytest.mark.parametrize("point", OF_A_WORKER)
+def test_a_worker_is_killed(point):
+    with stage(intercepted=False, failpoints=True, slots="0") as scene:
+        workers = [WorkerProcess(scene.land.service, scene.database.url, scene.command) for _ in range(2)]
+        with workers[0], workers[1]:
+            for _ in DIRECTIONS:
+                there = scene.there
+                scene.plan_moments(f"{point} kill")
+                row = ask(scene)
+                wait_until(lambda: scene.struck, f"a worker to die at {point}", 30, 0.01)
+                assert wait_until(lambda: [w for w in workers if not w.running], "its death")
+                assert scene.settle(row) == SUCCEEDED
+                assert scene.here == there
+                for worker in workers:
+                    if not worker.running:
+                        worker.start()
+
+
+def test_every_moment_was_reached_and_no_other(scene):
+    """The last test: what the tests before it have reached, they or the undisturbed migrations here."""
+    scene.clear_moments()
+    scene.settle(scene.start())
+    scene.plan_moments("copy.planned wait")
+    row = ask(scene)
+    cancel(scene, row)
+    scene.settle(row)
+    assert scene.reached == failpoints.POINTS

@@ -16,6 +16,8 @@ from typing import Any
 from keystore_harness import Landscape, wait_until, workspace
 from keystore_harness.database import Database
 from keystore_harness.interceptor import Interceptor, Plan
+from keystore_harness.organization import Admission
+from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess, WorkerProcess
 
 from pulumi_keystore.client import Client
@@ -65,7 +67,8 @@ class Stage:
         self.land.service = ServiceProcess(given, self.land.timeline, self.command)
         stack.enter_context(self.land)
         service = self.land.service
-        self.admin = stack.enter_context(Client(service.url, service.make_token("ops", "provider-admin")))
+        self.admin_token = service.make_token("ops", "provider-admin")
+        self.admin = stack.enter_context(Client(service.url, self.admin_token))
         authority = stack.enter_context(Client(service.url, service.make_token("authority", "authority")))
         self.customer = Customer("acme", self.land, self.admin, authority)
         self.admin.put_organization("acme")
@@ -159,6 +162,21 @@ class Stage:
         wait_until(lambda: self.customer.stored(self.there) == {}, f"{self.there} to be empty", 15, 0.1)
 
     # Moments.
+
+    def stop_at(self, point: str) -> dict[str, Any]:
+        """Start a migration; return when it has come to a moment, where it waits for `go`."""
+        self.plan_moments(f"{point} wait")
+        row = self.start()
+        assert row is not None
+        wait_until(lambda: self.struck, f"the moment {point}", 30, 0.01)
+        return row
+
+    def server(self, keystore: str) -> VaultServer:
+        return self.land.servers[self.customer.letters[keystore]]
+
+    def place(self, keystore: str) -> Admission:
+        """What an administrator can do with the customer's keys on a server."""
+        return Admission(self.server(keystore), self.customer.tenancy(keystore), self.customer.versions[keystore])
 
     def plan_moments(self, *lines: str) -> None:
         for name in ("go", "struck", "plan"):

@@ -22,12 +22,6 @@ SUCCEEDED = "Migration succeeded"
 CANCELED = "Migration canceled: migration process stalled"
 
 
-@pytest.fixture(scope="module")
-def scene():
-    with stage(intercepted=False, failpoints=True) as made:
-        yield made
-
-
 def ask(scene):
     """Ask for a migration, once; the service may die before it answers."""
     with contextlib.suppress(KeystoreError):

@@ -1,0 +1,178 @@
+"""Who was replaced changes nothing any more: neither a worker nor a service that was paused and goes on later."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+from keystore_harness import wait_until
+from keystore_harness.service import ServiceProcess, WorkerProcess
+from sqlalchemy import text
+
+from pulumi_keystore.client import Client
+from pulumi_keystore.control_plane.database import connect
+from pulumi_keystore.errors import InMaintenance, KeystoreError
+from tests.torture.stage import WHOLE, stage
+
+# How long somebody is paused, and how long he is watched after he was let go.
+PAUSE_S, AFTERWARDS_S = (300, 5) if WHOLE else (2, 2)
+SUCCEEDED = "Migration succeeded"
+CANCELED = "Migration canceled: migration process stalled"
+
+
+@pytest.fixture(scope="module")
+def crew():
+    """A service that moves nothing itself, and two workers."""
+    with stage(intercepted=False, failpoints=True, slots="0") as made:
+        made.workers = [WorkerProcess(made.land.service, made.database.url, made.command) for _ in range(2)]
+        with made.workers[0], made.workers[1]:
+            yield made
+
+
+def pause_a_worker(crew, point):
+    """Start a migration; stop the worker that comes to a moment first in its tracks."""
+    crew.plan_moments(f"{point} wait")
+    row = crew.start()
+    wait_until(lambda: crew.struck, point, 30, 0.01)
+    pid = int(crew.struck.split()[1])
+    worker = next(worker for worker in crew.workers if worker.pid == pid)
+    worker.pause()
+    crew.go()
+    return row, worker
+
+
+def writes_of(crew, keystore, since):
+    """What the server's audit log says of writes and deletions of keys that were let through, by any token."""
+    lines = (crew.server(keystore).folder / "audit.log").read_text().splitlines()[since:]
+    return [line for line in lines if '"type":"response"' in line and '"error"' not in line and _changes(line)]
+
+
+def _changes(line):
+    return '"path":"archive-keys/acme/' in line and any(
+        f'"operation":"{operation}"' in line for operation in ("create", "update", "delete")
+    )
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("point", ["share.claimed", "share.granted", "share.copying"])
+def test_a_paused_worker_is_replaced_and_cannot_write_when_it_goes_on(crew, point):
+    row, worker = pause_a_worker(crew, point)
+    there = crew.there
+    assert crew.settle(row) == SUCCEEDED
+    # And back: what the paused one would write now, it would write into an empty place.
+    time.sleep(PAUSE_S)
+    back = crew.start()
+    assert crew.settle(back) == SUCCEEDED
+    assert crew.there == there
+    since = len((crew.server(there).folder / "audit.log").read_text().splitlines())
+    worker.resume()
+    time.sleep(AFTERWARDS_S)
+    assert writes_of(crew, there, since) == []
+    crew.assert_whole()
+    # It is a worker like any other again.
+    assert crew.settle(crew.start()) == SUCCEEDED
+
+
+@pytest.mark.timeout(900)
+def test_a_paused_worker_writes_nothing_after_the_migration_was_rolled_back(crew):
+    row, worker = pause_a_worker(crew, "share.copying")
+    crew.admin.cancel_migration("acme", row["id"])
+    assert crew.settle(row) == CANCELED
+    time.sleep(PAUSE_S)
+    since = len((crew.server(crew.there).folder / "audit.log").read_text().splitlines())
+    worker.resume()
+    time.sleep(AFTERWARDS_S)
+    assert writes_of(crew, crew.there, since) == []
+    crew.assert_whole()
+
+
+def test_a_worker_that_is_told_to_end_hands_its_share_over_at_once(crew):
+    crew.plan_moments("share.copying wait")
+    row = crew.start()
+    wait_until(lambda: crew.struck, "a share", 30, 0.01)
+    worker = next(worker for worker in crew.workers if worker.pid == int(crew.struck.split()[1]))
+    assert worker.stop() == 0
+    crew.go()
+    assert crew.settle(row) == SUCCEEDED
+    worker.start()
+
+
+def test_two_workers_share_one_migration(crew):
+    crew.customer.enrol(600)
+    engine = connect(crew.database.direct_url)
+    seen = set()
+    row = crew.start()
+    query = text("select split_part(holder, '-', 1) from shares where state = 'held'")
+
+    def both():
+        with engine.connect() as connection:
+            seen.update(connection.execute(query).scalars())
+        return len(seen) == 2
+
+    wait_until(both, "both workers to hold a share", 30, 0.01)
+    assert crew.settle(row) == SUCCEEDED
+    engine.dispose()
+
+
+# A whole service that was paused.
+
+
+def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
+    """Paused while it empties the source; meanwhile another one does so, and the keys come back."""
+    with stage(intercepted=False, failpoints=True) as scene:
+        first = scene.land.service
+        scene.plan_moments("clean-up.removing wait")
+        row = scene.start()
+        wait_until(lambda: scene.struck, "the clean-up", 30, 0.01)
+        os.kill(first.pid, signal.SIGSTOP)
+        scene.go()
+        engine = connect(scene.database.direct_url)
+        with engine.begin() as connection:
+            # As after the network between them was cut: the database gives its lock to the next one.
+            connection.execute(text("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"))
+        engine.dispose()
+        second = ServiceProcess({**first.settings, "master_key_file": str(first.data / "master.key")}, first.timeline)
+        with second:
+            scene.land.service, second_admin = second, Client(second.url, second.make_token("ops", "provider-admin"))
+            before, scene.admin = scene.admin, second_admin
+            authority = Client(second.url, second.make_token("authority", "authority"))
+            scene.customer.admin, scene.customer.authority = second_admin, authority
+            assert scene.settle(row) == SUCCEEDED
+            assert scene.settle(scene.start()) == SUCCEEDED
+            assert scene.here == "first"
+            os.kill(first.pid, signal.SIGCONT)
+            assert first.wait(30) == 75  # it has lost the database
+            scene.assert_whole()
+            before.close()
+            second_admin.close()
+            authority.close()
+            first.close()
+
+
+def test_of_many_requests_at_once_one_migration_comes():
+    with stage(intercepted=False) as scene:
+        scene.customer.enrol(300)
+        ids, refusals = set(), []
+
+        def ask(destination):
+            with Client(scene.land.service.url, scene.admin_token) as client:
+                try:
+                    ids.add(client.start_migration("acme", destination)["id"])
+                except (InMaintenance, KeystoreError) as error:
+                    refusals.append(error)
+
+        threads = [threading.Thread(target=ask, args=("second",)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(ids) == 1, (ids, refusals)
+        assert refusals == []
+        row = scene.finish({"id": ids.pop()})
+        assert scene.settle(row) == SUCCEEDED
+        assert scene.customer.actions.count("Migration started") == 1
+        with contextlib.suppress(KeystoreError):
+            scene.admin.cancel_migration("acme", row["id"])
+        assert scene.customer.active == "second"

@@ -36,6 +36,7 @@ from pulumi_keystore.keystores.vault import VaultKeystore
 
 LEGACY_PURPOSE: Final = "legacy-key"
 FIRST_GENERATION: Final = 1
+_AT_A_TIME: Final = 16
 SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
@@ -60,7 +61,7 @@ def release_info(organization: str, user: str) -> bytes:
     return f"pulumi-keystore release v1\0{organization}\0{user}".encode()
 
 
-def escrow(plane: ControlPlane, organization: str, keys: Mapping[str, bytes]) -> int:
+def escrow(plane: ControlPlane, connections: Connections, organization: str, keys: Mapping[str, bytes]) -> int:
     """Put users' first archive keys into the active keystore; return how many were new.
 
     All or nothing. Safe to repeat with the same keys.
@@ -92,12 +93,9 @@ def escrow(plane: ControlPlane, organization: str, keys: Mapping[str, bytes]) ->
                 sealed = plane.master_key.seal(LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
                 session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))
         elif records:
-            _write(plane, plane.vault(owner, active), records)
+            _write(plane, connections, owner, active, records)
             if other is not None and online is not None:
-                # Made sure of by the migration; what fails here, it does.
-                with contextlib.suppress(KeystoreFault):
-                    copies = [replace(record, origin=online.id) for record in records]
-                    _write(plane, plane.vault(owner, other), copies)
+                _copy_over(connections, owner, other, [replace(record, origin=online.id) for record in records])
         return len(records)
 
 
@@ -136,18 +134,22 @@ def _fingerprint(plane: ControlPlane, owner: Organization, user: str, keys: Mapp
     return plane.master_key.fingerprint(owner.name, user, keys[user])
 
 
-def _write(plane: ControlPlane, vault: VaultKeystore, records: list[ArchiveKey]) -> None:
-    def put(record: ArchiveKey) -> Flow[bool]:
-        found = yield from vault.ensure(record)
-        if not found.same_key(record):
-            # Of an enrolment that was never acknowledged: the user's row would be there otherwise.
-            yield from vault.delete(record.name)
-            found = yield from vault.ensure(record)
-        return found.same_key(record)
+def _write(
+    plane: ControlPlane, connections: Connections, owner: Organization, keystore: Keystore, records: list[ArchiveKey]
+) -> None:
+    with connections.borrow(owner, keystore) as connection:
+        transport, vault = connection.transport, connection.vault
 
-    with Transport() as transport:
+        def put(record: ArchiveKey) -> Flow[bool]:
+            found = yield from vault.ensure(record)
+            if not found.same_key(record):
+                # Of an enrolment that was never acknowledged: the user's row would be there otherwise.
+                yield from vault.delete(record.name)
+                found = yield from vault.ensure(record)
+            return found.same_key(record)
+
         try:
-            if not all(list(transport.run((put(record) for record in records), plane.settings.in_flight))):
+            if not all(list(transport.run(map(put, records), plane.settings.in_flight))):
                 raise KeystoreFault(f"{vault}: a key read back differs", hint="check the server's storage")
         except DamagedRecordError as damage:
             _withdraw(transport, vault, records)
@@ -155,14 +157,19 @@ def _write(plane: ControlPlane, vault: VaultKeystore, records: list[ArchiveKey])
         except KeystoreFault:
             _withdraw(transport, vault, records)
             raise
-        finally:
-            transport.run_one(vault.revoke())
+
+
+def _copy_over(connections: Connections, owner: Organization, keystore: Keystore, copies: list[ArchiveKey]) -> None:
+    """Write the keys to the other side of an online migration, too; what fails here, the migration does."""
+    with contextlib.suppress(KeystoreFault, DamagedRecordError), connections.borrow(owner, keystore) as connection:
+        for _ in connection.transport.run(map(connection.vault.place, copies), _AT_A_TIME):
+            pass
 
 
 def _withdraw(transport: Transport, vault: VaultKeystore, records: list[ArchiveKey]) -> None:
     """Remove what a failed enrolment wrote, as far as the server lets us; a repeat finds and replaces the rest."""
     try:
-        for _ in transport.run((vault.delete_own(record.name, record.origin) for record in records), 16):
+        for _ in transport.run((vault.delete_own(record.name, record.origin) for record in records), _AT_A_TIME):
             pass
     except KeystoreFault:
         return

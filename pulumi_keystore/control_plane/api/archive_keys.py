@@ -35,7 +35,8 @@ def escrow(organization: str, body: EscrowBody, who: Who, services: Services) ->
     """Put users' archive keys into escrow, all or nothing."""
     who.require(Right.ESCROW, organization)
     keys = {user: archive_keys.decode_key(key.get_secret_value()) for user, key in body.keys.items()}
-    return {"enrolled": archive_keys.escrow(services.plane, organization, keys), "given": len(keys)}
+    enrolled = archive_keys.escrow(services.plane, services.connections, organization, keys)
+    return {"enrolled": enrolled, "given": len(keys)}
 
 
 @router.post("/organizations/{organization}/archive-keys/release")

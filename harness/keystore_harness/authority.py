@@ -80,7 +80,7 @@ class CertificateAuthority:
             .issuer_name(subject)
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_before(now - dt.timedelta(days=2))
             .not_valid_after(now + _YEAR)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
@@ -118,7 +118,7 @@ class CertificateAuthority:
             names: DNS names and IP addresses for the subject alternative name.
             usage: Extended key usage, or None for none.
             key: The subject's private key.
-            not_before: Start of validity, an hour ago by default.
+            not_before: Start of validity, two days ago by default: clocks may jump.
             not_after: End of validity, a year from now by default.
             digest: Digest of the CA's signature, SHA-256 by default.
 
@@ -131,7 +131,7 @@ class CertificateAuthority:
             .issuer_name(self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(not_before or now - dt.timedelta(hours=1))
+            .not_valid_before(not_before or now - dt.timedelta(days=2))
             .not_valid_after(not_after or now + _YEAR)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)

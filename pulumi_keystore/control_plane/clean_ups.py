@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from pulumi_keystore import failpoints
 from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.control_plane import grants, history, keystores
-from pulumi_keystore.control_plane.models import CleanUp, Keystore, Organization
+from pulumi_keystore.control_plane.models import CleanUp, Keystore, Organization, is_due
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreFault
 from pulumi_keystore.keystores.transport import Transport
@@ -35,9 +35,8 @@ class CleanUps:
     def work(self) -> None:
         """Try each clean-up that is due once."""
         with self._plane.transaction() as session:
-            query = select(CleanUp.id, CleanUp.keystore_id).where(
-                CleanUp.state == "pending", CleanUp.next_at <= now_utc()
-            )
+            due_now = is_due(CleanUp.next_at, now_utc(), self._plane.settings.cleanup_retry_s)
+            query = select(CleanUp.id, CleanUp.keystore_id).where(CleanUp.state == "pending", due_now)
             due = session.execute(query.order_by(CleanUp.id)).all()
         for number, keystore_id in due:
             with self._locks[keystore_id]:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import DateTime, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint, func, text
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+    func,
+    or_,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
@@ -231,6 +243,14 @@ class Fact(Base):
     __tablename__ = "facts"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[bytes]
+
+
+def is_due(at: InstrumentedAttribute[datetime], now: datetime, longest_s: float) -> ColumnElement[bool]:
+    """Return the condition that a moment has come, or lies further ahead than anybody would have set it.
+
+    The latter is so after the clock was put back: better too early than a day late.
+    """
+    return or_(at <= now, at > now + timedelta(seconds=longest_s))
 
 
 def as_document(row: Base, *names: str) -> dict[str, Any]:

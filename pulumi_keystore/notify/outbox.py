@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane.models import Mail
+from pulumi_keystore.control_plane.models import Mail, is_due
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.notify.templates import Letter
 
@@ -78,9 +78,8 @@ class Postman:
             return 0
         sent = 0
         with self.sessions() as session:
-            due = session.scalars(
-                select(Mail.id).where(Mail.sent_at.is_(None), Mail.next_at <= now_utc()).order_by(Mail.id)
-            ).all()
+            due_now = is_due(Mail.next_at, now_utc(), _LONGEST_WAIT_S)
+            due = session.scalars(select(Mail.id).where(Mail.sent_at.is_(None), due_now).order_by(Mail.id)).all()
         for mail_id in due:
             sent += self._try(mail_id)
         return sent

@@ -2,15 +2,17 @@
 
 What shall happen stands in the file `plan` of the folder that TORTURE names, a line each: a moment, or `*` for any, and
 `kill` or `wait`. When the first line's moment comes, in whichever process, that process takes the line away and
-kills itself, or waits until there is a file `go`. Every moment that comes is written to a file `reached-PID`.
+kills itself, or waits until there is a file `go`. Every moment that comes is written to a file `reached-PID`. The wall
+clock is wrong by as many seconds as a file `clock` says.
 """
 
+import datetime as dt
 import os
 import signal
 import time
 from pathlib import Path
 
-from pulumi_keystore import failpoints
+from pulumi_keystore import certificate, failpoints
 
 FOLDER = Path(os.environ["TORTURE"])
 _reached = os.open(FOLDER / f"reached-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -47,8 +49,18 @@ def act(point: str) -> None:
         time.sleep(0.005)
 
 
+def offset() -> float:
+    try:
+        return float((FOLDER / "clock").read_text() or 0)
+    except FileNotFoundError:
+        return 0.0
+
+
 if __name__ == "__main__":
     failpoints.reach = act
+    right_time, right_now = time.time, certificate.now_utc
+    time.time = lambda: right_time() + offset()
+    certificate.now_utc = lambda: right_now() + dt.timedelta(seconds=offset())
     from pulumi_keystore.cli import main
 
     main()

@@ -1,0 +1,267 @@
+"""Puts bugs into a copy of the code, one at a time, and sees that a test catches each: `make mutants`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VERIFICATION = "tests/torture/test_verification.py"
+FENCING = "tests/torture/test_fencing.py"
+RECOVERY = "tests/torture/test_recovery.py"
+ONLINE = "tests/torture/test_online.py"
+CRASHES = "tests/torture/test_crash_loop.py"
+MIGRATION = "tests/integration/test_migration.py"
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A bug: what stands in a file, and what shall stand there instead; and who has to notice."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+    only: str
+
+
+BUGS = [
+    Bug(
+        "verification off",
+        "migration/copy.py",
+        "            record = yield from self.destination.read(entry.name)\n        except KeystoreFault as fault:\n"
+        "            raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None\n"
+        '        except DamagedRecordError as damage:\n            raise _unverified(f"read back',
+        '            yield from self.destination.read(entry.name)\n            failpoints.reach("share.verifying")\n'
+        "            return entry.fingerprint\n        except KeystoreFault as fault:\n"
+        "            raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None\n"
+        '        except DamagedRecordError as damage:\n            raise _unverified(f"read back',
+        VERIFICATION, "flip or lose",
+    ),
+    Bug(
+        "the key that is read back is not compared",
+        "migration/copy.py",
+        "self.origin) or not hmac.compare_digest(digest, entry.fingerprint):", "self.origin):",
+        VERIFICATION, "flip or over",
+    ),
+    Bug(
+        "whose key is read back does not matter",
+        "migration/copy.py",
+        "if whose != (entry.user, entry.generation, self.origin) or not", "if not",
+        VERIFICATION, "rewrite",
+    ),
+    Bug(
+        "commit before verify",
+        "migration/workflow.py",
+        '("verify", _verify), ("commit", _commit)', '("commit", _commit), ("verify", _verify)',
+        VERIFICATION, "receipt",
+    ),
+    Bug(
+        "the source is emptied before the commit",
+        "migration/workflow.py",
+        '    failpoints.reach("verify.done")\n',
+        '    source = plane.vault(parties.organization, parties.source)\n    with Transport() as transport:\n'
+        "        for page in source.pages(transport):\n            for name in page:\n"
+        '                transport.run_one(source.delete(name))\n    failpoints.reach("verify.done")\n',
+        RECOVERY, "operator_cancels and commit",
+    ),
+    Bug(
+        "CAS off",
+        "keystores/vault.py",
+        'body = {"options": {"cas": 0}, "data": body}', 'body = {"data": body}',
+        MIGRATION, "v2 and v1 and 1-",
+    ),
+    Bug(
+        "a soft delete on version 2",
+        "keystores/vault.py",
+        'self._allowed("DELETE", self._path("metadata", name)', 'self._allowed("DELETE", self._path("data", name)',
+        MIGRATION, "v2 to v1 and 1-",
+    ),
+    Bug(
+        "journal not flushed: a share is written down before it is copied",
+        "migration/worker.py",
+        "            inventory, remark = self._move(task)\n",
+        "            shares.finish(self._plane, task, self.holder, Inventory(), None)\n"
+        "            inventory, remark = self._move(task)\n",
+        CRASHES, "test_the_service_is_killed and share.copying and not again",
+    ),
+    Bug(
+        "tokens of those who were replaced live on",
+        "control_plane/grants.py",
+        "        transport.run_one(vault.surrender(", "        str(vault.surrender(",
+        FENCING, "rolled_back or deletes_no_key",
+    ),
+    Bug(
+        "tokens are not written down",
+        "control_plane/grants.py",
+        "    session.add(Grant(keystore_id=keystore_id, holder=holder, token_sealed=sealed))", "    assert sealed",
+        FENCING, "rolled_back or deletes_no_key",
+    ),
+    Bug(
+        "a service that was replaced gets new tokens",
+        "control_plane/grants.py",
+        "            if leader != plane.instance.encode():", "            if leader is None:",
+        FENCING, "deletes_no_key",
+    ),
+    Bug(
+        "a worker that was replaced gets new tokens",
+        "control_plane/grants.py",
+        "            if session.scalar(held.with_for_update(read=True)) is None:", "            if held is None:",
+        FENCING, "cannot_write or rolled_back",
+    ),
+    Bug(
+        "lost workers are not replaced",
+        "migration/supervisor.py",
+        "            if now - since > self._lease_s:", "            if now - since > 3600:",
+        CRASHES, "worker_is_killed and copying",
+    ),
+    Bug(
+        "nothing ever stalls",
+        "migration/supervisor.py",
+        "        elif now - self._last > self._window_s:", "        elif now - self._last > 3600:",
+        RECOVERY, "all_workers_die",
+    ),
+    Bug(
+        "surplus keys are overlooked",
+        "migration/copy.py",
+        "    if found > expected:", "    if found > expected + 1:",
+        VERIFICATION, "adds",
+    ),
+    Bug(
+        "keys that vanish late are overlooked",
+        "migration/copy.py",
+        "    if found < expected:", "    if found < expected - 1:",
+        VERIFICATION, "gone_after",
+    ),
+    Bug(
+        "clean-up removes what others wrote",
+        "keystores/vault.py",
+        "        if (yield from self._origin(name)) != origin:\n            return False\n", "",
+        VERIFICATION, "adds",
+    ),
+    Bug(
+        "the destination may hold something",
+        "migration/preflight.py",
+        "if foreign := sum(1 for _ in all_names(transport, destination)):", "if foreign := 0:",
+        RECOVERY, "another_value",
+    ),
+    Bug(
+        "a canary is written before the destination is looked at",
+        "migration/preflight.py",
+        "            clean_up()\n", "            transport.run_one(destination.prove(origin))\n            clean_up()\n",
+        RECOVERY, "nothing_is_written",
+    ),
+    Bug(
+        "one cluster under two names passes",
+        "migration/preflight.py",
+        "            if found == cluster:", "            if found == cluster + '?':",
+        RECOVERY, "both_ends",
+    ),
+    Bug(
+        "a failed migration leaves its copies",
+        "migration/workflow.py",
+        "            remove_own(transport, destination, migration_id, plane.settings.in_flight)\n", "",
+        RECOVERY, "operator_cancels and verify",
+    ),
+    Bug(
+        "the source is never emptied",
+        "control_plane/migrations.py",
+        '        session.add(_clean_up(migration_id, source.id, "source"))', "        pass",
+        VERIFICATION, "receipt",
+    ),
+    Bug(
+        "a cancel comes too late unnoticed",
+        "control_plane/migrations.py",
+        "    if row.cancel_by is not None:\n        raise MigrationFailed", "    if False:\n        raise MigrationFailed",
+        RECOVERY, "operator_cancels and commit",
+    ),
+    Bug(
+        "reads may be as old as a standby is behind",
+        "keystores/vault.py",
+        'index = index if method in ("GET", "LIST") else ""', 'index = ""',
+        VERIFICATION, "standby",
+    ),
+    Bug(
+        "keys enrolled meanwhile are forgotten",
+        "control_plane/migrations.py",
+        "        session.add(LateKey(migration_id=row.id, user=user, verified=False))", "        pass",
+        ONLINE, "only_the_source",
+    ),
+    Bug(
+        "enrolments that failed halfway are left behind",
+        "migration/late.py",
+        "                if not _remove_unacknowledged(plane, transport, parties, destination):\n                    raise",
+        "                raise",
+        ONLINE, "in_the_middle",
+    ),
+    Bug(
+        "keys are enrolled at the source while the default migration runs",
+        "control_plane/archive_keys.py",
+        "        if online is None:\n            organizations.require_no_maintenance(owner)\n", "",
+        ONLINE, "default_holds",
+    ),
+    Bug(
+        "every inventory is the same",
+        "migration/inventory.py",
+        'int.from_bytes(fingerprint, "big")) % _MODULUS', "1) % _MODULUS",
+        VERIFICATION, "receipt",
+    ),
+]  # fmt: skip
+
+
+def main() -> int:
+    """Print a line for each bug, and how many were caught."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    parser.add_argument("--only", default="", help="run the bugs whose names contain this")
+    parser.add_argument("--uv", default=os.environ.get("UV", "uv"), help="path of uv")
+    options = parser.parse_args()
+    bugs = [bug for bug in BUGS if options.only in bug.name]
+    caught = 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder) / "copy"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)
+        environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        sync = [options.uv, "sync", "--frozen", "--quiet", "--system-certs"]
+        subprocess.run(sync, cwd=copy, check=True, env=environment)
+        for number, bug in enumerate(bugs, 1):
+            path = copy / "pulumi_keystore" / bug.file
+            right = path.read_text()
+            if right.count(bug.right) != 1:
+                print(f"{bug.name}: {bug.file} does not hold what is to be changed", file=sys.stderr)
+                return 2
+            path.write_text(right.replace(bug.right, bug.wrong))
+            begun = time.monotonic()
+            command = [
+                ".venv/bin/python",
+                "-m",
+                "pytest",
+                "-x",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                bug.test,
+                "-k",
+                bug.only,
+            ]
+            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+            path.write_text(right)
+            lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+            # A test that failed has caught it; one that could not even run has not.
+            by = lines[0].split("::")[-1].split(" - ")[0] if lines else done.stdout.strip().splitlines()[-1]
+            good = done.returncode == 1 and bool(lines) and lines[0].startswith("FAILED")
+            caught += good
+            seconds = time.monotonic() - begun
+            print(f"{number:2} {'caught' if good else 'MISSED'}  {bug.name}: {by} ({seconds:.0f} s)", flush=True)
+    print(f"{caught}/{len(bugs)}")
+    return 0 if caught == len(bugs) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -143,6 +143,10 @@ class Proxy:
         """Let every answer take so much longer, more or less."""
         return self._toxic(f"{milliseconds} ms slower", "latency", {"latency": milliseconds, "jitter": jitter})
 
+    def slow_requests(self, milliseconds: int) -> contextlib.AbstractContextManager[None]:
+        """Let everything clients send take so much longer to arrive, though they may be gone by then."""
+        return self._toxic(f"requests {milliseconds} ms late", "latency", {"latency": milliseconds}, "upstream")
+
     def bandwidth(self, kilobytes_per_s: int) -> contextlib.AbstractContextManager[None]:
         """Let so much through a second and connection, each way."""
         rate = {"rate": kilobytes_per_s}

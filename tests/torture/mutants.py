@@ -48,7 +48,12 @@ BUGS = [
     Bug(
         "the key that is read back is not compared",
         "migration/copy.py",
-        "self.origin) or not hmac.compare_digest(digest, entry.fingerprint):", "self.origin):",
+        "self.origin) or not hmac.compare_digest(digest, entry.fingerprint):\n"
+        '            raise _unverified("a key read back at the destination differs")\n'
+        '        failpoints.reach("share.verifying")\n        return digest\n',
+        "self.origin):\n"
+        '            raise _unverified("a key read back at the destination differs")\n'
+        '        failpoints.reach("share.verifying")\n        return entry.fingerprint\n',
         VERIFICATION, "flip or over",
     ),
     Bug(
@@ -76,13 +81,13 @@ BUGS = [
         "CAS off",
         "keystores/vault.py",
         'body = {"options": {"cas": 0}, "data": body}', 'body = {"data": body}',
-        MIGRATION, "v2 and v1 and 1-",
+        VERIFICATION, "even_where_the_role",
     ),
     Bug(
         "a soft delete on version 2",
         "keystores/vault.py",
         'self._allowed("DELETE", self._path("metadata", name)', 'self._allowed("DELETE", self._path("data", name)',
-        MIGRATION, "v2 to v1 and 1-",
+        MIGRATION, "every_key_moves",
     ),
     Bug(
         "journal not flushed: a share is written down before it is copied",
@@ -96,13 +101,13 @@ BUGS = [
         "tokens of those who were replaced live on",
         "control_plane/grants.py",
         "        transport.run_one(vault.surrender(", "        str(vault.surrender(",
-        FENCING, "rolled_back or deletes_no_key",
+        FENCING, "on_its_way",
     ),
     Bug(
         "tokens are not written down",
         "control_plane/grants.py",
         "    session.add(Grant(keystore_id=keystore_id, holder=holder, token_sealed=sealed))", "    assert sealed",
-        FENCING, "rolled_back or deletes_no_key",
+        FENCING, "on_its_way",
     ),
     Bug(
         "a service that was replaced gets new tokens",

@@ -1,6 +1,7 @@
 """Who was replaced changes nothing any more: neither a worker nor a service that was paused and goes on later."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -25,7 +26,8 @@ CANCELED = "Migration canceled: migration process stalled"
 @pytest.fixture(scope="module")
 def crew():
     """A service that moves nothing itself, and two workers."""
-    with stage(intercepted=False, failpoints=True, slots="0") as made:
+    # Few requests at a time: most writes of a share come after it was stopped.
+    with stage(intercepted=False, failpoints=True, slots="0", in_flight="2") as made:
         made.workers = [WorkerProcess(made.land.service, made.database.url, made.command) for _ in range(2)]
         with made.workers[0], made.workers[1]:
             yield made
@@ -116,12 +118,43 @@ def test_two_workers_share_one_migration(crew):
     engine.dispose()
 
 
+def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxiproxy):
+    """It lingers in the network, and reaches the server when the migration was rolled back long ago."""
+    settings = {"slots": "0", "in_flight": "1", "request_s": "20", "retry_s": "20"}
+    with stage(intercepted=False, failpoints=True, **settings) as scene:
+        server = scene.server("second")
+        proxy = toxiproxy.proxy("network", server.port)
+        targets = json.loads(scene.land.service.settings["host_map"])
+        targets[f"{server.name}:{server.port}"] = f"127.0.0.1:{proxy.port}"
+        roundabout = {"host_map": json.dumps(targets)}
+        with WorkerProcess(scene.land.service, scene.database.url, scene.command, roundabout) as worker:
+            row = scene.stop_at("share.granted")  # logged in; the next it sends there is a write
+            since = len((server.folder / "audit.log").read_text().splitlines())
+            with proxy.slow_requests(5000):
+                begun = time.monotonic()
+                scene.go()
+                time.sleep(1)
+                worker.kill()
+                scene.admin.cancel_migration("acme", row["id"])
+                assert scene.settle(row) == CANCELED
+                assert time.monotonic() - begun < 4.5, "it took too long for the write to be late"
+
+                def arrived():
+                    lines = (server.folder / "audit.log").read_text().splitlines()[since:]
+                    return [line for line in lines if '"operation":"create"' in line or "permission denied" in line]
+
+                wait_until(arrived, "the late write to reach the server", 15)
+                time.sleep(0.5)
+            scene.assert_whole()
+        proxy.close()
+
+
 # A whole service that was paused.
 
 
 def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
     """Paused while it empties the source; meanwhile another one does so, and the keys come back."""
-    with stage(intercepted=False, failpoints=True) as scene:
+    with stage(intercepted=False, failpoints=True, in_flight="1") as scene:
         first = scene.land.service
         scene.plan_moments("clean-up.removing wait")
         row = scene.start()

@@ -9,6 +9,7 @@ from keystore_harness import Landscape, wait_until
 
 from pulumi_keystore.client import Client
 from tests.conftest import SETTINGS, Customer
+from tests.torture.stage import stage
 
 VERIFICATION = "Migration failed: destination data failed verification"
 
@@ -119,6 +120,27 @@ def test_somebody_else_writes_during_the_copy(scene):
     assert place.record(name) == {"whose": "not ours"}
     place.remove(name)
     scene.settle(row)
+
+
+def test_nothing_is_written_over_even_where_the_role_would_let_it():
+    """On version 2 a write says that nothing may be there; the server, not the policy, then keeps what is."""
+    with stage(intercepted=False, failpoints=True) as scene:
+        acme = scene.customer
+        acme.versions["second"] = 2
+        acme.admit("second")
+        scene.admin.put_keystore("acme", "v2", acme.declaration("second"))
+        acme.letters["v2"], acme.versions["v2"], scene.there = "b", 2, "v2"
+        place = scene.place("v2")
+        policy = place.tenancy.policy(2).replace('"create", "read"', '"create", "read", "update"')
+        place.vault.client().sys.create_or_update_policy(place.tenancy.role_name, policy)
+        row = scene.stop_at("copy.begun")
+        name = scene.place("first").names()[24]
+        place.put(name, {"whose": "not ours"})
+        scene.go()
+        assert scene.finish(row)["ending"] == VERIFICATION
+        assert place.record(name) == {"whose": "not ours"}
+        place.remove(name)
+        scene.settle(row)
 
 
 def test_a_key_changes_at_the_source(scene):

@@ -1,6 +1,6 @@
 // Command loadgen sends the requests of a migration as fast as two Vault servers answer them: read a key at the
-// source, write it at the destination, read it back. It compares nothing: it is the ceiling that clients are
-// measured against. It takes its work as JSON on standard input and prints the seconds it took.
+// source, write it at the destination, and, unless told otherwise, read it back. It compares nothing: it is the ceiling
+// that clients are measured against. It takes its work as JSON on standard input and prints the seconds it took.
 package main
 
 import (
@@ -25,6 +25,8 @@ type work struct {
 	CA          string   `json:"ca"`
 	InFlight    int      `json:"in_flight"`
 	Path        string   `json:"path"`
+	Version     int      `json:"version"`
+	ReadBack    bool     `json:"read_back"`
 	Names       []string `json:"names"`
 	Source      end      `json:"source"`
 	Destination end      `json:"destination"`
@@ -35,6 +37,19 @@ func fail(err error) {
 		fmt.Fprintln(os.Stderr, "loadgen:", err)
 		os.Exit(1)
 	}
+}
+
+// value returns the part of an answer to a read that has to be written: on version 2 it lies one level deeper.
+func value(answer []byte, version int) []byte {
+	var read struct {
+		Data json.RawMessage `json:"data"`
+	}
+	fail(json.Unmarshal(answer, &read))
+	if version == 1 {
+		return read.Data
+	}
+	fail(json.Unmarshal(read.Data, &read))
+	return []byte(`{"options":{"cas":0},"data":` + string(read.Data) + `}`)
 }
 
 func main() {
@@ -69,12 +84,10 @@ func main() {
 		go func() {
 			defer group.Done()
 			for name := range names {
-				var read struct {
-					Data json.RawMessage `json:"data"`
+				call(w.Destination, "POST", name, value(call(w.Source, "GET", name, nil), w.Version))
+				if w.ReadBack {
+					call(w.Destination, "GET", name, nil)
 				}
-				fail(json.Unmarshal(call(w.Source, "GET", name, nil), &read))
-				call(w.Destination, "POST", name, read.Data)
-				call(w.Destination, "GET", name, nil)
 			}
 		}()
 	}

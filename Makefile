@@ -9,7 +9,7 @@ UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 PYTHON := .venv/bin/python
 ENGINE = export PULUMI_ENGINE="$$($(PYTHON) engine/obtain.py)"
 
-.PHONY: help setup demo test lint format bench docs clean
+.PHONY: help setup demo test torture mutants lint format bench docs clean
 
 help: ## Show what there is.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -39,6 +39,12 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); UV=$(UV) $(PYTHON) -m pytest $(PYTEST)
 
+torture: .venv/.ready ## Let every call fail, and kill everything at every moment: hours.
+	@$(ENGINE); TORTURE_WHOLE=1 $(PYTHON) -m pytest -s tests/torture $(PYTEST)
+
+mutants: .venv/.ready ## Put bugs into a copy of the code and see that a test catches each.
+	@$(PYTHON) -m tests.torture.mutants --uv $(UV)
+
 lint: .venv/.ready ## Check style and types.
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
@@ -50,8 +56,8 @@ format: .venv/.ready ## Format the code.
 docs: .venv/.ready ## Write the generated pages of docs/ anew.
 	@$(PYTHON) -m docs.generate
 
-bench: .venv/.ready ## Measure a migration of 10,000 keys against the servers' own limit.
-	@$(PYTHON) -m bench.migration
+bench: .venv/.ready ## Measure migrations beside peers and the servers' own limit; BENCH="--help" tells more.
+	@UV=$(UV) $(PYTHON) -m bench.migration $(or $(BENCH),--write)
 
 clean: ## Remove what this checkout made; the caches under ~/.cache/pulumi-keystore stay.
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -42,14 +42,24 @@ def lead(plane: ControlPlane) -> str | None:
     return previous
 
 
+def require_lead(session: Session, plane: ControlPlane) -> None:
+    """Make sure that this process leads, and goes on to do so until the transaction ends.
+
+    Raises:
+        Superseded: Another service does.
+
+    """
+    leader = session.scalar(select(Fact.value).where(Fact.name == _LEADER).with_for_update(read=True))
+    if leader != plane.instance.encode():
+        raise Superseded("another service leads")
+
+
 def for_leader(plane: ControlPlane, keystore_id: int) -> Callable[[str], None]:
     """Return what a keystore announces its tokens to while the leading service works on it."""
 
     def announce(token: str) -> None:
         with plane.transaction() as session:
-            leader = session.scalar(select(Fact.value).where(Fact.name == _LEADER).with_for_update(read=True))
-            if leader != plane.instance.encode():
-                raise Superseded("another service leads")
+            require_lead(session, plane)
             _record(plane, session, keystore_id, plane.instance, token)
 
     return announce

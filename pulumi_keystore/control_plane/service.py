@@ -44,7 +44,6 @@ WORKFLOW_VERSION: Final = "1"
 """Changes only when running migrations could not be continued: an upgrade of the service goes on with them."""
 _LEADER_TIMEOUT_S: Final = 20
 _UNDER_WAY: Final = ("PENDING", "ENQUEUED")
-_LOST_DATABASE_STATUS: Final = 75
 _log = structlog.get_logger(__name__)
 
 
@@ -208,7 +207,7 @@ def _stop_if_lost(leadership: Leadership) -> None:
     if not leadership.held():
         # Another service may lead now. What we have under way is safe to drop: it is resumed from the database.
         _log.error("the database connection that makes this service the leader is lost; stopping")
-        os._exit(_LOST_DATABASE_STATUS)
+        os._exit(workflow.SUPERSEDED_STATUS)
 
 
 def _every(seconds: float, work: Callable[[], object], name: str) -> None:
@@ -217,6 +216,9 @@ def _every(seconds: float, work: Callable[[], object], name: str) -> None:
             time.sleep(seconds)
             try:
                 work()
+            except grants.Superseded:
+                _log.error("another service leads; stopping", work=name)
+                os._exit(workflow.SUPERSEDED_STATUS)
             except (SQLAlchemyError, KeystoreError) as error:
                 _log.warning("background work failed; tried again", work=name, error=type(error).__name__)
 

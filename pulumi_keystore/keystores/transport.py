@@ -80,6 +80,8 @@ class Request:
     """The state (`X-Vault-Index`) that the answering node must have; an older one passes the request on."""
     wants_index: bool = False
     """Whether the answer shall tell the state it belongs to. It costs a little."""
+    sink: Callable[[bytes], None] | None = field(default=None, repr=False)
+    """Takes the body of an answer with status 200 piece by piece; the response then has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class _Handle:
     token: str | None = None
     required_index: str = ""
     timeout_s: float = 0.0
+    sink: Callable[[bytes], None] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -297,6 +300,7 @@ class Transport:
         running.handle, running.request = handle, request
         handle.buffer.clear()
         handle.index.clear()
+        handle.sink = request.sink
         curl = handle.curl
         curl.setopt(pycurl.URL, f"{request.endpoint.address}{request.path}")
         if request.body is not None:
@@ -338,7 +342,7 @@ class Transport:
             curl.setopt(pycurl.POST, 1)
         curl.setopt(pycurl.CUSTOMREQUEST, request.method)
         curl.setopt(pycurl.HTTPHEADER, _headers(request))
-        curl.setopt(pycurl.WRITEFUNCTION, _collector(handle.buffer))
+        curl.setopt(pycurl.WRITEFUNCTION, _collector(handle))
         if request.wants_index:
             curl.setopt(pycurl.HEADERFUNCTION, _index_collector(handle.index))
         handle.token, handle.required_index = request.token, request.index
@@ -389,8 +393,13 @@ def _index_collector(found: list[str]) -> Callable[[bytes], None]:
     return collect
 
 
-def _collector(buffer: bytearray) -> Callable[[bytes], int]:
+def _collector(handle: _Handle) -> Callable[[bytes], int]:
+    buffer = handle.buffer
+
     def collect(piece: bytes) -> int:
+        if handle.sink is not None and handle.curl.getinfo(pycurl.RESPONSE_CODE) == 200:  # noqa: PLR2004
+            handle.sink(piece)
+            return len(piece)
         if len(buffer) + len(piece) > MAX_ANSWER_BYTES:
             return 0
         buffer.extend(piece)

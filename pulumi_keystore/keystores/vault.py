@@ -7,7 +7,6 @@ method", "KV secrets engine version 1" and "version 2", `/sys/health`, `/sys/int
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import re
 import secrets
@@ -25,6 +24,7 @@ from pulumi_keystore.errors import (
     UnableToAuthenticate,
     Unsuitable,
 )
+from pulumi_keystore.keystores.listing import NameCounter, names_in
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.keystores.transport import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, Transport
@@ -42,9 +42,6 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _PROOF: Final = "proof "
 _OURS: Final = re.compile(r"[a-z0-9.-]{1,250}")
 """What names of ours look like; another one was not written by us, and may need quoting."""
-_LARGE_LIST: Final = 1 << 20
-_KEYS: Final = re.compile(rb'"data"\s*:\s*\{\s*"keys"\s*:\s*\[')
-_STRING: Final = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")')
 _PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 
 Step = Generator[Request | Pause, Response | None, Response]
@@ -210,12 +207,13 @@ class VaultKeystore:
         timeout_s: float = 0,
         *,
         wants_index: bool = False,
+        sink: Callable[[bytes], None] | None = None,
     ) -> Step:
         """Send one request once; answers that mean "host unavailable" are raised."""
         text, index = (token.text, token.index) if token else (None, "")
         index = index if method in ("GET", "LIST") else ""
         timeout_s = timeout_s or self._timeout_s
-        response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index)
+        response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index, sink)
         assert response is not None  # noqa: S101 - the transport answers every Request
         status = response.status
         if 300 <= status < 400:  # noqa: PLR2004
@@ -228,17 +226,26 @@ class VaultKeystore:
             raise Overloaded(f"{self}: overloaded or starting (HTTP 503)")
         if status >= 460:  # noqa: PLR2004 - 472 and 473 are Vault's standbys, 5xx are faults
             raise HostUnavailable(f"{self}: fails with HTTP {status}")
-        if status == 200 and "json" not in _shape(response):  # noqa: PLR2004
+        if status == 200 and sink is None and "json" not in _shape(response):  # noqa: PLR2004
             raise HostUnavailable(f"{self}: the answer is not a Vault server's")
         return response
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Step:
-        """Send an authenticated request, retrying faults of the host for as long as patience lasts."""
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        sink: Callable[[], Callable[[bytes], None]] | None = None,
+    ) -> Step:
+        """Send an authenticated request, retrying faults of the host for as long as patience lasts.
+
+        With a `sink` the body of a good answer goes to what it returns, which is made anew for each attempt.
+        """
         pause = _FIRST_PAUSE_S
         while True:
             try:
                 token = yield from self._ensure_token()
-                response = yield from self._send(method, path, body, token)
+                response = yield from self._send(method, path, body, token, sink=sink() if sink else None)
             except HostUnavailable:
                 if self._clock() - self._last_success >= self._retry_for_s:
                     raise
@@ -248,11 +255,13 @@ class VaultKeystore:
                 self._last_success = self._clock()
                 return response
 
-    def _allowed(self, method: str, path: str, what: str) -> Step:
+    def _allowed(
+        self, method: str, path: str, what: str, sink: Callable[[], Callable[[bytes], None]] | None = None
+    ) -> Step:
         """Send a request that the role must be allowed to make; log in once more before giving up."""
         for attempt in (1, 2):
             token = self._token
-            response = yield from self._call(method, path)
+            response = yield from self._call(method, path, sink=sink)
             if response.status != 403:  # noqa: PLR2004
                 return response
             if attempt == 1 and self._token is token:
@@ -380,11 +389,37 @@ class VaultKeystore:
         response = yield from self._allowed("LIST", self._path("metadata") + page, "list archive keys")
         if response.status == 404:  # noqa: PLR2004
             return iter(())
-        found = listed_names(response.body) if response.status == 200 else None  # noqa: PLR2004
+        found = names_in(response.body) if response.status == 200 else None  # noqa: PLR2004
         if found is None:
             raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
         # A server that knows no pages starts from the beginning again.
         return (name for name in found if name > after)
+
+    def count(self, transport: Transport) -> int:
+        """Return how many names there are in the organization's path, canaries not counted; in constant memory.
+
+        Raises:
+            KeystoreFault: The keystore cannot be reached or does not allow it.
+
+        """
+        if self._kv_version == 1:
+            return transport.run_one(self._count())
+        names = (name for page in self.pages(transport) for name in page)
+        return sum(not name.startswith(CANARY_PREFIX) for name in names)
+
+    def _count(self) -> Flow[int]:
+        counters: list[NameCounter] = []
+
+        def sink() -> NameCounter:
+            counters.append(NameCounter(CANARY_PREFIX))
+            return counters[-1]
+
+        response = yield from self._allowed("LIST", self._path("metadata"), "list archive keys", sink)
+        if response.status == 404:  # noqa: PLR2004
+            return 0
+        if response.status != 200 or not counters[-1].complete:  # noqa: PLR2004
+            raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
+        return counters[-1].count
 
     def pages(self, transport: Transport) -> Iterator[Iterable[str]]:
         """Yield the names of everything in the organization's path, canaries too, a page at a time.
@@ -496,31 +531,6 @@ class VaultKeystore:
             old = begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S
             if old or found == origin:
                 yield from self.delete(name)
-
-
-def listed_names(body: bytes) -> Iterator[str] | None:
-    """Return the names in the answer to a LIST, None where it is no such answer."""
-    if len(body) > _LARGE_LIST:
-        start = _KEYS.search(body)
-        return _decoded(body, start.end()) if start else None
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return None
-    if not isinstance(answer, dict):
-        return None
-    keys = _object(answer.get("data")).get("keys")
-    if isinstance(keys, list):
-        return (str(key) for key in keys)
-    # An empty path is a 404, unless there is a warning to give: of parameters that the server does not know.
-    return iter(()) if answer.get("warnings") else None
-
-
-def _decoded(body: bytes, position: int) -> Iterator[str]:
-    """Yield the strings of a JSON array, one at a time."""
-    while found := _STRING.match(body, position):
-        yield str(json.loads(found[1]))
-        position = found.end()
 
 
 def _object(stated: object) -> dict[str, Any]:

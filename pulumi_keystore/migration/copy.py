@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.errors import KeystoreFault
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, key_name
+from pulumi_keystore.keystores.tenancy import key_name
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
@@ -115,16 +115,6 @@ class Copier:
         return digest
 
 
-def all_names(transport: Transport, keystore: VaultKeystore) -> Iterator[str]:
-    """Yield the names of everything in the organization's path but canaries.
-
-    Raises:
-        KeystoreFault: The keystore cannot be reached or does not allow it.
-
-    """
-    return (name for page in keystore.pages(transport) for name in page if not name.startswith(CANARY_PREFIX))
-
-
 def check_inventory(transport: Transport, keystore: VaultKeystore, expected: int) -> None:
     """Compare how many names are listed at the destination with how many keys have been read back there.
 
@@ -133,7 +123,7 @@ def check_inventory(transport: Transport, keystore: VaultKeystore, expected: int
         MigrationFailed: There are fewer or more.
 
     """
-    found = sum(1 for _ in all_names(transport, keystore))
+    found = keystore.count(transport)
     if found < expected:
         raise _unverified(f"{expected - found:,} keys are missing at the destination")
     if found > expected:
@@ -184,7 +174,7 @@ def remove_all(
     """
     for _ in transport.run((keystore.delete(entry.name) for entry in entries()), in_flight, watch):
         failpoints.reach("clean-up.removing")
-    left = sum(1 for _ in all_names(transport, keystore))
+    left = keystore.count(transport)
     if not left:
         return 0
     # Either others' things, or ours whose deletion was not true: only reading each tells.

@@ -15,13 +15,13 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.control_plane import migrations, organizations
+from pulumi_keystore.control_plane import grants, migrations, organizations
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, LateKey, Migration
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.keystores.record import DamagedRecordError
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
-from pulumi_keystore.migration.copy import Copier, Entry, VaultSource, all_names, check_inventory
+from pulumi_keystore.migration.copy import Copier, Entry, VaultSource, check_inventory
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 
 _FEW: Final = 50
@@ -78,6 +78,7 @@ def _hold_and_commit(
 
     migration_id = parties.migration.id
     with plane.transaction() as session:
+        grants.require_lead(session, plane)
         organizations.stop_writes(session, parties.organization.id)
         begun = time.monotonic()
         while _catch_up(plane, transport, copier, migration_id, in_time):
@@ -133,7 +134,7 @@ def _remove_unacknowledged(
         return None if record is None or record.origin != parties.migration.id else (name, record.user)
 
     removed = 0
-    names = list(all_names(transport, destination))
+    names = [name for page in destination.pages(transport) for name in page]
     for seen in list(transport.run(map(look, names), plane.settings.in_flight)):
         if seen is None:
             continue

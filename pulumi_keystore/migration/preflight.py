@@ -8,7 +8,6 @@ from pulumi_keystore.errors import Conflict, HostUnavailable, KeystoreFault, Uns
 from pulumi_keystore.keystores.record import DamagedRecordError
 from pulumi_keystore.keystores.transport import Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
-from pulumi_keystore.migration.copy import all_names
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 
 
@@ -53,7 +52,7 @@ def preflight(
                     prop="destination",
                 )
             clean_up()
-            if foreign := sum(1 for _ in all_names(transport, destination)):
+            if foreign := destination.count(transport):
                 tenancy = destination.tenancy
                 raise Unsuitable(
                     f"{destination}: the path {tenancy.mount}/{tenancy.organization}/ holds {foreign:,} entries",

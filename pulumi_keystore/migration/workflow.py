@@ -5,7 +5,9 @@ The workflow plans shares, watches over whoever works on them, and decides; the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, Final
 
 import structlog
@@ -27,6 +29,8 @@ from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.migration.supervisor import LeaseWatch, StallWatch
 from pulumi_keystore.migration.worker import Workers
 
+SUPERSEDED_STATUS: Final = 75
+"""Exit status of a service that lost its lead: a supervisor starts it again, and it waits for its turn."""
 _LOOK_S: Final = 0.25
 _log = structlog.get_logger(__name__)
 
@@ -75,8 +79,11 @@ Step = Callable[..., Any]
 
 
 def _step(name: str) -> Callable[[Step], Step]:
-    """Return the decorator of a durable step that rides out a database that fails for a while."""
-    return DBOS.step(
+    """Return the decorator of a durable step that rides out a database that fails for a while.
+
+    A service that finds that another one leads ends at once: not even the outcome of the step is its to record.
+    """
+    durable = DBOS.step(
         name=name,
         retries_allowed=True,
         max_attempts=8,
@@ -84,6 +91,20 @@ def _step(name: str) -> Callable[[Step], Step]:
         backoff_rate=2.0,
         should_retry=lambda error: isinstance(error, DBAPIError),
     )
+
+    def decorate(step: Step) -> Step:
+        @wraps(step)
+        def guarded(*arguments: Any) -> Any:
+            try:
+                return step(*arguments)
+            except grants.Superseded:
+                _log.error("another service leads; stopping", step=name)
+                os._exit(SUPERSEDED_STATUS)
+
+        decorated: Step = durable(guarded)
+        return decorated
+
+    return decorate
 
 
 @DBOS.workflow(name="settle", max_recovery_attempts=1_000_000)
@@ -117,6 +138,7 @@ def _copy(migration_id: str) -> Outcome:
     plane, _, workers = _given()
     with plane.transaction() as session:
         row = session.get_one(Migration, migration_id)
+        grants.require_lead(session, plane)
         # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a share.
         organizations.stop_writes(session, row.organization_id)
         shares.plan(session, row, shares.COPY, plane.settings.shard_size)
@@ -151,6 +173,7 @@ def _verify(migration_id: str) -> Outcome:
         return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
     failpoints.reach("verify.fenced")
     with plane.transaction() as session:
+        grants.require_lead(session, plane)
         shares.plan(session, session.get_one(Migration, migration_id), shares.VERIFY, plane.settings.shard_size)
     failpoints.reach("verify.planned")
     workers.wake()
@@ -171,6 +194,7 @@ def _watch_over(migration_id: str, work: str) -> Outcome:
     while True:
         workers.progress.clear()
         with plane.transaction() as session:
+            grants.require_lead(session, plane)
             found = shares.progress(session, migration_id, work)
             cancel_by, told = session.execute(
                 select(Migration.cancel_by, column).where(Migration.id == migration_id)
@@ -235,6 +259,7 @@ def _commit(migration_id: str) -> Outcome:
                 else:
                     check_inventory(transport, destination, parties.migration.verified)
                     with plane.transaction() as session:
+                        grants.require_lead(session, plane)
                         migrations.commit(session, migration_id)
                         failpoints.reach("commit.undecided")
             finally:
@@ -257,6 +282,7 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     if parties.migration.state != "running":
         return parties.migration.state != "succeeded"
     with plane.transaction() as session:
+        grants.require_lead(session, plane)
         # Nobody can get a token for it from now on, and no enrolment writes there any more.
         organizations.stop_writes(session, parties.organization.id)
         row = session.get_one(Migration, migration_id, with_for_update=True)
@@ -278,6 +304,7 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     failpoints.reach("roll-back.removed")
     ending, detail = Ending(outcome[0]), outcome[1]
     with plane.transaction() as session:
+        grants.require_lead(session, plane)
         migrations.give_up(session, migration_id, ending, detail, cleaned=cleaned)
     _log.warning("migration failed", migration=migration_id, ending=ending.value, detail=detail, cleaned=cleaned)
     failpoints.reach("roll-back.done")

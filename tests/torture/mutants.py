@@ -114,7 +114,7 @@ BUGS = [
         "a service that was replaced gets new tokens",
         "control_plane/grants.py",
         "            if leader != plane.instance.encode():", "            if leader is None:",
-        FENCING, "deletes_no_key",
+        FENCING, "only_who_holds",
     ),
     Bug(
         "a worker that was replaced gets new tokens",
@@ -155,7 +155,7 @@ BUGS = [
     Bug(
         "the destination may hold something",
         "migration/preflight.py",
-        "if foreign := sum(1 for _ in all_names(transport, destination)):", "if foreign := 0:",
+        "if foreign := destination.count(transport):", "if foreign := 0:",
         RECOVERY, "another_value",
     ),
     Bug(

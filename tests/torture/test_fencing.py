@@ -13,7 +13,11 @@ from keystore_harness.service import ServiceProcess, WorkerProcess
 from sqlalchemy import text
 
 from pulumi_keystore.client import Client
+from pulumi_keystore.control_plane import grants
 from pulumi_keystore.control_plane.database import connect
+from pulumi_keystore.control_plane.grants import Superseded
+from pulumi_keystore.control_plane.service import opened
+from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import InMaintenance, KeystoreError
 from tests.torture.stage import WHOLE, stage
 
@@ -182,6 +186,16 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
             second_admin.close()
             authority.close()
             first.close()
+
+
+def test_only_who_holds_the_work_gets_a_token(crew):
+    """A process that believes to lead, or to hold a share, and does not: its token is refused before it is used."""
+    service = crew.land.service
+    settings = Settings(database_url=crew.database.direct_url, master_key_file=service.data / "master.key")
+    with opened(settings, as_guest=True) as database:
+        for announce in (grants.for_leader(database.plane, 1), grants.for_holder(database.plane, 1, "nobody")):
+            with pytest.raises(Superseded):
+                announce("a token")
 
 
 def test_of_many_requests_at_once_one_migration_comes():

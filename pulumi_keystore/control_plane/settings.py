@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     mail_from: str = Field(default="keystore@localhost", description="sender address of mails")
     mail_sender_name: str = Field(default="The Keystore Security Center", description="sender name of mails")
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
-        default=64, description="most requests in flight to the keystores of one migration, in one process"
+        default=32, description="most requests in flight to the keystores of one migration, in one process"
     )
     shard_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=2000, description="keys in one share: what a worker takes at a time"

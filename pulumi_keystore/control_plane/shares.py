@@ -91,6 +91,13 @@ _CLAIM = text("""
 """)
 
 
+def any_free(plane: ControlPlane, busy: Collection[str]) -> bool:
+    """Tell whether there is a free share of a migration that this process does not work on."""
+    free = select(Share.id).where(Share.state == "free", Share.migration_id.not_in(list(busy)))
+    with plane.transaction() as session:
+        return session.scalar(free.limit(1)) is not None
+
+
 def claim(plane: ControlPlane, holders: dict[str, str], default: str, busy: Collection[str]) -> tuple[Task, str] | None:
     """Take a free share: of the migration that is worked on least, and of those of the one that waited longest.
 

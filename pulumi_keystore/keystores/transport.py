@@ -33,6 +33,7 @@ from pulumi_keystore.network import Resolver, Target
 CONNECT_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 << 20
+_HEAD_BYTES: Final = 1 << 16
 _IDLE_HANDLES: Final = 128
 _BETWEEN_CUTS_S: Final = 0.1
 
@@ -81,7 +82,7 @@ class Request:
     wants_index: bool = False
     """Whether the answer shall tell the state it belongs to. It costs a little."""
     sink: Callable[[bytes], None] | None = field(default=None, repr=False)
-    """Takes the body of an answer with status 200 piece by piece; the response then has none."""
+    """Takes the body of the answer, whatever its status, piece by piece; the response then has only its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,8 +398,10 @@ def _collector(handle: _Handle) -> Callable[[bytes], int]:
     buffer = handle.buffer
 
     def collect(piece: bytes) -> int:
-        if handle.sink is not None and handle.curl.getinfo(pycurl.RESPONSE_CODE) == 200:  # noqa: PLR2004
+        if handle.sink is not None:
+            # The status is not known in here: what it begins with is kept, for it may be an error.
             handle.sink(piece)
+            buffer.extend(piece[: max(0, _HEAD_BYTES - len(buffer))])
             return len(piece)
         if len(buffer) + len(piece) > MAX_ANSWER_BYTES:
             return 0

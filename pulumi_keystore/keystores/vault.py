@@ -226,7 +226,7 @@ class VaultKeystore:
             raise Overloaded(f"{self}: overloaded or starting (HTTP 503)")
         if status >= 460:  # noqa: PLR2004 - 472 and 473 are Vault's standbys, 5xx are faults
             raise HostUnavailable(f"{self}: fails with HTTP {status}")
-        if status == 200 and sink is None and "json" not in _shape(response):  # noqa: PLR2004
+        if status == 200 and "json" not in _shape(response):  # noqa: PLR2004
             raise HostUnavailable(f"{self}: the answer is not a Vault server's")
         return response
 
@@ -239,7 +239,7 @@ class VaultKeystore:
     ) -> Step:
         """Send an authenticated request, retrying faults of the host for as long as patience lasts.
 
-        With a `sink` the body of a good answer goes to what it returns, which is made anew for each attempt.
+        With a `sink` the body of the answer goes to what it returns, which is made anew for each attempt.
         """
         pause = _FIRST_PAUSE_S
         while True:

@@ -32,7 +32,8 @@ from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.migration.inventory import Inventory
 
 _BEAT_S: Final = 1.0
-_LOOK_AGAIN_S: Final = 1.0
+_LOOK_S: Final = 0.25
+_IDLE_S: Final = 1.0
 _MOST_SESSIONS: Final = 4
 _log = structlog.get_logger(__name__)
 
@@ -55,34 +56,44 @@ class Workers:
         self.progress = threading.Event()
         """Set whenever a share has ended here."""
 
-    def start(self) -> list[threading.Thread]:
+    def start(self) -> None:
         """Start the threads; they end with the process."""
-        threads = [
-            threading.Thread(target=self._slot, args=(wake,), name=f"worker-{number}", daemon=True)
-            for number, wake in enumerate(self._wakes, 1)
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
+        if not self._slots:
+            return
+        for number, wake in enumerate(self._wakes, 1):
+            threading.Thread(target=self._slot, args=(wake,), name=f"worker-{number}", daemon=True).start()
+        threading.Thread(target=self._scout, name="scout", daemon=True).start()
 
     def wake(self) -> None:
         """Say that there are new shares; the threads find out by themselves a little later."""
         for event in self._wakes:
             event.set()
 
+    def _scout(self) -> None:
+        """Look for free shares, for all threads."""
+        while True:
+            try:
+                if shares.any_free(self._plane, self._busy):
+                    self.wake()
+            except SQLAlchemyError as error:
+                _log.warning("the database does not answer; tried again", error=type(error).__name__)
+            time.sleep(_LOOK_S)
+
     def _slot(self, wake: threading.Event) -> None:
         sessions: OrderedDict[str, Session] = OrderedDict()
         while True:
+            if not wake.wait(_IDLE_S):
+                # Nothing to do: the tokens are given back, and nothing is asked until there is.
+                _close_all(sessions)
+                wake.wait()
+            wake.clear()
             try:
-                worked = self._work_once(sessions)
+                while self._work_once(sessions):
+                    pass
             except (SQLAlchemyError, KeystoreError) as error:
                 # What was held is given to somebody else by the supervisor; the token is ended then, too.
                 _log.warning("worker interrupted; goes on", error=type(error).__name__)
                 _close_all(sessions)
-                worked = False
-            if not worked and not wake.wait(_LOOK_AGAIN_S):
-                _close_all(sessions)
-            wake.clear()
 
     def _work_once(self, sessions: OrderedDict[str, Session]) -> bool:
         """Do one share if there is one; return whether there was."""

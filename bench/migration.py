@@ -141,11 +141,11 @@ class Bench:
 
     # Contenders: each returns keys a second.
 
-    def ceiling(self, org: Organization, *, read_back: bool, in_flight: int = 64) -> float:
-        """The native load generator."""
+    def ceiling(self, org: Organization, read_back: str = "") -> float:
+        """The native load generator; it reads `each` key back at once, all in a `second pass`, or none."""
         work = {
             "ca": self.land.authority.pem,
-            "in_flight": in_flight,
+            "in_flight": 64,
             "path": f"/v1/{org.path()}/",
             "version": org.version,
             "read_back": read_back,
@@ -237,7 +237,7 @@ class Bench:
             current = self.admin.migration(org.name, row["id"])
             return current if current["phase"] == "ended" else None
 
-        end = wait_until(ended, "the migration", 7200, 0.5) or {}
+        end = wait_until(ended, "the migration", 7200, 1) or {}
         if end["state"] != "succeeded" or end["clean_up_pending"]:
             raise SystemExit(f"the migration failed: {end}")
         return {**end, "whole_s": time.monotonic() - started}
@@ -322,20 +322,22 @@ def side_by_side(bench: Bench, org: Organization, peers: dict[str, str], section
     """All contenders on one KV version."""
     version = org.version
     say(f"KV version {version}: ceiling ...")
-    ceilings = [bench.ceiling(org, read_back=True)]
-    bare = bench.ceiling(org, read_back=False)
+    kinds = ("each", "second pass")
+    ceilings = {kind: bench.ceiling(org, kind) for kind in kinds}
+    bare = bench.ceiling(org)
     say(f"KV version {version}: pulumi-keystore, there and back ...")
     with bench.cpu() as cpu:
         rate, whole = bench.there_and_back(org)
     say(f"KV version {version}: ceiling again ...")
-    ceilings.append(bench.ceiling(org, read_back=True))
-    ceiling = sum(ceilings) / 2
+    ceilings = {kind: (ceilings[kind] + bench.ceiling(org, kind)) / 2 for kind in kinds}
+    ceiling = max(ceilings.values())
     say(f"KV version {version}: hvac ...")
     read_back = [
         Row("hvac, one by one", bench.hvac(org, 1, FEW, read_back=True), ceiling),
         Row(f"hvac, {THREADS} threads", bench.hvac(org, THREADS, 3 * FEW, read_back=True), ceiling),
         Row("**pulumi-keystore**, as `POST /migrations`", rate, ceiling),
-        Row("native load generator: the ceiling", ceiling, ceiling),
+        Row("native load generator, each key read back at once", ceilings["each"], ceiling),
+        Row("native load generator, read back in a second pass, as we do", ceilings["second pass"], ceiling),
     ]
     copied = [
         Row("hvac, one by one", bench.hvac(org, 1, FEW, read_back=False), bare),
@@ -390,7 +392,7 @@ def far(bench: Bench, org: Organization, milliseconds: int, sections: list[str])
         service.settings.clear()
         service.settings.update(before)
         service.restart()
-        lines.append(f"| native load generator, 64 in flight | {bench.ceiling(org, read_back=True):,.0f} |")
+        lines.append(f"| native load generator, 64 in flight | {bench.ceiling(org, 'second pass'):,.0f} |")
     sections.append("\n".join([*lines, ""]))
 
 

@@ -1,6 +1,7 @@
 // Command loadgen sends the requests of a migration as fast as two Vault servers answer them: read a key at the
-// source, write it at the destination, and, unless told otherwise, read it back. It compares nothing: it is the ceiling
-// that clients are measured against. It takes its work as JSON on standard input and prints the seconds it took.
+// source, write it at the destination, and read it back: "each" at once, all in a "second pass", or not at all. It
+// compares nothing: it is the ceiling that clients are measured against. It takes its work as JSON on standard input
+// and prints the seconds it took.
 package main
 
 import (
@@ -26,7 +27,7 @@ type work struct {
 	InFlight    int      `json:"in_flight"`
 	Path        string   `json:"path"`
 	Version     int      `json:"version"`
-	ReadBack    bool     `json:"read_back"`
+	ReadBack    string   `json:"read_back"`
 	Names       []string `json:"names"`
 	Source      end      `json:"source"`
 	Destination end      `json:"destination"`
@@ -76,25 +77,33 @@ func main() {
 		}
 		return content
 	}
-	names := make(chan string)
-	var group sync.WaitGroup
-	started := time.Now()
-	for range make([]struct{}, w.InFlight) {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			for name := range names {
-				call(w.Destination, "POST", name, value(call(w.Source, "GET", name, nil), w.Version))
-				if w.ReadBack {
-					call(w.Destination, "GET", name, nil)
+	all := func(do func(name string)) {
+		names := make(chan string)
+		var group sync.WaitGroup
+		for range make([]struct{}, w.InFlight) {
+			group.Add(1)
+			go func() {
+				defer group.Done()
+				for name := range names {
+					do(name)
 				}
-			}
-		}()
+			}()
+		}
+		for _, name := range w.Names {
+			names <- name
+		}
+		close(names)
+		group.Wait()
 	}
-	for _, name := range w.Names {
-		names <- name
+	started := time.Now()
+	all(func(name string) {
+		call(w.Destination, "POST", name, value(call(w.Source, "GET", name, nil), w.Version))
+		if w.ReadBack == "each" {
+			call(w.Destination, "GET", name, nil)
+		}
+	})
+	if w.ReadBack == "second pass" {
+		all(func(name string) { call(w.Destination, "GET", name, nil) })
 	}
-	close(names)
-	group.Wait()
 	fmt.Printf("{\"seconds\": %f}\n", time.Since(started).Seconds())
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from base64 import b32encode
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -22,12 +23,13 @@ def default_role(organization: str) -> str:
     return f"keystore-{organization}"
 
 
+@lru_cache(maxsize=1024)
 def key_name(user: str, generation: int) -> str:
     """Return the last path segment of a user's archive key: base32 of the user id, a dot, the generation.
 
     The name holds only a-z, 0-9, '-' and '.', so that no user id can leave its organization's path, and two ids
     never meet: short ids are encoded one to one, long ones (some storage backends allow 255 bytes a segment) by
-    their SHA-256 under a prefix that no short one has.
+    their SHA-256 under a prefix that no short one has. Remembered for a while: a migration asks several times.
     """
     encoded = _base32(user.encode())
     if len(encoded) > _LONGEST_ENCODED:

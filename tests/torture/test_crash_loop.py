@@ -130,6 +130,14 @@ def test_a_worker_is_killed(point):
                         worker.start()
 
 
+def test_so_many_cells_are_run():
+    service = len(DIRECTIONS) * (len(FORTH) + len(BACK) + len(FORTH if WHOLE else SOME))
+    servers = 2 * len(FORTH if WHOLE else SOME)
+    workers = len(DIRECTIONS) * len(OF_A_WORKER)
+    print(f"{service} cells kill the service, {servers} a server, {workers} a worker")
+    assert (service, servers, workers) == ((130, 60, 14) if WHOLE else (40, 10, 7))
+
+
 def test_every_moment_was_reached_and_no_other(scene):
     """The last test: what the tests before it have reached, they or the undisturbed migrations here."""
     scene.clear_moments()

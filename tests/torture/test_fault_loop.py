@@ -48,6 +48,14 @@ def test_an_undisturbed_migration_makes_no_more_calls_than_are_tried(vaults, dat
     assert SQL_CALLS // 3 <= queries <= SQL_CALLS
 
 
+def test_so_many_cells_are_run():
+    vault = sum(len(numbers(VAULT_CALLS, VAULT_STRIDE, shift)) for shift in range(2 * len(FAILURES)))
+    sql = sum(len(numbers(SQL_CALLS, SQL_STRIDE, shift)) for shift in range(len(FAILURES)))
+    print(f"{vault} cells let a call to a Vault fail, {sql} one to the database")
+    if "TORTURE_STRIDE" not in os.environ:
+        assert (vault, sql) == ((2790, 5400) if WHOLE else (77, 58))
+
+
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("failure", FAILURES, ids=str)

@@ -113,7 +113,7 @@ BUGS = [
     Bug(
         "a service that was replaced gets new tokens",
         "control_plane/grants.py",
-        "            if leader != plane.instance.encode():", "            if leader is None:",
+        "    if leader != plane.instance.encode():", "    if leader is None:",
         FENCING, "only_who_holds",
     ),
     Bug(

@@ -490,7 +490,8 @@ class VaultKeystore:
         """
         version = yield from self.detect()
         cluster_id, server_version = yield from self.identify()
-        origin = origin or f"{_PROOF}{time.time():.0f}"
+        # Of two proofs in one second each removes its own canary.
+        origin = origin or f"{_PROOF}{time.time():.0f} {secrets.token_hex(4)}"
         canary = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
         other = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
         name = f"{CANARY_PREFIX}{secrets.token_hex(8)}"
@@ -527,7 +528,7 @@ class VaultKeystore:
         names = yield from self.names(CANARY_PREFIX)
         for name in itertools.takewhile(lambda name: name.startswith(CANARY_PREFIX), names):
             found = (yield from self._origin(name)) or ""
-            begun = found.removeprefix(_PROOF)
+            begun = found.removeprefix(_PROOF).partition(" ")[0]
             old = begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S
             if old or found == origin:
                 yield from self.delete(name)

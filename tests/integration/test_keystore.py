@@ -74,6 +74,15 @@ def test_of_two_registrations_at_once_one_wins(customer, land, admin_token):
     assert won == [acme.admin.keystore(acme.name, "first")["certificate_fingerprint"]]
 
 
+def test_a_proof_removes_what_a_killed_one_left_long_ago_and_nothing_else(customer, land):
+    acme = customer(keystores=())
+    place = land.vaults["a"].admit(acme.name)
+    for name, origin in (("canary-old", "proof 1700000000 ab"), ("canary-of-a-migration", "5f0e"), ("mine", "proof 1")):
+        place.put(name, {"origin": origin})
+    acme.register("first")
+    assert place.names() == ["canary-of-a-migration", "mine"]
+
+
 def test_a_new_certificate_is_swapped_in_after_proof(customer):
     acme = customer(keys=20)
     before = acme.admin.keystore(acme.name, "first")

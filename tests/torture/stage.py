@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from keystore_harness import Landscape, wait_until, workspace
@@ -18,7 +15,7 @@ from keystore_harness.database import Database
 from keystore_harness.interceptor import Interceptor, Plan
 from keystore_harness.organization import Admission
 from keystore_harness.server import VaultServer
-from keystore_harness.service import ServiceProcess, WorkerProcess
+from keystore_harness.service import ServiceProcess
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.errors import KeystoreError
@@ -212,14 +209,3 @@ def stage(**options: Any) -> Iterator[Stage]:
             made.clear_moments()
             made.plan.clear()
             made.database_plan.clear()
-
-
-def new_key() -> str:
-    return b64encode(secrets.token_bytes(32)).decode()
-
-
-def project_path() -> Path:
-    return Path(__file__).resolve().parents[2]
-
-
-__all__ = ["KEYS", "LAUNCHER", "WHOLE", "Stage", "WorkerProcess", "new_key", "stage"]

@@ -7,10 +7,11 @@ import time
 
 import pytest
 from keystore_harness import wait_until
+from keystore_harness.service import WorkerProcess
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.errors import KeystoreError
-from tests.torture.stage import WHOLE, WorkerProcess, stage
+from tests.torture.stage import WHOLE, stage
 
 BACK = sorted(point for point in failpoints.POINTS if point.startswith("roll-back."))
 FORTH = sorted(failpoints.POINTS - set(BACK))

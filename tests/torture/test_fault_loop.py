@@ -57,26 +57,28 @@ def test_so_many_cells_are_run():
         assert (vault, sql) == ((2790, 5400) if WHOLE else (77, 58))
 
 
+def try_one(scene, plan, number, failure, *, for_good=False):
+    """Let one call of a migration fail; return what it struck, and how the migration ended well."""
+    plan.set(number, failure, for_good=for_good)
+    row = scene.start()
+    if row is not None and row["id"]:
+        row = scene.finish(row)
+    struck = plan.struck
+    plan.clear()
+    try:
+        return struck, scene.settle(row)
+    except BaseException:
+        print(f"call {number} ({struck}) fails with {failure}, {'for good' if for_good else 'once'}")
+        raise
+
+
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
 def test_a_call_to_a_vault_fails(vaults, failure, for_good):
-    endings = Counter()
-    struck = 0
     cells = numbers(VAULT_CALLS, VAULT_STRIDE, FAILURES.index(failure) * 2 + for_good)
-    for number in cells:
-        vaults.plan.set(number, failure, for_good=for_good)
-        row = vaults.start()
-        if row is not None and row["id"]:
-            row = vaults.finish(row)
-        struck += vaults.plan.struck is not None
-        what = vaults.plan.struck
-        vaults.plan.clear()
-        try:
-            endings[vaults.settle(row)] += 1
-        except BaseException:
-            print(f"call {number} ({what}) fails with {failure}, {'for good' if for_good else 'once'}")
-            raise
+    tried = [try_one(vaults, vaults.plan, number, failure, for_good=for_good) for number in cells]
+    struck, endings = sum(what is not None for what, _ in tried), Counter(ending for _, ending in tried)
     print(f"{len(cells)} cells, {struck} struck: {dict(endings)}")
     assert sum(endings.values()) == len(cells)
     assert struck >= len(cells) * 0.7
@@ -85,19 +87,7 @@ def test_a_call_to_a_vault_fails(vaults, failure, for_good):
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
 def test_a_call_to_the_database_fails(database, failure):
-    endings = Counter()
     cells = numbers(SQL_CALLS, SQL_STRIDE, FAILURES.index(failure))
-    for number in cells:
-        database.database_plan.set(number, failure)
-        row = database.start()
-        if row is not None and row["id"]:
-            row = database.finish(row)
-        what = database.database_plan.struck
-        database.database_plan.clear()
-        try:
-            endings[database.settle(row)] += 1
-        except BaseException:
-            print(f"call {number} ({what}) fails with {failure}")
-            raise
+    endings = Counter(try_one(database, database.database_plan, number, failure)[1] for number in cells)
     print(f"{len(cells)} cells: {dict(endings)}")
     assert sum(endings.values()) == len(cells)

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from pulumi_keystore.address import KeystoreAddress
     from pulumi_keystore.certificate import ClientCertificate
     from pulumi_keystore.errors import KeystoreError
+    from pulumi_keystore.resources.health_monitor import HealthMonitor
     from pulumi_keystore.resources.keystore import Keystore
     from pulumi_keystore.resources.keystore_migration import KeystoreMigration
     from pulumi_keystore.resources.organization import Organization
 
 __all__ = [
     "ClientCertificate",
+    "HealthMonitor",
     "Keystore",
     "KeystoreAddress",
     "KeystoreError",
@@ -25,6 +27,7 @@ __all__ = [
 # Names are imported when they are first used: the service, the CLI and the PKCS#12 helper run without pulumi.
 _HOMES = {
     "ClientCertificate": "certificate",
+    "HealthMonitor": "resources.health_monitor",
     "Keystore": "resources.keystore",
     "KeystoreAddress": "address",
     "KeystoreError": "errors",

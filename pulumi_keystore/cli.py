@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,9 +16,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from pulumi_keystore.client import Client
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.errors import KeystoreError, ServiceUnavailable
 
 OFFLINE = 2
 """Exit status of `keystore status` where the keystore is offline; 1 is an error, 0 is fine."""
@@ -31,6 +32,14 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class HistoryFormat(StrEnum):
+    """How a history is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
 app = typer.Typer(
     help="Keystores of a cloud backup service: run the service, and look at organizations, migrations and history.\n\n"
     "The service is found by KEYSTORE_URL (http://127.0.0.1:8700 by default) and asked with the token in "
@@ -41,11 +50,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 organization_app = typer.Typer(help="The customers whose archive keys are kept.", no_args_is_help=True)
+monitor_app = typer.Typer(help="Who is told when a keystore is offline.", no_args_is_help=True)
 token_app = typer.Typer(help="API tokens and their roles.", no_args_is_help=True)
 migration_app = typer.Typer(help="Moving all archive keys to another keystore.", no_args_is_help=True)
 app.add_typer(organization_app, name="organization")
 app.add_typer(token_app, name="token")
 app.add_typer(migration_app, name="migration")
+app.add_typer(monitor_app, name="monitor")
 
 OrganizationArgument = Annotated[str, typer.Argument(help="Name of the organization.", show_default=False)]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
@@ -205,12 +216,22 @@ def show_keystore(
 
 
 @app.command()
-def status(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+def status(
+    organization: OrganizationArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on and show each change, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(help="With --watch: seconds between two looks.", min=0.1)] = 5.0,
+    output: FormatOption = Format.TABLE,
+) -> None:
     """Show the active keystore and test its connection now.
+
+    For a self-administered keystore also what the tests of every minute say. With --watch a line (or with --format
+    json a JSON document on a line of its own) is printed whenever something has changed.
 
     Exit status: 0 online, 1 error, 2 offline.
     """
     with _service() as service:
+        if watch:
+            _watch_status(service, organization, every, output)
         shown = service.request("GET", "organizations", organization, "status")
     if output is Format.JSON:
         _json(shown)
@@ -222,6 +243,7 @@ def status(organization: OrganizationArgument, output: FormatOption = Format.TAB
             "address": active and active["address_display"],
             "connection": " / ".join(filter(None, (connection.get("status"), connection.get("reason")))) or None,
             "detail": connection.get("detail"),
+            **_health_lines(shown["health"]),
             "certificate until": active and active["certificate_not_after"] and _local(active["certificate_not_after"]),
             "archive keys": f"{shown['archive_keys']:,}",
             "maintenance": _progress_line(shown["migration"]) if shown["migration"] else "no",
@@ -231,16 +253,162 @@ def status(organization: OrganizationArgument, output: FormatOption = Format.TAB
         raise typer.Exit(OFFLINE)
 
 
+def _watch_status(service: Client, organization: str, every: float, output: Format) -> NoReturn:
+    told = ""
+    while True:
+        try:
+            shown = service.request("GET", "organizations", organization, "status")
+            line = _status_line(shown)
+        except ServiceUnavailable as error:
+            # A service that restarts is no reason to stop looking.
+            shown, line = {"error": error.summary}, f"the service does not answer: {error.summary}"
+        if line != told:
+            told = line
+            if output is Format.JSON:
+                sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+            else:
+                _out.print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}  {line}", markup=False)
+        time.sleep(every)
+
+
+def _status_line(shown: dict[str, Any]) -> str:
+    if shown["migration"]:
+        return f"in maintenance, {_progress_line(shown['migration'])}"
+    connection, monitored = shown["connection"] or {"status": "no active keystore"}, shown["health"]
+    parts = [" / ".join(filter(None, (connection["status"], connection.get("reason"))))]
+    if connection.get("detail"):
+        parts.append(connection["detail"])
+    if monitored:
+        parts.append(f"each minute: {' / '.join(filter(None, (monitored['status'], monitored['reason'])))}")
+    return ", ".join(parts)
+
+
+def _health_lines(monitored: dict[str, Any] | None) -> dict[str, Any]:
+    if monitored is None:
+        return {}
+    share = monitored["reliability"]["share"]
+    status_ = " / ".join(filter(None, (monitored["status"], monitored["reason"])))
+    since = f" since {_local(monitored['since'])} ({_span(monitored['for_s'])})" if monitored["since"] else ""
+    return {
+        "each minute": f"{status_}{since}",
+        "what it says": monitored["detail"],
+        "warning": monitored["warning"],
+        "reliability": f"{share:.1%} of the last hour" if share is not None else "not known yet",
+    }
+
+
+def _span(seconds: float) -> str:
+    """Return a duration as people say it, as in "2 h 5 min"."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if number]
+    return " ".join(parts[:2]) or f"{seconds} s"
+
+
+@app.command()
+def reliability(
+    organization: OrganizationArgument,
+    keystore: Annotated[
+        str | None, typer.Argument(help="Name of the keystore; the active one by default.", show_default=False)
+    ] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show the last hour of a self-administered keystore: a bar for each minute, oldest first.
+
+    A high bar is a minute online, a low one offline, a dot one in which no test was made.
+    """
+    with _service() as service:
+        keystore = keystore or service.organization(organization)["active_keystore"]
+        if keystore is None:
+            raise KeystoreError(f"{organization!r} has no active keystore", hint="declare a Keystore first")
+        shown = service.health(organization, keystore)
+    if output is Format.JSON:
+        _json(shown)
+        return
+    hour = shown["reliability"]
+    begin = datetime.fromisoformat(hour["begin"]).astimezone()
+    end = begin + timedelta(seconds=hour["bucket_s"] * len(hour["buckets"]))
+    counts = {name: hour["buckets"].count(name) for name in ("online", "offline", "unknown")}
+    _pairs({"keystore": f"{organization}/{keystore}", **_health_lines(shown)})
+    bars = Text()
+    for bucket in hour["buckets"]:
+        bars.append(*_BARS[bucket])
+    _out.print(bars)
+    left, right = f"{begin:%H:%M}", f"{end:%H:%M}"
+    _out.print(f"{left}{right:>{len(hour['buckets']) - len(left)}}", markup=False)
+    _out.print(
+        f"{counts['online']} minutes online, {counts['offline']} offline, {counts['unknown']} not tested", markup=False
+    )
+
+
+_BARS = {"online": ("█", "green"), "offline": ("▁", "red"), "unknown": ("·", "dim")}
+
+
 @app.command()
 def history(
     organization: OrganizationArgument,
     limit: Annotated[int, typer.Option(help="How many of the latest entries.")] = 100,
-    output: FormatOption = Format.TABLE,
+    output: Annotated[
+        HistoryFormat, typer.Option("--format", help="How to print them; csv is the whole history, for a file.")
+    ] = HistoryFormat.TABLE,
 ) -> None:
     """Show who did what when, oldest first."""
     with _service() as service:
+        if output is HistoryFormat.CSV:
+            sys.stdout.write(service.export_history(organization, "csv"))
+            return
         rows = service.request("GET", "organizations", organization, "history", limit=limit)
-    _list(rows, ("at", "actor", "action", "detail"), output)
+    _list(rows, ("at", "actor", "action", "detail"), Format(output))
+
+
+# Health monitors.
+
+KeystoreArgument = Annotated[str, typer.Argument(help="Name of the keystore.", show_default=False)]
+
+
+@monitor_app.command("set")
+def monitor_set(
+    organization: OrganizationArgument,
+    keystore: KeystoreArgument,
+    recipient: Annotated[
+        list[str] | None, typer.Option(help="E-mail address of an administrator; may be given again.")
+    ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="https://HOST/PATH that is called, too.", envvar="KEYSTORE_WEBHOOK")
+    ] = None,
+    offline_minutes: Annotated[int, typer.Option(help="Minutes offline until they are told.")] = 5,
+    repeat_hours: Annotated[int, typer.Option(help="Hours until they are told again.")] = 24,
+    online_minutes: Annotated[int, typer.Option(help="Minutes online again until they are told.")] = 5,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Say who is told when a self-administered keystore is offline; what was said before is replaced."""
+    body = {
+        "recipients": recipient or [],
+        "webhook": webhook,
+        "offline_minutes": offline_minutes,
+        "repeat_hours": repeat_hours,
+        "online_minutes": online_minutes,
+    }
+    with _service() as service:
+        _show(service.put_monitor(organization, keystore, body), output)
+
+
+@monitor_app.command("show")
+def monitor_show(
+    organization: OrganizationArgument, keystore: KeystoreArgument, output: FormatOption = Format.TABLE
+) -> None:
+    """Show who is told when a keystore is offline."""
+    with _service() as service:
+        _show(service.monitor(organization, keystore), output)
+
+
+@monitor_app.command("remove")
+def monitor_remove(organization: OrganizationArgument, keystore: KeystoreArgument) -> None:
+    """Tell nobody any more; the tests go on."""
+    with _service() as service:
+        service.delete_monitor(organization, keystore)
 
 
 # Migrations.

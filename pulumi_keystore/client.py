@@ -67,6 +67,16 @@ class Client:
             ServiceUnavailable: There was no answer.
 
         """
+        answer = self._send(method, path, body, query)
+        return answer.json() if answer.content else None
+
+    def text(self, *path: str, **query: Any) -> str:
+        """Make a GET request for something that is no JSON; see `request`."""
+        return self._send("GET", path, None, query).text
+
+    def _send(
+        self, method: str, path: tuple[str, ...], body: Mapping[str, Any] | None, query: dict[str, Any]
+    ) -> httpx.Response:
         target = "/v1/" + "/".join(quote(segment, safe="") for segment in path)
         try:
             answer = self._http.request(method, target, json=body, params=query)
@@ -76,7 +86,7 @@ class Client:
                 hint="start it with `keystore serve`, or set KEYSTORE_URL",
             ) from None
         if answer.is_success:
-            return answer.json() if answer.content else None
+            return answer
         try:
             document = answer.json()
         except ValueError:
@@ -123,6 +133,29 @@ class Client:
     def delete_keystore(self, organization: str, name: str) -> None:
         """Forget a keystore."""
         self.request("DELETE", "organizations", organization, "keystores", name)
+
+    # Health.
+
+    def health(self, organization: str, keystore: str) -> dict[str, Any]:
+        """Return status, reason, detail and the last hour of a self-administered keystore."""
+        return dict(self.request("GET", "organizations", organization, "keystores", keystore, "health"))
+
+    def monitor(self, organization: str, keystore: str) -> dict[str, Any]:
+        """Return who is told when a keystore is offline."""
+        return dict(self.request("GET", "organizations", organization, "keystores", keystore, "monitor"))
+
+    def put_monitor(self, organization: str, keystore: str, alerting: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a keystore monitored, or change who is told."""
+        path = ("organizations", organization, "keystores", keystore, "monitor")
+        return dict(self.request("PUT", *path, body=alerting))
+
+    def delete_monitor(self, organization: str, keystore: str) -> None:
+        """Tell nobody any more."""
+        self.request("DELETE", "organizations", organization, "keystores", keystore, "monitor")
+
+    def export_history(self, organization: str, form: str) -> str:
+        """Return the whole history, as csv or json."""
+        return self.text("organizations", organization, "history", "export", format=form)
 
     # Migrations.
 

@@ -49,10 +49,24 @@ def is_public(address: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """Vetted places to dial for an address: IP addresses in text form, and a port."""
+
+    ips: tuple[str, ...]
+    port: int
+
+
+def _mapped(text: str) -> Target:
+    hosts, _, port = text.rpartition(":")
+    return Target(tuple(host.strip("[]") for host in hosts.split(",")), int(port))
+
+
+@dataclass(frozen=True, slots=True)
 class HostMap:
     """The operator's explicit map from a public HOST:PORT to a loopback or private one, for tests and demos.
 
-    The public name stays in TLS and is verified; only the dialled address changes.
+    The public name stays in TLS and is verified; only the dialled address changes. A name with several servers maps to
+    several IP addresses with one port: `127.0.0.1,127.0.0.2:18200`.
     """
 
     entries: Mapping[str, str] = field(default_factory=dict)
@@ -69,23 +83,14 @@ class HostMap:
             entries = json.loads(text or "{}")
             for public, target in entries.items():
                 KeystoreAddress.parse(f"https://{public}")
-                host, _, port = target.rpartition(":")
-                ipaddress.ip_address(host.strip("[]"))
-                int(port)
+                for ip in _mapped(target).ips:
+                    ipaddress.ip_address(ip)
         except (ValueError, AttributeError, InvalidInput) as error:
             raise InvalidInput(
                 "the host map is not a JSON object of public to dialled HOST:PORT",
                 hint='give for example {"vault-a.example.com:8200": "127.0.0.1:18200"}',
             ) from error
         return cls(entries)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Vetted places to dial for an address: IP addresses in text form, and a port."""
-
-    ips: tuple[str, ...]
-    port: int
 
 
 Lookup = Callable[[str, int], list[str]]
@@ -113,8 +118,7 @@ class Resolver:
         """
         mapped = self.host_map.entries.get(f"{address.host}:{address.port}")
         if mapped is not None:
-            host, _, port = mapped.rpartition(":")
-            return Target((host.strip("[]"),), int(port))
+            return _mapped(mapped)
         # getaddrinfo knows no deadline of its own; a late one is left to finish in its thread.
         pool = ThreadPoolExecutor(1, thread_name_prefix="resolve")
         try:
@@ -132,3 +136,14 @@ class Resolver:
                 hint="publish only public addresses for the keystore's name",
             )
         return Target(tuple(ips), address.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Vetted(Resolver):
+    """A resolver for an address that has been looked up and vetted: it knows that one target."""
+
+    target: Target = Target((), 0)
+
+    def resolve(self, address: KeystoreAddress) -> Target:  # noqa: ARG002 - it is known
+        """Return the target."""
+        return self.target

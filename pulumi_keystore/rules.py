@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from pulumi_keystore.errors import RuleViolation
+
+if TYPE_CHECKING:
+    from pulumi_keystore.address import KeystoreAddress
 
 MAX_USER_ID_BYTES: Final = 512
 
@@ -79,7 +84,12 @@ USER_ID = _rule(35, "user", f"1 to {MAX_USER_ID_BYTES} bytes of text without con
 ARCHIVE_KEY = _rule(36, "key", "base64 of exactly 32 bytes")
 KEYSTORE_NAME = _rule(37, "name", "1 to 100 printable characters")
 MIGRATION_MODE = _rule(38, "mode", "maintenance, or online for a Vault keystore as the source")
+MONITOR_RECIPIENTS = _rule(39, "recipients", "1 to 20 e-mail addresses, each once; or none, where there is a webhook")
+MONITOR_TIMINGS = _rule(40, "offline_minutes", "1 to 60 minutes until somebody is told, and 1 to 168 hours between")
+WEBHOOK = _rule(41, "webhook", "https://HOST/PATH with a public DNS name, and no user, password or fragment")
 
+MAX_RECIPIENTS: Final = 20
+MAX_WEBHOOK_LENGTH: Final = 1000
 KINDS: Final = ("provider", "self-administered", "legacy")
 MODES: Final = ("maintenance", "online")
 _ORGANIZATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -114,6 +124,54 @@ def check_email(address: str) -> str:
     if len(address) > 254 or not _EMAIL.fullmatch(address):  # noqa: PLR2004 - RFC 5321 limit
         raise NOTIFY_EMAIL.violation(f"{address!r} is not an e-mail address")
     return address
+
+
+def check_recipients(addresses: Sequence[str], *, others: bool) -> list[str]:
+    """Return whom a monitor tells, or raise `RuleViolation` (KS033, KS039); none will do where there are `others`."""
+    if not addresses and not others:
+        raise MONITOR_RECIPIENTS.violation("the monitor would tell nobody")
+    if len(addresses) > MAX_RECIPIENTS:
+        raise MONITOR_RECIPIENTS.violation(f"there are {len(addresses)} of them")
+    for address in addresses:
+        try:
+            check_email(address)
+        except RuleViolation as violation:
+            violation.prop = "recipients"
+            raise
+    if len({address.lower() for address in addresses}) < len(addresses):
+        raise MONITOR_RECIPIENTS.violation("one address is there twice")
+    return list(addresses)
+
+
+def check_timings(offline_minutes: float, repeat_hours: float, online_minutes: float) -> None:
+    """Raise `RuleViolation` (KS040) where a monitor's timings are out of range or no whole numbers."""
+    for name, value, most in (
+        ("offline_minutes", offline_minutes, 60),
+        ("repeat_hours", repeat_hours, 168),
+        ("online_minutes", online_minutes, 60),
+    ):
+        if not (1 <= value <= most and float(value).is_integer()):
+            raise Rule(MONITOR_TIMINGS.id, name, f"a whole number from 1 to {most}").violation(
+                f"{value:g} is too little, too much or no whole number"
+            )
+
+
+def check_webhook(url: str) -> KeystoreAddress:
+    """Return where a webhook is, or raise `RuleViolation` (KS041). The URL may hold a secret: it is not repeated."""
+    from pulumi_keystore.address import KeystoreAddress  # noqa: PLC0415 - addresses have rules, too
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 443
+    except ValueError:
+        raise WEBHOOK.violation("the URL cannot be read") from None
+    plain = len(url) <= MAX_WEBHOOK_LENGTH and url.isascii() and url.isprintable() and " " not in url
+    if not plain or parts.scheme != "https" or "@" in parts.netloc or parts.fragment or not parts.hostname:
+        raise WEBHOOK.violation("the URL is not of that form")
+    try:
+        return KeystoreAddress.parse(f"https://{parts.hostname}:{port}")
+    except RuleViolation as violation:
+        raise WEBHOOK.violation(violation.summary.removeprefix("address: ")) from None
 
 
 def check_vault_name(text: str, prop: str) -> str:

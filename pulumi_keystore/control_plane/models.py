@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     DateTime,
     ForeignKey,
@@ -221,20 +222,91 @@ class HistoryEntry(Base):
     detail: Mapped[str | None]
 
 
-class Mail(Base):
-    """A mail that has to be sent, or was; written in the transaction of what it tells about."""
+class KeystoreHealth(Base):
+    """The tests of one self-administered keystore: the latest result, and who makes the next one.
 
-    __tablename__ = "mails"
+    `minute` is that of the latest test; a process that has claimed the keystore until a moment makes the one that
+    is due. `phase` is where in the minute that is.
+    """
+
+    __tablename__ = "keystore_health"
+    keystore_id: Mapped[int] = mapped_column(ForeignKey("keystores.id", ondelete="CASCADE"), primary_key=True)
+    phase: Mapped[float]
+    minute: Mapped[int | None] = mapped_column(BigInteger)
+    claimed_by: Mapped[str | None] = mapped_column(String(100))
+    claimed_until: Mapped[datetime | None]
+    online: Mapped[bool | None]
+    reason: Mapped[str | None] = mapped_column(String(40))
+    detail: Mapped[str | None]
+    warning: Mapped[str | None]
+    seconds: Mapped[float | None]
+    since: Mapped[datetime | None]
+    tested_at: Mapped[datetime | None]
+
+
+class HealthSample(Base):
+    """Whether a keystore was online in one minute; a minute without a row was not tested."""
+
+    __tablename__ = "health_samples"
+    keystore_id: Mapped[int] = mapped_column(ForeignKey("keystores.id", ondelete="CASCADE"), primary_key=True)
+    minute: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    online: Mapped[bool]
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class HealthMonitor(Base):
+    """Who is told when a keystore is offline, and when; `alert` is where the state machine of that stands."""
+
+    __tablename__ = "health_monitors"
+    keystore_id: Mapped[int] = mapped_column(ForeignKey("keystores.id", ondelete="CASCADE"), primary_key=True)
+    recipients: Mapped[list[str]] = mapped_column(JSONB)
+    webhook_sealed: Mapped[bytes | None]
+    webhook_host: Mapped[str | None] = mapped_column(String(300))
+    offline_minutes: Mapped[int]
+    repeat_hours: Mapped[int]
+    online_minutes: Mapped[int]
+    alert: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Parcel:
+    """What has to be sent, or was; written in the transaction of what it tells about."""
+
     id: Mapped[int] = mapped_column(primary_key=True)
-    message_id: Mapped[str] = mapped_column(String(100), unique=True)
-    recipient: Mapped[str] = mapped_column(String(254))
-    subject: Mapped[str]
-    body: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     sent_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(server_default="0")
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_error: Mapped[str | None]
+
+
+class Mail(Parcel, Base):
+    """A mail to one recipient."""
+
+    __tablename__ = "mails"
+    message_id: Mapped[str] = mapped_column(String(100), unique=True)
+    recipient: Mapped[str] = mapped_column(String(254))
+    subject: Mapped[str]
+    body: Mapped[str]
+
+
+class Hook(Parcel, Base):
+    """A call of a webhook; its URL often holds a secret, so it is sealed."""
+
+    __tablename__ = "hooks"
+    event_id: Mapped[str] = mapped_column(String(100), unique=True)
+    url_sealed: Mapped[bytes]
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class ConsoleSession(Base):
+    """A browser that is signed in with an API token; the id is a digest of its cookie."""
+
+    __tablename__ = "console_sessions"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
 
 
 class Fact(Base):

@@ -18,7 +18,8 @@ from dbos import DBOS, SetWorkflowID
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from pulumi_keystore.control_plane import api, grants, logs, migrations, shares
+from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import api, console_sessions, grants, health, logs, migrations, shares
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.connections import Connections
@@ -31,6 +32,7 @@ from pulumi_keystore.control_plane.database import (
     sessions,
     upgrade_schema,
 )
+from pulumi_keystore.control_plane.minute_tests import MinuteTests
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.sealing import MasterKey
 from pulumi_keystore.control_plane.settings import Settings
@@ -39,6 +41,7 @@ from pulumi_keystore.migration import workflow
 from pulumi_keystore.migration.worker import Workers
 from pulumi_keystore.network import HostMap, Resolver
 from pulumi_keystore.notify.outbox import Postman
+from pulumi_keystore.notify.webhook import Caller
 
 WORKFLOW_VERSION: Final = "1"
 """Changes only when running migrations could not be continued: an upgrade of the service goes on with them."""
@@ -126,7 +129,12 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         _launch_workflows(database.database_url)
         _resume(plane)
         connections = Connections(plane)
+        caller = Caller(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)
+        if settings.tests:
+            MinuteTests(plane).start()
         _every(1.0, postman.send_due, "outbox")
+        _every(1.0, caller.send_due, "webhooks")
+        _every(600.0, lambda: _forget_old(plane), "old data")
         _every(2.0, clean_ups.work, "clean-ups")
         _every(5.0, connections.close_idle, "connections")
         _every(2.0, lambda: _stop_if_lost(leadership), "leadership")
@@ -139,7 +147,9 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
 
 
 def work(settings: Settings, say: Callable[[str], None]) -> NoReturn:
-    """Copy and verify keys for a service on another machine until told to stop (SIGINT or SIGTERM).
+    """Copy and verify keys, and test keystores, for a service on another machine until told to stop.
+
+    It ends on SIGINT or SIGTERM.
 
     Raises:
         KeystoreError: It cannot start.
@@ -153,6 +163,8 @@ def work(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         if not settings.slots:
             raise KeystoreError("slots is 0, so there is nothing to do", hint="set --slots or KEYSTORE_SLOTS")
         Workers(plane, settings.slots).start()
+        if settings.tests:
+            MinuteTests(plane).start()
         say(f"keystore worker {plane.instance} is ready, for {settings.slots} organizations at a time")
         stop.wait()
         # Others need not find out by themselves.
@@ -201,6 +213,12 @@ def _settle(plane: ControlPlane) -> None:
             _log.error("a migration's workflow ended before the migration did", migration=migration_id)
             with SetWorkflowID(f"{migration_id}.{len(attempts)}"):
                 DBOS.start_workflow(workflow.settle, migration_id)
+
+
+def _forget_old(plane: ControlPlane) -> None:
+    with plane.transaction() as session:
+        health.forget_old(session, now_utc())
+        console_sessions.forget_expired(session, now_utc())
 
 
 def _stop_if_lost(leadership: Leadership) -> None:

@@ -41,6 +41,18 @@ class Settings(BaseSettings):
     smtp_url: str = Field(default="", description="smtp://[user:password@]HOST:PORT or smtps://; empty for no mail")
     mail_from: str = Field(default="keystore@localhost", description="sender address of mails")
     mail_sender_name: str = Field(default="The Keystore Security Center", description="sender name of mails")
+    webhook_ca: Path | None = Field(
+        default=None, description="PEM file of the CA that webhooks' servers are verified with; the public ones if none"
+    )
+    tests: bool = Field(
+        default=True, description="whether this process tests keystores each minute, together with others that do"
+    )
+    test_s: Annotated[float, Field(gt=0)] = Field(
+        default=10, description="deadline in seconds of the test that every self-administered keystore gets each minute"
+    )
+    minute_s: Annotated[float, Field(gt=0)] = Field(
+        default=60, description="length of the minute in which keystores are tested; shorter in tests and demos only"
+    )
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         default=32, description="most requests in flight to the keystores of one migration, in one process"
     )

@@ -165,11 +165,26 @@ def authenticate(session: Session, text: str | None, now: datetime) -> Principal
         NotAuthenticated: It is missing, unknown, expired or revoked; which of these is not told.
 
     """
+    return identify(session, text, now)[0]
+
+
+def identify(session: Session, text: str | None, now: datetime) -> tuple[Principal, str]:
+    """Return who a token stands for, and its id; see `authenticate`."""
     token_id, _, secret = (text or "").removeprefix(PREFIX).partition("_")
     row = session.get(Token, token_id) if secret and token_id.isalnum() else None
     # A digest is compared even where there is no row, so that time tells nothing.
-    same = hmac.compare_digest(row.digest if row else bytes(32), _digest(secret))
-    if row is None or not same or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
+    if not hmac.compare_digest(row.digest if row else bytes(32), _digest(secret)):
+        row = None
+    return _principal(session, row, now), token_id
+
+
+def by_id(session: Session, token_id: str, now: datetime) -> Principal:
+    """Return who a token stands for that was shown before; see `authenticate`."""
+    return _principal(session, session.get(Token, token_id), now)
+
+
+def _principal(session: Session, row: Token | None, now: datetime) -> Principal:
+    if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
         raise NotAuthenticated(
             "the API token is missing or not valid",
             hint="set KEYSTORE_TOKEN, or `pulumi config set --secret keystore:token`, to a token of "

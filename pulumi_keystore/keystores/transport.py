@@ -40,19 +40,30 @@ _BETWEEN_CUTS_S: Final = 0.1
 # It is sent back as it came: base64 of a short JSON object, and nothing that could end a header.
 _INDEX: Final = re.compile(r"[A-Za-z0-9+/=_-]{1,500}")
 
+_SEE_LOG: Final = "look into the server's log, and at what lies between"
+_SEE_ADDRESS: Final = "check that the address is that of a Vault server"
 _CURL_FAULTS: Final = {
-    pycurl.E_COULDNT_CONNECT: "the connection is refused or times out",
-    pycurl.E_OPERATION_TIMEDOUT: "no whole answer within the deadline",
-    pycurl.E_PEER_FAILED_VERIFICATION: "the server's TLS certificate is not trusted for this name",
-    pycurl.E_SSL_CONNECT_ERROR: "the TLS handshake fails",
-    pycurl.E_SSL_CERTPROBLEM: "the client certificate cannot be used",
-    pycurl.E_SEND_ERROR: "the connection breaks",
-    pycurl.E_RECV_ERROR: "the connection breaks",
-    pycurl.E_GOT_NOTHING: "the server closes the connection without an answer",
-    pycurl.E_PARTIAL_FILE: "the answer ends early",
-    pycurl.E_WRITE_ERROR: "the answer is too large",
-    8: "the answer is not HTTP",  # CURLE_WEIRD_SERVER_REPLY
-    pycurl.E_UNSUPPORTED_PROTOCOL: "the answer is not HTTP",
+    pycurl.E_COULDNT_CONNECT: (
+        "the connection is refused or times out",
+        "check that the server runs, and that its firewall lets the service in",
+    ),
+    pycurl.E_OPERATION_TIMEDOUT: (
+        "no whole answer within the deadline",
+        "check the server's load, its storage, and the network between",
+    ),
+    pycurl.E_PEER_FAILED_VERIFICATION: (
+        "the server's TLS certificate is not trusted for this name",
+        "renew it, or edit the keystore's server CA where the CA has changed",
+    ),
+    pycurl.E_SSL_CONNECT_ERROR: ("the TLS handshake fails", "check the listener's TLS settings on the server"),
+    pycurl.E_SSL_CERTPROBLEM: ("the client certificate cannot be used", "edit the keystore and give another one"),
+    pycurl.E_SEND_ERROR: ("the connection breaks", _SEE_LOG),
+    pycurl.E_RECV_ERROR: ("the connection breaks", _SEE_LOG),
+    pycurl.E_GOT_NOTHING: ("the server closes the connection without an answer", _SEE_LOG),
+    pycurl.E_PARTIAL_FILE: ("the answer ends early", _SEE_LOG),
+    pycurl.E_WRITE_ERROR: ("the answer is too large", _SEE_LOG),
+    8: ("the answer is not HTTP", _SEE_ADDRESS),  # CURLE_WEIRD_SERVER_REPLY
+    pycurl.E_UNSUPPORTED_PROTOCOL: ("the answer is not HTTP", _SEE_ADDRESS),
 }
 
 
@@ -194,11 +205,17 @@ class Transport:
         raise AssertionError("a flow ended without a result")
 
     def run(  # noqa: C901, PLR0912 - one loop, read from top to bottom
-        self, flows: Iterable[Flow[T]], in_flight: int, watch: Callable[[], None] | None = None
+        self,
+        flows: Iterable[Flow[T]],
+        in_flight: int,
+        watch: Callable[[], None] | None = None,
+        *,
+        adaptive: bool = True,
     ) -> Iterator[T]:
         """Run flows, at most `in_flight` of them at a time, and yield their results as they end.
 
-        There are fewer while servers ask for fewer requests (see `Window`). Flows are taken from `flows` only as
+        There are fewer while servers ask for fewer requests (see `Window`), unless it is not `adaptive`: what one
+        server asks for is nothing to requests of another. Flows are taken from `flows` only as
         there is room. The first exception of a flow ends the run: requests under way are dropped and the exception
         is raised. `watch` is called at least once a second; what it raises ends the run too.
         """
@@ -242,7 +259,7 @@ class Transport:
                 if active or paused:
                     self._wait(paused[0][0] - time.monotonic() if paused else 1.0, bool(active))
                 for running, outcome in self._finished(active):
-                    if isinstance(outcome, Response):
+                    if adaptive and isinstance(outcome, Response):
                         window.answered(outcome.status)
                     ready.append((running, outcome))
         finally:
@@ -286,7 +303,8 @@ class Transport:
                 self._multi.remove_handle(handle)
                 handle.close()
                 self._drop_idle(endpoint)
-                yield running, HostUnavailable(f"{endpoint.address}: {_CURL_FAULTS.get(code, f'curl error {code}')}")
+                what, hint = _CURL_FAULTS.get(code, (f"curl error {code}", _SEE_LOG))
+                yield running, HostUnavailable(f"{endpoint.address}: {what}", hint=hint)
 
     def _drop_idle(self, endpoint: Endpoint) -> None:
         for handles in self._idle.pop(endpoint, {}).values():
@@ -363,8 +381,10 @@ class Transport:
         curl.setopt(pycurl.SSLCERT_BLOB, certificate.certificate_pem)
         curl.setopt(pycurl.SSLKEYTYPE, "PEM")
         curl.setopt(pycurl.SSLKEY_BLOB, certificate.key_pem)
-        dialled = f"{address.host}:{address.port}:{_bracketed(target.ips[0])}:{target.port}"
-        curl.setopt(pycurl.CONNECT_TO, [dialled])
+        # Of several vetted addresses the next one is dialled where one does not answer; nothing is looked up.
+        ips = ",".join(map(_bracketed, target.ips))
+        curl.setopt(pycurl.CONNECT_TO, [f"{address.host}:{address.port}:{address.host}:{target.port}"])
+        curl.setopt(pycurl.RESOLVE, [f"{address.host}:{target.port}:{ips}"])
         return handle
 
 

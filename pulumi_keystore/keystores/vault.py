@@ -37,6 +37,7 @@ _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
 _REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
+_SEE_LOAD: Final = "check the server's load, its storage, and the network between"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 """What can be sent back in a header."""
 _PROOF: Final = "proof "
@@ -80,6 +81,7 @@ class VaultKeystore:
         retry_for_s: For how long after the last success faults of the host are retried; 0 for never.
         timeout_s: Deadline of each request.
         kv_version: Version of the mount where it is known already.
+        until: The moment (of `clock`) at which every request has to have ended.
         announce: Is told each token before it is used for anything; what it raises ends the request.
         clock: Monotonic seconds.
 
@@ -93,6 +95,7 @@ class VaultKeystore:
         retry_for_s: float = 0,
         timeout_s: float = REQUEST_TIMEOUT_S,
         kv_version: int | None = None,
+        until: float = float("inf"),
         announce: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -101,6 +104,7 @@ class VaultKeystore:
         self._retry_for_s = retry_for_s
         self._timeout_s = timeout_s
         self._kv_version = kv_version
+        self._until = until
         self._announce = announce
         self._clock = clock
         self._last_success = clock()
@@ -212,7 +216,9 @@ class VaultKeystore:
         """Send one request once; answers that mean "host unavailable" are raised."""
         text, index = (token.text, token.index) if token else (None, "")
         index = index if method in ("GET", "LIST") else ""
-        timeout_s = timeout_s or self._timeout_s
+        timeout_s = min(timeout_s or self._timeout_s, self._until - self._clock())
+        if timeout_s <= 0:
+            raise HostUnavailable(f"{self}: no whole answer within the deadline", hint=_SEE_LOAD)
         response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index, sink)
         assert response is not None  # noqa: S101 - the transport answers every Request
         status = response.status
@@ -350,6 +356,11 @@ class VaultKeystore:
     def _body(self, name: str) -> Flow[dict[str, Any] | None]:
         response = yield from self._allowed("GET", self._path("data", name), "read archive keys")
         if response.status == 404:  # noqa: PLR2004
+            if "no handler" in response.errors:
+                raise Unsuitable(
+                    f"{self}: there is no mount {self.tenancy.mount!r}",
+                    hint="enable it again, or restore the server from a snapshot that has it",
+                )
             return None
         data = response.json().get("data")
         if self._kv_version == 2 and isinstance(data, dict):  # noqa: PLR2004

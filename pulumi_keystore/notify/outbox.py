@@ -1,4 +1,4 @@
-"""The durable outbox: a mail is written in the transaction of what it tells about, and sent until it is accepted.
+"""The durable outbox: a parcel is written in the transaction of what it tells about, and sent until it is accepted.
 
 A mail keeps its Message-ID through every attempt, so that a doubtful repeat is recognised as one mail.
 """
@@ -6,11 +6,13 @@ A mail keeps its Message-ID through every attempt, so that a doubtful repeat is 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
@@ -19,14 +21,60 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
+from pulumi_keystore import failpoints
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane.models import Mail, is_due
+from pulumi_keystore.control_plane.models import Mail, Parcel, is_due
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.notify.templates import Letter
 
 _LONGEST_WAIT_S: Final = 900
 _TIMEOUT_S: Final = 20
 _log = structlog.get_logger(__name__)
+P = TypeVar("P", bound=Parcel)
+
+
+class NotAccepted(Exception):  # noqa: N818 - it is an answer
+    """The other side did not take a parcel; the text is safe to keep."""
+
+
+def put_to_each(session: Session, event: str, recipients: list[str], letter: Letter) -> None:
+    """Leave one mail for each recipient, each with a Message-ID of its own."""
+    for recipient in recipients:
+        put(session, f"{event}.{hashlib.sha256(recipient.encode()).hexdigest()[:12]}", recipient, letter)
+
+
+def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[[P], None]) -> int:
+    """Try each parcel of a table that is due once, in order; return how many were taken.
+
+    Args:
+        sessions: Where the outbox is.
+        table: What is sent.
+        deliver: Hands one over, or raises `NotAccepted`.
+
+    """
+    with sessions() as session:
+        due_now = is_due(table.next_at, now_utc(), _LONGEST_WAIT_S)
+        due = session.scalars(select(table.id).where(table.sent_at.is_(None), due_now).order_by(table.id)).all()
+    return sum(_try(sessions, table, number, deliver) for number in due)
+
+
+def _try(sessions: sessionmaker[Session], table: type[P], number: int, deliver: Callable[[P], None]) -> bool:
+    with sessions.begin() as session:
+        parcel = session.get_one(table, number)
+        parcel.attempts += 1
+        kind = table.__name__.lower()
+        try:
+            deliver(parcel)
+        except NotAccepted as refusal:
+            wait = min(2.0 ** min(parcel.attempts, 10), _LONGEST_WAIT_S)
+            parcel.next_at = now_utc() + timedelta(seconds=wait)
+            parcel.last_error = str(refusal)
+            _log.warning(f"{kind} not accepted", number=number, attempt=parcel.attempts, error=parcel.last_error)
+            return False
+        failpoints.reach("outbox.delivered")
+        parcel.sent_at = now_utc()
+    _log.info(f"{kind} sent", number=number)
+    return True
 
 
 def put(session: Session, event: str, recipient: str | None, letter: Letter) -> None:
@@ -76,29 +124,13 @@ class Postman:
         """Try each mail that is due once, in order; return how many the server took."""
         if not self.url:
             return 0
-        sent = 0
-        with self.sessions() as session:
-            due_now = is_due(Mail.next_at, now_utc(), _LONGEST_WAIT_S)
-            due = session.scalars(select(Mail.id).where(Mail.sent_at.is_(None), due_now).order_by(Mail.id)).all()
-        for mail_id in due:
-            sent += self._try(mail_id)
-        return sent
+        return send_due(self.sessions, Mail, self._deliver)
 
-    def _try(self, mail_id: int) -> bool:
-        with self.sessions.begin() as session:
-            mail = session.get_one(Mail, mail_id)
-            mail.attempts += 1
-            try:
-                asyncio.run(self._send(self._message(mail)))
-            except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-                wait = min(2.0 ** min(mail.attempts, 10), _LONGEST_WAIT_S)
-                mail.next_at = now_utc() + timedelta(seconds=wait)
-                mail.last_error = type(error).__name__
-                _log.warning("mail not accepted", mail=mail_id, attempt=mail.attempts, error=mail.last_error)
-                return False
-            mail.sent_at = now_utc()
-        _log.info("mail sent", mail=mail_id, subject=mail.subject)
-        return True
+    def _deliver(self, mail: Mail) -> None:
+        try:
+            asyncio.run(self._send(self._message(mail)))
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            raise NotAccepted(type(error).__name__) from None
 
     def _message(self, mail: Mail) -> EmailMessage:
         message = EmailMessage()

@@ -14,6 +14,38 @@ class Letter:
     body: str
 
 
+def connection_failure(organization: str, keystore: str, reason: str, detail: str, minutes: int, number: int) -> Letter:
+    """Return the mail about a keystore that is offline; `number` counts those about one incident."""
+    again = f"\nThis is reminder {number - 1}; it is repeated for as long as this lasts.\n" if number > 1 else ""
+    return Letter(
+        "offline",
+        "Error: Keystore connection failure",
+        f"The cloud can no longer communicate with your keystore for backup archives.\n\n"
+        f"Organization: {organization}\nKeystore: {keystore}\nOffline for: {_span(minutes)}\nReason: {reason}\n"
+        f"Detail: {detail}\n{again}\n"
+        "Backup from devices goes on. Until the keystore is back, users cannot be created, change their passwords or "
+        "sign in for the first time, and files cannot be restored by the console.\n",
+    )
+
+
+def connection_resumed(organization: str, keystore: str, minutes: int) -> Letter:
+    """Return the mail about a keystore that is online again."""
+    return Letter(
+        "online",
+        "Success: Keystore connection resumed",
+        f"The cloud is now communicating with your keystore for backup archives.\n\n"
+        f"Organization: {organization}\nKeystore: {keystore}\nThe incident lasted: {_span(minutes)}\n",
+    )
+
+
+def _span(minutes: int) -> str:
+    days, rest = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(rest, 60)
+    parts = [(days, "day"), (hours, "hour"), (minutes, "minute")]
+    told = [f"{number} {name}{'' if number == 1 else 's'}" for number, name in parts if number]
+    return " ".join(told) or "less than a minute"
+
+
 def migration_starts(organization: str, source: str, destination: str, keys: int) -> Letter:
     """Return the mail at the start of a migration."""
     return Letter(

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 
-from pulumi_keystore.control_plane.api import archive_keys, keystores, migrations, organizations, tokens
+from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, tokens
 from pulumi_keystore.control_plane.api.access import ServicesOfApp, Who
 from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors
 
@@ -32,7 +32,7 @@ def create(services: ServicesOfApp | None) -> FastAPI:
     handle_errors(app)
 
     @app.get("/v1/health", tags=["service"])
-    def health() -> dict[str, Any]:
+    def alive() -> dict[str, Any]:
         """Tell that the service runs; needs no token."""
         return {"status": "ok", "version": app.version}
 
@@ -41,8 +41,9 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         """Tell whom the token stands for."""
         return {"name": who.name, "role": who.role, "organization": who.organization}
 
-    for noun in (organizations, keystores, migrations, archive_keys, tokens):
+    for noun in (organizations, keystores, health, migrations, archive_keys, tokens):
         app.include_router(noun.router, prefix="/v1")
+    app.include_router(health.metrics_router)
     return app
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import history, keystores, migrations, organizations
+from pulumi_keystore.control_plane import health, history, keystores, migrations, organizations
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
 from pulumi_keystore.control_plane.models import Keystore
 from pulumi_keystore.control_plane.tokens import Right
 
 router = APIRouter(tags=["organizations"])
+
+
+class Format(StrEnum):
+    """How a history is exported."""
+
+    CSV = "csv"
+    JSON = "json"
 
 
 class OrganizationBody(Body):
@@ -60,13 +68,16 @@ def delete_organization(organization: str, who: Who, services: Services) -> None
 
 @router.get("/organizations/{organization}/status")
 def status(organization: str, who: Who, services: Services) -> dict[str, Any]:
-    """Return the active keystore, its connection (tested now), and the running migration."""
+    """Return the active keystore, its connection (tested now, and each minute), and the running migration."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = organizations.find(session, organization)
         shown = organizations.describe(session, owner)
         active = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
         shown["keystore"] = keystores.describe(owner, active) if active else None
+        shown["health"] = None
+        if active and active.kind == "self-administered":
+            shown["health"] = health.describe(session, services.plane, active, now_utc())
         shown["migration"] = None
         if owner.maintenance_by:
             row = migrations.load(session, owner.maintenance_by).migration
@@ -82,3 +93,15 @@ def get_history(organization: str, who: Who, services: Services, limit: int = 10
     with services.plane.transaction() as session:
         owner = organizations.find(session, organization)
         return history.entries(session, owner.id, max(1, min(limit, 10_000)))
+
+
+@router.get("/organizations/{organization}/history/export")
+def export_history(organization: str, who: Who, services: Services, format: Format = Format.CSV) -> Response:  # noqa: A002 - its name in the API
+    """Return the whole history as a file."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        rows = history.entries(session, organizations.find(session, organization).id, None)
+    text = history.to_csv(rows) if format is Format.CSV else history.to_json(rows)
+    name = f"{organization}-history.{format}"
+    kind = "text/csv; charset=utf-8" if format is Format.CSV else "application/json"
+    return Response(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})

@@ -1,0 +1,84 @@
+"""Health of keystores, their monitors, and the metrics of the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import Field, SecretStr
+
+from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import health, keystores, metrics, monitors, organizations
+from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.monitors import Alerting
+from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.errors import Conflict
+
+router = APIRouter(tags=["health"])
+metrics_router = APIRouter(tags=["service"])
+
+
+class MonitorBody(Body):
+    """Who is told when a keystore is offline, and when."""
+
+    recipients: list[str] = Field(default=[], description="e-mail addresses of the administrators")
+    webhook: SecretStr | None = Field(default=None, description="https://HOST/PATH that is called, too")
+    offline_minutes: int = Field(default=Alerting().offline_minutes, description="minutes offline until they are told")
+    repeat_hours: int = Field(default=Alerting().repeat_hours, description="hours until they are told again")
+    online_minutes: int = Field(default=Alerting().online_minutes, description="minutes online until they are told")
+
+    def declared(self) -> Alerting:
+        """Return what was declared."""
+        return Alerting(
+            tuple(self.recipients),
+            self.webhook.get_secret_value() if self.webhook else None,
+            self.offline_minutes,
+            self.repeat_hours,
+            self.online_minutes,
+        )
+
+
+@router.get("/organizations/{organization}/keystores/{name}/health")
+def get_health(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
+    """Return what the tests of every minute say: status, reason, detail, since when, and the last hour."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        owner = organizations.find(session, organization)
+        row = keystores.find(session, owner, name)
+        if row.kind != "self-administered":
+            raise Conflict(
+                f"keystore: {name!r} is a {row.kind} keystore, and only self-administered ones are tested each minute",
+                hint=f"ask for its connection now with `keystore status {organization}`",
+            )
+        return {"organization": owner.name, **health.describe(session, services.plane, row, now_utc())}
+
+
+@router.get("/organizations/{organization}/keystores/{name}/monitor")
+def get_monitor(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
+    """Return who is told when the keystore is offline."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        return monitors.get(services.plane, session, organizations.find(session, organization), name)
+
+
+@router.put("/organizations/{organization}/keystores/{name}/monitor")
+def put_monitor(organization: str, name: str, body: MonitorBody, who: Who, services: Services) -> dict[str, Any]:
+    """Have a keystore monitored, or change who is told."""
+    who.require(Right.MANAGE, organization)
+    return monitors.put(services.plane, who, organization, name, body.declared())
+
+
+@router.delete("/organizations/{organization}/keystores/{name}/monitor", status_code=204)
+def delete_monitor(organization: str, name: str, who: Who, services: Services) -> None:
+    """Tell nobody any more; the tests go on."""
+    who.require(Right.MANAGE, organization)
+    monitors.remove(services.plane, who, organization, name)
+
+
+@metrics_router.get("/metrics")
+def get_metrics(who: Who, services: Services) -> Response:
+    """Return the metrics of the organizations that the token may see, for Prometheus."""
+    who.require(Right.VIEW, who.organization)
+    with services.plane.transaction() as session:
+        text = metrics.exposition(session, services.plane, who.organization, now_utc())
+    return Response(text, media_type=metrics.CONTENT_TYPE)

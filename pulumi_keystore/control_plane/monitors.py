@@ -1,0 +1,152 @@
+"""Health monitors: who is told when a keystore is offline (contract: Alerts)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from pulumi_keystore import rules
+from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import history, keystores, organizations
+from pulumi_keystore.control_plane.models import HealthMonitor, Keystore, Organization, as_document
+from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.control_plane.tokens import Principal
+from pulumi_keystore.errors import Conflict, NotFound
+from pulumi_keystore.health.alerts import Timings
+from pulumi_keystore.notify import webhook
+
+_DEFAULT = Timings()
+
+
+@dataclass(frozen=True, slots=True)
+class Alerting:
+    """Who is told, and when.
+
+    Attributes:
+        recipients: E-mail addresses of the administrators.
+        webhook: https://HOST/PATH that is called, too.
+        offline_minutes: After how many minutes offline they are told.
+        repeat_hours: After how many hours they are told again, for as long as it lasts.
+        online_minutes: After how many minutes online again they are told.
+
+    """
+
+    recipients: tuple[str, ...] = ()
+    webhook: str | None = field(default=None, repr=False)
+    offline_minutes: int = _DEFAULT.offline
+    repeat_hours: int = _DEFAULT.repeat // 60
+    online_minutes: int = _DEFAULT.online
+
+    def check(self) -> None:
+        """Apply every rule.
+
+        Raises:
+            RuleViolation: KS033, KS039, KS040, KS041.
+
+        """
+        rules.check_recipients(self.recipients, others=bool(self.webhook))
+        rules.check_timings(self.offline_minutes, self.repeat_hours, self.online_minutes)
+        if self.webhook:
+            rules.check_webhook(self.webhook)
+
+
+def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, alerting: Alerting) -> dict[str, Any]:
+    """Have a keystore monitored, or change who is told. Safe to repeat; an open incident goes on.
+
+    Raises:
+        RuleViolation: A property breaks a rule.
+        Conflict: The keystore is not a self-administered one.
+
+    """
+    alerting.check()
+    with plane.transaction() as session:
+        owner = organizations.find(session, organization, lock=True)
+        organizations.require_cloud(owner)
+        row = keystores.find(session, owner, keystore)
+        if row.kind != "self-administered":
+            raise Conflict(
+                f"keystore: {keystore!r} is a {row.kind} keystore, and only self-administered ones are monitored",
+                hint="the provider watches its own keystores",
+                prop="keystore",
+            )
+        monitor = session.get(HealthMonitor, row.id)
+        before = _fields(plane, monitor) if monitor else None
+        if monitor is None:
+            monitor = HealthMonitor(keystore_id=row.id, created_at=now_utc())
+            session.add(monitor)
+        monitor.recipients = list(alerting.recipients)
+        monitor.offline_minutes, monitor.repeat_hours = alerting.offline_minutes, alerting.repeat_hours
+        monitor.online_minutes = alerting.online_minutes
+        if alerting.webhook is None:
+            monitor.webhook_sealed = monitor.webhook_host = None
+        else:
+            monitor.webhook_host = rules.check_webhook(alerting.webhook).host
+            if before is None or before.webhook != alerting.webhook:
+                monitor.webhook_sealed = plane.master_key.seal(webhook.PURPOSE, "", alerting.webhook.encode())
+        if before != alerting:
+            recipients = ", ".join(alerting.recipients) or "nobody by mail"
+            hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
+            history.append(session, owner.id, who.name, "Health monitor set", f"{keystore}: {recipients}{hook}")
+        session.flush()
+        return describe(plane, owner, row, monitor)
+
+
+def get(plane: ControlPlane, session: Session, owner: Organization, keystore: str) -> dict[str, Any]:
+    """Return the monitor of a keystore.
+
+    Raises:
+        NotFound: It has none.
+
+    """
+    row = keystores.find(session, owner, keystore)
+    monitor = session.get(HealthMonitor, row.id)
+    if monitor is None:
+        raise NotFound(
+            f"monitor: the keystore {keystore!r} has none",
+            hint="declare a HealthMonitor, or run `keystore monitor set`",
+        )
+    return describe(plane, owner, row, monitor)
+
+
+def find(session: Session, keystore: Keystore) -> HealthMonitor | None:
+    """Return the monitor of a keystore, if it has one."""
+    return session.get(HealthMonitor, keystore.id)
+
+
+def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str) -> None:
+    """Tell nobody any more; the tests go on.
+
+    Raises:
+        NotFound: It has no monitor.
+
+    """
+    with plane.transaction() as session:
+        owner = organizations.find(session, organization, lock=True)
+        get(plane, session, owner, keystore)
+        session.delete(session.get_one(HealthMonitor, keystores.find(session, owner, keystore).id))
+        history.append(session, owner.id, who.name, "Health monitor removed", keystore)
+
+
+def describe(plane: ControlPlane, owner: Organization, keystore: Keystore, monitor: HealthMonitor) -> dict[str, Any]:
+    """Return what may be shown of a monitor; of its webhook that is the host, and a keyed digest."""
+    url = _fields(plane, monitor).webhook
+    digest = plane.master_key.fingerprint(owner.name, webhook.PURPOSE, url.encode()).hex() if url else None
+    return {
+        "organization": owner.name,
+        "keystore": keystore.name,
+        **as_document(monitor, "recipients", "offline_minutes", "repeat_hours", "online_minutes", "webhook_host"),
+        "webhook_fingerprint": digest,
+    }
+
+
+def _fields(plane: ControlPlane, monitor: HealthMonitor) -> Alerting:
+    sealed = monitor.webhook_sealed
+    return Alerting(
+        tuple(monitor.recipients),
+        plane.master_key.open(webhook.PURPOSE, "", sealed).decode() if sealed else None,
+        monitor.offline_minutes,
+        monitor.repeat_hours,
+        monitor.online_minutes,
+    )

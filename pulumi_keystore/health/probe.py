@@ -1,0 +1,102 @@
+"""One test of a keystore: a real certificate login and an authorized read, under a hard deadline.
+
+A keystore whose name leads to several servers is online if one of them serves it; what is wrong with the others is a
+warning, for a sealed standby behind a healthy leader is an outage that has not happened yet.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+from pulumi_keystore.errors import HostUnavailable, KeystoreFault
+from pulumi_keystore.health.connection import Result
+from pulumi_keystore.keystores.record import DamagedRecordError
+from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
+from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause
+from pulumi_keystore.keystores.vault import VaultKeystore
+from pulumi_keystore.network import Target, Vetted
+
+_LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A keystore to test."""
+
+    endpoint: Endpoint
+    tenancy: Tenancy
+    kv_version: int | None
+
+
+def probe(subject: Subject, lookups: Executor, deadline_s: float) -> Flow[Result]:
+    """Test a keystore; never raises a fault of the keystore, and returns within the deadline.
+
+    Args:
+        subject: What to test.
+        lookups: Where its name is looked up: the system's resolver blocks, and would hold up other tests.
+        deadline_s: Seconds for everything together; giving the token back may take a moment more.
+
+    """
+    begun = time.monotonic()
+    try:
+        target = yield from _look_up(subject.endpoint, lookups, begun + deadline_s)
+        warning = yield from _try_each(subject, target, begun + deadline_s)
+    except KeystoreFault as fault:
+        return Result(
+            online=False, reason=fault.reason, detail=explain(fault, subject.endpoint), seconds=time.monotonic() - begun
+        )
+    return Result(online=True, warning=warning, seconds=time.monotonic() - begun)
+
+
+def explain(fault: KeystoreFault, endpoint: Endpoint) -> str:
+    """Return what is wrong and what to do, as in "sealed: unseal the server"; the address stands beside it."""
+    what = fault.summary.removeprefix(f"{endpoint.address}: ")
+    return f"{what}: {fault.hint}" if fault.hint else what
+
+
+def _look_up(endpoint: Endpoint, lookups: Executor, until: float) -> Flow[Target]:
+    found = lookups.submit(endpoint.resolver.resolve, endpoint.address)
+    while not found.done():
+        if time.monotonic() > until:
+            raise HostUnavailable(f"{endpoint.address}: the name does not resolve in time", hint="check the DNS")
+        yield Pause(_LOOK_EVERY_S)
+    return found.result()
+
+
+def _try_each(subject: Subject, target: Target, until: float) -> Flow[str | None]:
+    """Use every server that the name leads to; return what is wrong with some, raise what is wrong with all."""
+    faults: list[tuple[str, HostUnavailable]] = []
+    for number, ip in enumerate(target.ips):
+        # One that hangs must leave time for the others.
+        left = (until - time.monotonic()) / (len(target.ips) - number)
+        node = replace(subject.endpoint, resolver=Vetted(target=Target((ip,), target.port)))
+        try:
+            yield from _use(replace(subject, endpoint=node), time.monotonic() + left)
+        except HostUnavailable as fault:
+            faults.append((ip, fault))
+    if len(faults) == len(target.ips):
+        raise faults[0][1]
+    if not faults:
+        return None
+    ill = "; ".join(f"{ip}: {explain(fault, subject.endpoint)}" for ip, fault in faults)
+    return f"{len(faults)} of {len(target.ips)} servers behind this name cannot be used: {ill}"
+
+
+def _use(subject: Subject, until: float) -> Flow[None]:
+    vault = VaultKeystore(
+        subject.endpoint,
+        subject.tenancy,
+        timeout_s=max(until - time.monotonic(), 0.001),
+        kv_version=subject.kv_version,
+        until=until,
+    )
+    try:
+        # Nothing lies there: an answer that says so is an authorized one.
+        yield from vault.read(f"{CANARY_PREFIX}{secrets.token_hex(8)}")
+    except DamagedRecordError:
+        return
+    finally:
+        yield from vault.revoke()

@@ -1,0 +1,176 @@
+"""The `HealthMonitor` resource."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import pulumi
+from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
+
+from pulumi_keystore import rules
+from pulumi_keystore.errors import InvalidInput, NotFound
+from pulumi_keystore.resources.keystore import Keystore
+from pulumi_keystore.resources.provider import (
+    KeystoreProvider,
+    changed,
+    failure,
+    is_unknown,
+    one_line,
+    tell,
+    unknown_properties,
+)
+
+TIMINGS: Final = ("offline_minutes", "repeat_hours", "online_minutes")
+DECLARED: Final = ("recipients", "webhook", *TIMINGS)
+FOUND: Final = ("webhook_host", "webhook_fingerprint")
+SECRETS: Final = ("webhook",)
+
+
+class HealthMonitorProvider(KeystoreProvider):
+    """Dynamic provider of `HealthMonitor`; its id is ORGANIZATION/KEYSTORE: there is one for each keystore."""
+
+    @one_line
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Apply the rules to what is known, without asking anybody; also in preview."""
+        return CheckResult(news, [failure(violation, SECRETS) for violation in _problems(news)])
+
+    @one_line
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Another keystore is another monitor; all else is changed in place."""
+        replaces = changed(olds, news, ("organization", "keystore"))
+        return DiffResult(changes=True, replaces=replaces) if replaces else DiffResult()
+
+    @one_line
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Have the keystore monitored; safe to repeat."""
+        return CreateResult(f"{props['organization']}/{props['keystore']}", self._put(props))
+
+    @one_line
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        """Change who is told, and when; an open incident goes on."""
+        return UpdateResult(self._put(news))
+
+    @one_line
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Return what the service has, so that changes made elsewhere are shown as drift."""
+        organization, keystore = id_.split("/", 1)
+        with self.client() as service:
+            try:
+                found = service.monitor(organization, keystore)
+            except NotFound:
+                return ReadResult(None, {})
+        outs = {**props, **{name: found[name] for name in (*FOUND, "recipients", *TIMINGS)}}
+        if found["webhook_fingerprint"] != props.get("webhook_fingerprint"):
+            tell(f"{id_}: the webhook was changed outside Pulumi")
+            outs["webhook"] = "changed outside Pulumi" if found["webhook_host"] else None
+        return ReadResult(id_, outs, {name: outs.get(name) for name in ("organization", "keystore", *DECLARED)})
+
+    @one_line
+    def delete(self, id_: str, _props: dict[str, Any]) -> None:
+        """Tell nobody any more; the keystore stays, and goes on being tested."""
+        organization, keystore = id_.split("/", 1)
+        with self.client() as service:
+            try:
+                service.delete_monitor(organization, keystore)
+            except NotFound:
+                return
+
+    def _put(self, props: dict[str, Any]) -> dict[str, Any]:
+        body = {name: props[name] for name in ("recipients", "webhook") if props.get(name) is not None}
+        # Numbers come from the engine as floats.
+        body |= {name: int(props[name]) for name in TIMINGS if props.get(name) is not None}
+        with self.client() as service:
+            found = service.put_monitor(str(props["organization"]), str(props["keystore"]), body)
+        return {**props, **{name: found[name] for name in FOUND}}
+
+
+def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
+    unknown = unknown_properties(dict(props))
+    recipients, webhook = props.get("recipients") or [], props.get("webhook")
+    timings = {name: props.get(name) for name in TIMINGS}
+    judged: dict[str, Callable[[], object]] = {
+        "organization": lambda: rules.check_organization(str(props.get("organization"))),
+        "keystore": lambda: rules.check_name(str(props.get("keystore"))),
+        "webhook": lambda: rules.check_webhook(str(webhook)) if webhook else None,
+        "offline_minutes": lambda: _check_timings(timings),
+    }
+    violations = []
+    for prop, judge in judged.items():
+        needed = TIMINGS if prop == "offline_minutes" else (prop,)
+        try:
+            if not unknown.intersection(needed):
+                judge()
+        except InvalidInput as violation:
+            violation.prop = violation.prop if violation.prop in DECLARED else prop
+            violations.append(violation)
+    if "recipients" not in unknown and not any(map(is_unknown, recipients)):
+        try:
+            rules.check_recipients([str(address) for address in recipients], others=bool(webhook))
+        except InvalidInput as violation:
+            violations.append(violation)
+    return violations
+
+
+def _check_timings(timings: Mapping[str, Any]) -> None:
+    known = {"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5}
+    rules.check_timings(**{**known, **{name: float(value) for name, value in timings.items() if value is not None}})
+
+
+class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
+    """Tells administrators when a self-administered keystore is offline, and when it is back.
+
+    Every self-administered keystore is tested each minute anyway; this says who is told. After `offline_minutes`
+    each recipient gets a mail, and another one every `repeat_hours` while it lasts; after `online_minutes` online
+    again one more. Nobody is told about a keystore that is not the active one.
+
+    Args:
+        resource_name: Name of the resource in the program.
+        keystore: The `Keystore` resource, or a keystore's name.
+        recipients: E-mail addresses of the administrators, 1 to 20; none will do where there is a webhook.
+        webhook: https://HOST/PATH that is called, too. Kept secret.
+        offline_minutes: Minutes offline until they are told, 5 by default, at most 60.
+        repeat_hours: Hours until they are told again, 24 by default, at most 168.
+        online_minutes: Minutes online again until they are told, 5 by default, at most 60.
+        organization: Name of the organization; that of the `Keystore` resource by default.
+        opts: Pulumi's options.
+
+    """
+
+    organization: pulumi.Output[str]
+    keystore: pulumi.Output[str]
+    recipients: pulumi.Output[Sequence[str]]
+    offline_minutes: pulumi.Output[int]
+    repeat_hours: pulumi.Output[int]
+    online_minutes: pulumi.Output[int]
+    webhook_host: pulumi.Output[str | None]
+
+    def __init__(
+        self,
+        resource_name: str,
+        keystore: Keystore | pulumi.Input[str],
+        recipients: pulumi.Input[Sequence[pulumi.Input[str]]] = (),
+        webhook: pulumi.Input[str] | None = None,
+        offline_minutes: pulumi.Input[int] = 5,
+        repeat_hours: pulumi.Input[int] = 24,
+        online_minutes: pulumi.Input[int] = 5,
+        organization: pulumi.Input[str] | None = None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        if isinstance(keystore, Keystore):
+            organization = keystore.organization if organization is None else organization
+            keystore = keystore.name
+        if organization is None:
+            raise pulumi.RunError(f"{resource_name}: organization is missing; give it, or the Keystore resource itself")
+        props: dict[str, Any] = {
+            "organization": organization,
+            "keystore": keystore,
+            "recipients": recipients,
+            "webhook": None if webhook is None else pulumi.Output.secret(webhook),
+            "offline_minutes": offline_minutes,
+            "repeat_hours": repeat_hours,
+            "online_minutes": online_minutes,
+            **dict.fromkeys(FOUND),
+        }
+        options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=list(SECRETS)))
+        super().__init__(HealthMonitorProvider(), resource_name, props, options)

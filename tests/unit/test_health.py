@@ -1,0 +1,131 @@
+"""Minutes, reliability, and what is shown of a connection."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pulumi_keystore import rules
+from pulumi_keystore.errors import RuleViolation
+from pulumi_keystore.health.connection import Latest, Result, judge
+from pulumi_keystore.health.timeline import Bucket, Minutes, is_due, reliability
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+WELL = Result(online=True)
+SEALED = Result(online=False, reason="Host unavailable", detail="sealed: unseal the server")
+
+
+@given(st.floats(0, 0.999), st.integers(0, 10**6))
+def test_a_minute_begins_where_the_one_before_ends(phase, number):
+    minutes = Minutes(phase)
+    begin = minutes.begin(number)
+    assert minutes.at(begin + timedelta(milliseconds=1)) == number
+    assert minutes.at(begin - timedelta(milliseconds=1)) == number - 1
+
+
+@pytest.mark.parametrize(
+    ("minute", "last", "due"),
+    [(5, None, True), (5, 4, True), (5, 5, False), (5, 6, False), (5, 7, False), (5, 8, True), (5, 1000, True)],
+)
+def test_when_a_test_is_due(minute, last, due):
+    """A little behind is the clock of another process; far behind is a clock that was put back."""
+    assert is_due(minute, last) is due
+
+
+def test_no_test_is_no_outage():
+    minutes = Minutes()
+    now = minutes.at(NOW)
+    hour = reliability({now - 1: True, now - 2: False, now - 3: True, now - 4: True}, minutes, NOW)
+    assert len(hour.buckets) == 60
+    assert hour.buckets[-5:] == (Bucket.ONLINE, Bucket.ONLINE, Bucket.OFFLINE, Bucket.ONLINE, Bucket.UNKNOWN)
+    assert hour.share == 0.75
+    assert hour.begin == datetime(2026, 3, 1, 11, 1, tzinfo=UTC)
+    assert reliability({}, minutes, NOW).share is None
+
+
+def latest(result, minute):
+    return Latest(minute, result, NOW - timedelta(minutes=7), NOW)
+
+
+@pytest.mark.parametrize(
+    ("last", "migrated", "tests", "status", "reason"),
+    [
+        (latest(WELL, 100), None, 0, "Online", None),
+        (latest(WELL, 98), None, 0, "Online", None),
+        (latest(SEALED, 100), None, 0, "Offline", "Host unavailable"),
+        (latest(WELL, 97), None, 0, "Offline", "No request"),
+        (latest(SEALED, 97), None, 0, "Offline", "No request"),
+        (latest(WELL, 101), None, 0, "Offline", "No request"),  # the clock was put back
+        (None, None, 0, "Unknown", "Unknown"),
+        (latest(WELL, 100), NOW, 0, "Unknown", "Unknown"),
+        (latest(SEALED, 100), NOW, 4, "Unknown", "Unknown"),
+        (latest(WELL, 100), NOW, 5, "Online", None),
+    ],
+)
+def test_what_is_shown(last, migrated, tests, status, reason):
+    shown = judge(last, 100, NOW, migrated, tests)
+    assert (shown.status, shown.reason) == (status, reason)
+    assert shown.detail or status == "Online"
+
+
+@pytest.mark.parametrize(
+    ("recipients", "others", "rule"),
+    [
+        (["a@example.com"], False, None),
+        ([], True, None),
+        ([], False, "KS039"),
+        (["a@example.com"] * 2, False, "KS039"),
+        (["a@example.com", "A@example.com"], False, "KS039"),
+        ([f"a{n}@example.com" for n in range(21)], False, "KS039"),
+        (["nobody"], False, "KS033"),
+        (["a@example.com\r\nBcc: b@example.com"], False, "KS033"),
+    ],
+)
+def test_whom_a_monitor_may_tell(recipients, others, rule):
+    if rule is None:
+        assert rules.check_recipients(recipients, others=others) == recipients
+    else:
+        with pytest.raises(RuleViolation) as raised:
+            rules.check_recipients(recipients, others=others)
+        assert (raised.value.rule, raised.value.prop) == (rule, "recipients")
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("https://hooks.example.com/services/T0/B1?x=y", True),
+        ("https://hooks.example.com:8443/", True),
+        ("https://hooks.example.com", True),
+        ("http://hooks.example.com/", False),
+        ("https://127.0.0.1/", False),
+        ("https://0x7f.1/", False),
+        ("https://[::1]/", False),
+        ("https://localhost/", False),
+        ("https://metadata.internal/", False),
+        ("https://user:pw@hooks.example.com/", False),
+        ("https://hooks.example.com/#x", False),
+        ("https://hooks.example.com/a b", False),
+        ("https://hooks.example.com/\r\nHost: x", False),
+        ("https://hooks.example.com:99999/", False),
+        ("https://h\u00f6oks.example.com/", False),
+        ("https://[x/", False),
+        ("", False),
+        ("https://hooks.example.com/" + "a" * 1000, False),
+    ],
+)
+def test_where_a_webhook_may_be(url, good):
+    if good:
+        assert rules.check_webhook(url).host == "hooks.example.com"
+    else:
+        with pytest.raises(RuleViolation) as raised:
+            rules.check_webhook(url)
+        assert raised.value.rule == "KS041"
+        assert not url or url not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("offline_minutes", 0), ("repeat_hours", 169), ("online_minutes", 1.5)])
+def test_timings_out_of_range(name, value):
+    with pytest.raises(RuleViolation) as raised:
+        rules.check_timings(**{"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5, name: value})
+    assert (raised.value.rule, raised.value.prop) == ("KS040", name)

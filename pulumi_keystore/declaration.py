@@ -47,8 +47,8 @@ class Declaration:
     mount: str | None = None
     role: str | None = None
 
-    def judge(self, organization: str) -> Binding:
-        """Apply every rule; nothing is looked up.
+    def judge(self, organization: str, certificate: ClientCertificate | None = None) -> Binding:
+        """Apply every rule; nothing is looked up. A `certificate` that is in use already needs no file.
 
         Raises:
             RuleViolation: Of the first property that breaks a rule.
@@ -61,7 +61,7 @@ class Declaration:
         return Binding(
             self.kind,
             self._address(),
-            self._certificate(),
+            certificate or self._certificate(),
             check_server_ca(self.server_ca),
             rules.check_vault_name(self.mount or DEFAULT_MOUNT, "mount"),
             rules.check_vault_name(self.role or default_role(organization), "role"),

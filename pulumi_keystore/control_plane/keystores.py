@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
@@ -138,12 +139,35 @@ def swap(
 
     """
     binding = declared.judge(organization)
-    warnings = list(binding.certificate.warnings) if binding.certificate else []
+    return _swap(plane, who, organization, name, lambda _owner, _row: binding)
+
+
+def edit(
+    plane: ControlPlane, who: Principal, organization: str, name: str, declared: Declaration, *, keep_certificate: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Do the same for what a form holds: kind, mount, role, and with `keep_certificate` the certificate, stay."""
+
+    def binding(owner: Organization, row: Keystore) -> Binding:
+        rest = replace(declared, kind=row.kind, mount=row.mount, role=row.role)
+        return rest.judge(organization, plane.endpoint(owner, row).certificate if keep_certificate else None)
+
+    return _swap(plane, who, organization, name, binding)
+
+
+def _swap(
+    plane: ControlPlane,
+    who: Principal,
+    organization: str,
+    name: str,
+    binding_of: Callable[[Organization, Keystore], Binding],
+) -> tuple[dict[str, Any], list[str]]:
     with plane.transaction() as session:
         owner = organizations.find(session, organization)
         organizations.require_cloud(owner)
         organizations.require_no_maintenance(owner)
         row = find(session, owner, name)
+        binding = binding_of(owner, row)
+        warnings = list(binding.certificate.warnings) if binding.certificate else []
         revision, active = row.revision, owner.active_keystore_id == row.id
         _require_kind(row, binding)
         if not _differences(row, binding):

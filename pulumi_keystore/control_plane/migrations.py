@@ -125,6 +125,13 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, 
     }
 
 
+def check_request(notify_email: str | None, mode: str) -> None:
+    """Raise `RuleViolation` (KS033, KS038) for what a migration cannot be asked for with."""
+    rules.check_mode(mode)
+    if notify_email:
+        rules.check_email(notify_email)
+
+
 def start(
     plane: ControlPlane,
     who: Principal,
@@ -144,9 +151,7 @@ def start(
         KeystoreFault, Conflict: The destination refuses us or is unfit; nothing was begun.
 
     """
-    rules.check_mode(mode)
-    if notify_email:
-        rules.check_email(notify_email)
+    check_request(notify_email, mode)
     migration_id = str(uuid.uuid4())
     with plane.transaction() as session:
         found = _destination(session, organization, destination)

@@ -52,7 +52,7 @@ class Alerting:
             rules.check_webhook(self.webhook)
 
 
-def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, alerting: Alerting) -> dict[str, Any]:
+def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, wanted: Alerting) -> dict[str, Any]:
     """Have a keystore monitored, or change who is told. Safe to repeat; an open incident goes on.
 
     Raises:
@@ -60,7 +60,7 @@ def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, a
         Conflict: The keystore is not a self-administered one.
 
     """
-    alerting.check()
+    wanted.check()
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
         organizations.require_cloud(owner)
@@ -72,21 +72,21 @@ def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, a
                 prop="keystore",
             )
         monitor = session.get(HealthMonitor, row.id)
-        before = _fields(plane, monitor) if monitor else None
+        before = alerting(plane, monitor) if monitor else None
         if monitor is None:
             monitor = HealthMonitor(keystore_id=row.id, created_at=now_utc())
             session.add(monitor)
-        monitor.recipients = list(alerting.recipients)
-        monitor.offline_minutes, monitor.repeat_hours = alerting.offline_minutes, alerting.repeat_hours
-        monitor.online_minutes = alerting.online_minutes
-        if alerting.webhook is None:
+        monitor.recipients = list(wanted.recipients)
+        monitor.offline_minutes, monitor.repeat_hours = wanted.offline_minutes, wanted.repeat_hours
+        monitor.online_minutes = wanted.online_minutes
+        if wanted.webhook is None:
             monitor.webhook_sealed = monitor.webhook_host = None
         else:
-            monitor.webhook_host = rules.check_webhook(alerting.webhook).host
-            if before is None or before.webhook != alerting.webhook:
-                monitor.webhook_sealed = plane.master_key.seal(webhook.PURPOSE, "", alerting.webhook.encode())
-        if before != alerting:
-            recipients = ", ".join(alerting.recipients) or "nobody by mail"
+            monitor.webhook_host = rules.check_webhook(wanted.webhook).host
+            if before is None or before.webhook != wanted.webhook:
+                monitor.webhook_sealed = plane.master_key.seal(webhook.PURPOSE, "", wanted.webhook.encode())
+        if before != wanted:
+            recipients = ", ".join(wanted.recipients) or "nobody by mail"
             hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
             history.append(session, owner.id, who.name, "Health monitor set", f"{keystore}: {recipients}{hook}")
         session.flush()
@@ -131,7 +131,7 @@ def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str
 
 def describe(plane: ControlPlane, owner: Organization, keystore: Keystore, monitor: HealthMonitor) -> dict[str, Any]:
     """Return what may be shown of a monitor; of its webhook that is the host, and a keyed digest."""
-    url = _fields(plane, monitor).webhook
+    url = alerting(plane, monitor).webhook
     digest = plane.master_key.fingerprint(owner.name, webhook.PURPOSE, url.encode()).hex() if url else None
     return {
         "organization": owner.name,
@@ -141,7 +141,8 @@ def describe(plane: ControlPlane, owner: Organization, keystore: Keystore, monit
     }
 
 
-def _fields(plane: ControlPlane, monitor: HealthMonitor) -> Alerting:
+def alerting(plane: ControlPlane, monitor: HealthMonitor) -> Alerting:
+    """Return what a monitor was set to."""
     sealed = monitor.webhook_sealed
     return Alerting(
         tuple(monitor.recipients),

@@ -9,7 +9,9 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
 
+from pulumi_keystore.console import forms, pages
 from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, tokens
 from pulumi_keystore.control_plane.api.access import ServicesOfApp, Who
 from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors
@@ -44,6 +46,13 @@ def create(services: ServicesOfApp | None) -> FastAPI:
     for noun in (organizations, keystores, health, migrations, archive_keys, tokens):
         app.include_router(noun.router, prefix="/v1")
     app.include_router(health.metrics_router)
+    app.include_router(pages.router)
+    app.include_router(forms.router)
+
+    @app.get("/", include_in_schema=False)
+    def to_console() -> RedirectResponse:
+        return RedirectResponse("/console", 303)
+
     return app
 
 
@@ -59,5 +68,5 @@ async def _log_request(request: Request, call_next: Callable[[Request], Awaitabl
         ms=round((time.monotonic() - started) * 1000, 1),
         by=getattr(request.state, "principal", None),
     )
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")
     return response

@@ -8,9 +8,8 @@ from typing import Any
 
 import typer
 
-from pulumi_keystore import rules
-from pulumi_keystore.cli import app
-from pulumi_keystore.control_plane import api
+from pulumi_keystore import cli, rules
+from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.keystores.tenancy import Tenancy
 
@@ -19,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 
 def openapi() -> str:
     """Return the OpenAPI document of the service."""
-    return json.dumps(api.create(None).openapi(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(app.create(None).openapi(), indent=2, ensure_ascii=False) + "\n"
 
 
 def rule_list() -> str:
@@ -68,7 +67,7 @@ def command() -> str:
         for name, child in getattr(node, "commands", {}).items():
             describe(child, f"{path} {name}")
 
-    describe(typer.main.get_command(app), "keystore")
+    describe(typer.main.get_command(cli.app), "keystore")
     return "\n".join(lines)
 
 

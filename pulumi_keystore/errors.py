@@ -4,7 +4,8 @@
 
     KeystoreError
     ├── InvalidInput            what was given cannot be right (HTTP 422)
-    │   └── RuleViolation       … by a rule with an id, for example KS004
+    │   ├── RuleViolation       … by a rule with an id, for example KS004
+    │   └── TooLarge            more than the service takes (413)
     ├── NotAuthenticated        no token, or one that is unknown, expired or revoked (401)
     ├── NotAllowed              the token's role may not do this (403)
     ├── NotFound                no such organization, keystore, migration … (404)
@@ -157,6 +158,13 @@ class Unsuitable(KeystoreFault):
     status = 409
     code = "unsuitable"
     reason = "Unable to authenticate"
+
+
+class TooLarge(InvalidInput):
+    """A request is larger than the service takes."""
+
+    status = 413
+    code = "too-large"
 
 
 class ServiceUnavailable(KeystoreError):  # noqa: N818

@@ -82,7 +82,7 @@ NOTIFY_EMAIL = _rule(33, "notify_email", "one e-mail address, as in ops@example.
 VAULT_NAME = _rule(34, "mount", "1 to 128 of a-z, A-Z, 0-9, '-' and '_'")
 USER_ID = _rule(35, "user", f"1 to {MAX_USER_ID_BYTES} bytes of text without control characters")
 ARCHIVE_KEY = _rule(36, "key", "base64 of exactly 32 bytes")
-KEYSTORE_NAME = _rule(37, "name", "1 to 100 printable characters")
+KEYSTORE_NAME = _rule(37, "name", "1 to 100 printable characters, none of them '/', and not '.' or '..'")
 MIGRATION_MODE = _rule(38, "mode", "maintenance, or online for a Vault keystore as the source")
 MONITOR_RECIPIENTS = _rule(39, "recipients", "1 to 20 e-mail addresses, each once; or none, where there is a webhook")
 MONITOR_TIMINGS = _rule(40, "offline_minutes", "1 to 60 minutes until somebody is told, and 1 to 168 hours between")
@@ -193,6 +193,7 @@ def check_user_id(user: str) -> str:
 
 def check_name(name: str) -> str:
     """Return a keystore's display name, or raise `RuleViolation` (KS037)."""
-    if not 1 <= len(name) <= _NAME_LIMIT or not name.isprintable():
+    # A name is a segment of the API's paths.
+    if not 1 <= len(name) <= _NAME_LIMIT or not name.isprintable() or "/" in name or name in (".", ".."):
         raise KEYSTORE_NAME.violation(f"{name!r} is not a usable name")
     return name

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
 
 from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.console.render import page
@@ -117,6 +118,12 @@ class Page(APIRoute):
                 _log.error("database error", error=type(error).__name__)
                 shown_fault = ServiceUnavailable("the service's database does not answer", hint="try again in a moment")
                 response = page("error.html", shown_fault.status, error=shown_fault)
+            except Exception as error:  # noqa: BLE001 - whatever it is, its text may hold inputs
+                if isinstance(error, HTTPException):
+                    raise
+                _log.exception("unexpected error", error=type(error).__name__)
+                unknown = KeystoreError("internal error", hint="see the service's log")
+                response = page("error.html", unknown.status, error=unknown)
             response.headers.update(_HEADERS)
             return response
 

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import api, console_sessions, grants, health, logs, migrations, shares
+from pulumi_keystore.control_plane import app, console_sessions, grants, health, logs, migrations, shares
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.connections import Connections
@@ -139,7 +139,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         _every(5.0, connections.close_idle, "connections")
         _every(2.0, lambda: _stop_if_lost(leadership), "leadership")
         _every(5.0, lambda: _settle(plane), "unsettled migrations")
-        _run(settings, api.create(ServicesOfApp(plane, clean_ups, connections, workflow.begin)), listener, say)
+        _run(settings, app.create(ServicesOfApp(plane, clean_ups, connections, workflow.begin)), listener, say)
         connections.close_idle(everything=True)
         if database.embedded is not None:
             database.embedded.stop()

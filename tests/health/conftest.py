@@ -98,5 +98,3 @@ def watch(customer: Callable[..., Customer]) -> Iterator[Callable[..., Watch]]:
     for watched in made:
         if watched.land.service._process is not None:
             watched.customer.admin.delete_monitor(watched.customer.name, "first")
-
-

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pulumi_keystore.errors import InvalidInput, KeystoreError, NotFound, ServiceUnavailable
+from pulumi_keystore.errors import InvalidInput, KeystoreError, NotFound, ServiceUnavailable, TooLarge
 
 MAX_BODY_BYTES: Final = 8 << 20
 _log = structlog.get_logger(__name__)
@@ -94,5 +94,5 @@ class BodyLimit:
             await self._app(scope, limited, send)
 
 
-def _too_large() -> InvalidInput:
-    return InvalidInput(f"the request is larger than {MAX_BODY_BYTES:,} bytes", hint="send less at a time")
+def _too_large() -> TooLarge:
+    return TooLarge(f"the request is larger than {MAX_BODY_BYTES:,} bytes", hint="send less at a time")

@@ -1,0 +1,72 @@
+"""What the service serves: the API, the metrics and the console."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
+
+from pulumi_keystore.console import forms, pages
+from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, tokens
+from pulumi_keystore.control_plane.api.access import ServicesOfApp, Who
+from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors
+
+_log = structlog.get_logger(__name__)
+
+
+def create(services: ServicesOfApp | None) -> FastAPI:
+    """Return the application; without services it can only describe itself (OpenAPI)."""
+    app = FastAPI(
+        title="pulumi-keystore control plane",
+        version=version("pulumi-keystore"),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    app.state.services = services
+    app.add_middleware(BodyLimit)
+    app.middleware("http")(_log_request)
+    handle_errors(app)
+
+    @app.get("/v1/health", tags=["service"])
+    def alive() -> dict[str, Any]:
+        """Tell that the service runs; needs no token."""
+        return {"status": "ok", "version": app.version}
+
+    @app.get("/v1/whoami", tags=["service"])
+    def whoami(who: Who) -> dict[str, Any]:
+        """Tell whom the token stands for."""
+        return {"name": who.name, "role": who.role, "organization": who.organization}
+
+    for noun in (organizations, keystores, health, migrations, archive_keys, tokens):
+        app.include_router(noun.router, prefix="/v1")
+    app.include_router(health.metrics_router)
+    app.include_router(pages.router)
+    app.include_router(forms.router)
+
+    @app.get("/", include_in_schema=False)
+    def to_console() -> RedirectResponse:
+        return RedirectResponse("/console", 303)
+
+    return app
+
+
+async def _log_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    started = time.monotonic()
+    response = await call_next(request)
+    route = request.scope.get("route")
+    _log.info(
+        "request",
+        method=request.method,
+        path=getattr(route, "path", "unknown"),
+        status=response.status_code,
+        ms=round((time.monotonic() - started) * 1000, 1),
+        by=getattr(request.state, "principal", None),
+    )
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

@@ -1,0 +1,125 @@
+"""A real Chromium (Debian's), and a service whose minute is a second."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keystore_harness import Landscape
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from pulumi_keystore.client import Client
+from tests.conftest import SETTINGS
+
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium: the one that is there, or on a Debian machine as root one that is installed."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+            subprocess.run(["apt-get", "--quiet", "--quiet", *command], check=True, env=environment, timeout=600)
+        found = shutil.which("chromium")
+    if found is None:
+        # CI is a Debian machine as root: there, this is a failure.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium; install Debian's package `chromium`")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Root has no sandbox.
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="package")
+def land() -> Iterator[Landscape]:
+    with Landscape("ab", {**SETTINGS, "minute_s": "1", "test_s": "2"}) as landscape:
+        yield landscape
+
+
+@pytest.fixture(scope="package")
+def admin_token(land: Landscape) -> str:
+    return land.service.make_token("ops", "provider-admin")
+
+
+@pytest.fixture(scope="package")
+def admin(land: Landscape, admin_token: str) -> Iterator[Client]:
+    with Client(land.service.url, admin_token) as client:
+        yield client
+
+
+@pytest.fixture(scope="package")
+def authority(land: Landscape) -> Iterator[Client]:
+    with Client(land.service.url, land.service.make_token("authority", "authority")) as client:
+        yield client
+
+
+@dataclass
+class Desk:
+    """Somebody at a browser."""
+
+    page: Page
+    url: str
+    token: str
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.url + path)
+
+    def sign_in(self, token: str | None = None) -> None:
+        self.open("/console/sign-in")
+        self.page.get_by_label("API token").fill(token or self.token)
+        self.page.get_by_role("button", name="Sign in").click()
+
+    def open_keystore(self, organization: str) -> None:
+        self.open(f"/console/organizations/{organization}")
+
+    def action(self, name: str) -> None:
+        self.page.get_by_text("Actions", exact=True).click()
+        self.page.get_by_role("link", name=name).click()
+
+
+@pytest.fixture
+def desk(browser: Browser, land: Landscape, admin_token: str) -> Iterator[Callable[..., Desk]]:
+    """Return a maker of signed-in desks; a script error or a dialog on any page fails the test."""
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+
+    def make(token: str | None = None, *, sign_in: bool = True, **options: Any) -> Desk:
+        context = browser.new_context(**{"viewport": WIDE, "bypass_csp": False, **options})
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: problems.append(f"dialog {dialog.message}"))
+        page.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
+        made = Desk(page, land.service.url, token or admin_token)
+        if sign_in:
+            made.sign_in()
+        return made
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@contextmanager
+def upload(folder: Path, name: str, content: bytes) -> Iterator[Path]:
+    file = folder / name
+    file.write_bytes(content)
+    yield file
+    file.unlink()

@@ -1,0 +1,411 @@
+"""The console in a real browser: every page and form, with good and with bad input."""
+
+import json
+import re
+import secrets
+import time
+from base64 import b64decode
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from pulumi_keystore.console import forms, pages
+from tests.conftest import PASSWORD
+
+PAGES = ["", "/edit", "/migrate", "/history", "/alerts"]
+
+
+@pytest.fixture
+def pfx(land):
+    """Return a maker of PKCS#12 uploads."""
+
+    def make(organization, password=PASSWORD):
+        content = land.authority.issue(organization).pkcs12(password)
+        return {"name": "acme.p12", "mimeType": "application/x-pkcs12", "buffer": content}
+
+    return make
+
+
+# Signing in.
+
+
+def test_a_wrong_token_is_refused_and_a_right_one_signs_in(desk, customer):
+    acme = customer(keystores=("first",))
+    one = desk(sign_in=False)
+    one.open(f"/console/organizations/{acme.name}/history")
+    expect(one.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    one.page.get_by_label("API token").fill("ks_0123456789abcdef_wrong")
+    one.page.get_by_role("button", name="Sign in").click()
+    expect(one.page.get_by_role("alert")).to_contain_text("not valid")
+    one.page.get_by_label("API token").fill(one.token)
+    one.page.get_by_role("button", name="Sign in").click()
+    # It goes on to where it was going.
+    expect(one.page.get_by_role("heading", name="Keystore History")).to_be_visible()
+    one.page.get_by_role("button", name="Sign out").click()
+    one.open_keystore(acme.name)
+    expect(one.page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_no_page_without_signing_in(land, customer):
+    acme = customer(keystores=("first",))
+    with httpx.Client(base_url=land.service.url) as bare:
+        seen = 0
+        for route in [*pages.router.routes, *forms.router.routes]:
+            path = route.path.replace("{organization}", acme.name).replace("{form}", "csv")
+            if "sign-in" in path or "static" in path:
+                continue
+            for method in route.methods:
+                answer = bare.request(method, path)
+                assert (answer.status_code, answer.headers["location"][:16]) == (303, "/console/sign-in"), path
+                assert acme.name not in answer.text
+                seen += 1
+    assert seen >= 14
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["https://evil.example.com", "//evil.example.com", "/\\evil.example.com", "/console//evil", "/consoleevil",
+     "javascript:alert(1)", "/console/\r\nLocation: x", "console", ""],
+)  # fmt: skip
+def test_signing_in_leads_to_no_other_place(land, admin_token, wanted):
+    with httpx.Client(base_url=land.service.url) as bare:
+        answer = bare.post("/console/sign-in", data={"token": admin_token, "next": wanted})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console")
+    cookie = answer.headers["set-cookie"]
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Path=/console"))
+    assert admin_token not in cookie
+
+
+def test_a_session_ends_with_its_token(desk, land, admin, customer):
+    acme = customer(keystores=("first",))
+    made = admin.request("POST", "tokens", body={"name": "short", "role": "viewer"})
+    one = desk(made["token"])
+    one.open_keystore(acme.name)
+    expect(one.page.get_by_role("heading", name="Keystore", exact=True)).to_be_visible()
+    admin.request("DELETE", "tokens", made["id"])
+    one.page.reload()
+    expect(one.page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+# Looking.
+
+
+def test_an_outage_shows_by_itself_with_what_to_do(desk, customer, land):
+    acme = customer(keys=2, keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    page = one.page
+    expect(page.get_by_text("Online", exact=False).first).to_be_visible()
+    expect(page.get_by_text(land.vaults["a"].address)).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("minutes online"))).to_be_visible()
+    # Times are the reader's own.
+    assert page.locator("time").first.get_attribute("title").endswith("UTC")
+    with land.servers["a"].sealed_for_a_while():
+        expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
+        expect(page.get_by_text("Sealed: unseal the server")).to_be_visible()
+        expect(page.get_by_text("bao operator unseal")).to_be_visible()
+    expect(page.get_by_text("Offline / Host unavailable")).to_have_count(0)
+
+
+def test_a_provider_keystore_shows_no_url_and_no_status(desk, customer, land):
+    acme = customer(keystores=())
+    acme.register("first", kind="provider")
+    one = desk()
+    one.open_keystore(acme.name)
+    expect(one.page.get_by_text("run by the provider")).to_be_visible()
+    text = one.page.locator("main").inner_text()
+    assert "vault-a" not in text
+    assert "Reliability" not in text
+    one.page.get_by_text("Actions", exact=True).click()
+    expect(one.page.get_by_role("link", name="Edit Keystore")).to_have_count(0)
+    expect(one.page.get_by_role("link", name="Migrate Keystore")).to_be_visible()
+
+
+def test_a_viewer_changes_nothing(desk, customer, land):
+    acme = customer(keystores=("first",))
+    one = desk(land.service.make_token("looker", "viewer"))
+    one.open_keystore(acme.name)
+    one.page.get_by_text("Actions", exact=True).click()
+    expect(one.page.get_by_role("link", name="View Keystore History")).to_be_visible()
+    expect(one.page.get_by_role("link", name="Edit Keystore")).to_have_count(0)
+    one.open(f"/console/organizations/{acme.name}/edit")
+    expect(one.page.get_by_role("heading")).to_contain_text("may not change keystores")
+
+
+def test_an_administrator_of_one_organization_sees_no_other(desk, customer, land):
+    acme, other = customer(keystores=("first",)), customer(keystores=("first",))
+    one = desk(land.service.make_token("team", "customer-cloud-admin", acme.name))
+    expect(one.page.get_by_text(acme.name).first).to_be_visible()
+    one.open_keystore(other.name)
+    expect(one.page.get_by_role("heading")).to_contain_text("rganization: there is no")
+
+
+def test_history_with_its_exports(desk, customer):
+    acme = customer(keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("View Keystore History")
+    expect(one.page.get_by_role("cell", name="Keystore registered")).to_be_visible()
+    with one.page.expect_download() as download:
+        one.page.get_by_role("link", name="CSV").click()
+    rows = download.value.path().read_text().splitlines()
+    assert rows[0] == "at,actor,action,detail"
+    assert "ops,Keystore registered,first: https://vault-a" in rows[1]
+    with one.page.expect_download() as download:
+        one.page.get_by_role("link", name="JSON").click()
+    assert json.loads(download.value.path().read_text())[0]["action"] == "Keystore registered"
+
+
+# Forms.
+
+
+def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, land, pfx):
+    acme = customer(keys=3, keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("Edit Keystore")
+    page, before = one.page, acme.admin.keystore(acme.name, "first")
+
+    def save(url=None, file=None, password=""):
+        if url is not None:
+            page.get_by_label("URL").fill(url)
+        if file:
+            page.get_by_label("New client certificate").set_input_files(file)
+        page.get_by_label("Password of the file").fill(password)
+        page.get_by_role("button", name="Save").click()
+
+    for url, rule in (
+        ("https://127.0.0.1:8200", "KS004"),
+        ("https://0x7f.1:8200", "KS004"),
+        ("http://vault.example.com:8200", "KS001"),
+        ("https://vault.example.com:8200/v1", "KS003"),
+        ("https://vault.example.com", "KS002"),
+    ):
+        save(url)
+        expect(page.get_by_role("alert")).to_contain_text(rule)
+        expect(page.get_by_role("alert")).to_contain_text("Nothing has been changed")
+        expect(page.get_by_label("URL")).to_have_value(url)
+    # Another server that does not have the keys: it says what to do instead.
+    acme.admit("second")
+    save(land.vaults["b"].address)
+    expect(page.get_by_role("alert")).to_contain_text("lacks 3 of the 3 archive keys")
+    save(before["address"], pfx(acme.name), "wrong")
+    expect(page.get_by_role("alert")).to_contain_text("KS011")
+    save(file={"name": "x.p12", "mimeType": "x/y", "buffer": b"-----BEGIN NOTHING-----"}, password="x")
+    expect(page.get_by_role("alert")).to_contain_text("KS010")
+    save(file=pfx("somebody-else"), password=PASSWORD)
+    expect(page.get_by_role("alert")).to_contain_text("refuses this client certificate")
+    assert acme.admin.keystore(acme.name, "first") == before
+    save(file=pfx(acme.name), password=PASSWORD)
+    expect(page.get_by_role("heading", name="Keystore", exact=True)).to_be_visible()
+    after = acme.admin.keystore(acme.name, "first")
+    assert after["certificate_fingerprint"] != before["certificate_fingerprint"]
+    # And the address alone, with the certificate that is in use.
+    one.action("Edit Keystore")
+    save(before["address"].upper().replace("HTTPS", "https"))
+    expect(page.get_by_role("heading", name="Keystore", exact=True)).to_be_visible()
+    assert acme.actions.count("Keystore edited") == 1
+    assert acme.released(next(iter(acme.keys))) == next(iter(acme.keys.values()))
+
+
+def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, customer, land):
+    acme = customer(keys=4000)
+    one, page = desk(), None
+    one.open_keystore(acme.name)
+    one.action("Migrate Keystore")
+    page = one.page
+    page.get_by_label(re.compile("second self-administered")).check()
+    page.get_by_label("E-mail address").fill("nobody")
+    page.get_by_label("E-mail address").evaluate("field => field.type = 'text'")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("alert")).to_contain_text("KS033")
+    page.get_by_label(re.compile("second self-administered")).check()
+    page.get_by_label("E-mail address").fill("ops@example.com")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("heading", name="Migrate 4,000 archive keys?")).to_be_visible()
+    page.get_by_role("button", name="Start the migration").click()
+    expect(page.get_by_role("heading", name="Migration in progress")).to_be_visible()
+    expect(page.get_by_text(re.compile("[0-9,]+ of 4,000"))).to_be_visible()
+    for path in PAGES:
+        one.open(f"/console/organizations/{acme.name}{path}")
+        expect(page.locator(".banner")).to_contain_text("are migrating")
+    one.open("/console")
+    expect(page.locator(".banner")).to_contain_text(acme.name)
+    one.open_keystore(acme.name)
+    expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=60_000)
+    expect(page.locator(".banner")).to_have_count(0)
+    acme.assert_complete("second", empty="first")
+    # For five minutes nothing is known.
+    assert acme.actions[-1] == "Migration succeeded"
+
+
+def test_a_migration_is_canceled(desk, customer):
+    acme = customer(keys=3000)
+    acme.start_and_wait_for("second", 1)
+    one = desk()
+    one.open_keystore(acme.name)
+    one.page.get_by_role("button", name="Cancel the migration").click()
+    expect(one.page.get_by_text("Migration canceled")).to_be_visible(timeout=30_000)
+    acme.assert_complete("first", empty="second")
+
+
+def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, land, pfx):
+    acme = customer(keys=5, keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("Migrate Keystore")
+    page = one.page
+
+    def fill(address, password):
+        page.get_by_label("A new keystore").check()
+        page.get_by_label("Name", exact=False).first.fill("brand new")
+        page.get_by_label("URL").fill(address)
+        page.get_by_label("Client certificate").set_input_files(pfx(acme.name))
+        page.get_by_label("Password of the file").fill(password)
+        page.get_by_label("Server CA").fill(land.authority.pem)
+        page.get_by_role("button", name="Continue").click()
+
+    fill("https://[::1]:8200", PASSWORD)
+    expect(page.get_by_role("alert")).to_contain_text("KS004")
+    fill(land.vaults["b"].address, "wrong")
+    expect(page.get_by_role("alert")).to_contain_text("KS011")
+    fill(land.vaults["b"].address, PASSWORD)
+    page.get_by_role("button", name="Start the migration").click()
+    expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=30_000)
+    assert acme.active == "brand new"
+
+
+def test_alerts_are_set_and_ended(desk, customer):
+    acme = customer(keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    expect(one.page.get_by_text("nobody is told when it is offline")).to_be_visible()
+    one.action("Edit Alerts")
+    page = one.page
+    for recipients, minutes, says in (("", "5", "KS039"), ("nobody", "5", "KS033"), ("a@example.com", "61", "KS040"),
+                                      ("a@example.com", "x", "no whole number")):  # fmt: skip
+        page.get_by_label("E-mail addresses").fill(recipients)
+        page.get_by_label("Minutes offline").fill(minutes)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("alert")).to_contain_text(says)
+    page.get_by_label("E-mail addresses").fill("a@example.com\nb@example.com")
+    page.get_by_label("Minutes offline").fill("7")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("a@example.com, b@example.com")).to_be_visible()
+    assert acme.admin.monitor(acme.name, "first")["offline_minutes"] == 7
+    one.action("Edit Alerts")
+    page.get_by_label("E-mail addresses").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("nobody is told when it is offline")).to_be_visible()
+
+
+def test_everything_works_without_javascript(desk, customer, land, pfx):
+    acme = customer(keys=2)
+    one = desk(java_script_enabled=False)
+    one.open_keystore(acme.name)
+    expect(one.page.get_by_text("UTC").first).to_be_visible()
+    one.action("Edit Keystore")
+    one.page.get_by_label("New client certificate").set_input_files(pfx(acme.name))
+    one.page.get_by_label("Password of the file").fill(PASSWORD)
+    one.page.get_by_role("button", name="Save").click()
+    assert "Keystore edited" in acme.actions
+    one.action("Migrate Keystore")
+    one.page.get_by_label(re.compile("second self-administered")).check()
+    one.page.get_by_role("button", name="Continue").click()
+    one.page.get_by_role("button", name="Start the migration").click()
+    acme.finish(acme.admin.migrations(acme.name)[0])
+    one.page.reload()
+    expect(one.page.get_by_text("Migration succeeded")).to_be_visible()
+
+
+# Attacks.
+
+
+def test_what_others_wrote_is_text(desk, customer, land):
+    acme = customer(keystores=("first",))
+    evil = "<img src=x onerror=alert(1)><script>alert(2)<\\script>'\"{{7*7}}"
+    acme.admit("second")
+    acme.admin.put_keystore(acme.name, evil, acme.declaration("second"))
+    one = desk(land.service.make_token(f"<b>{secrets.token_hex(2)}</b>", "provider-admin"))
+    for path in PAGES:
+        one.open(f"/console/organizations/{acme.name}{path}")
+    one.open(f"/console/organizations/{acme.name}/history")
+    expect(one.page.get_by_text(evil).first).to_be_visible()
+    one.open(f"/console/organizations/{acme.name}/migrate")
+    one.page.get_by_label(re.compile("img src")).check()
+    one.page.get_by_role("button", name="Continue").click()
+    expect(one.page.get_by_text("onerror")).to_be_visible()
+    assert one.page.locator("img[src=x]").count() == 0
+
+
+@pytest.fixture
+def signed_in(land, admin_token):
+    with httpx.Client(base_url=land.service.url) as bare:
+        bare.post("/console/sign-in", data={"token": admin_token})
+        yield bare
+
+
+def form_token(signed_in, organization):
+    text = signed_in.get(f"/console/organizations/{organization}/alerts").text
+    return re.search(r'name="form_token" value="([0-9a-f]+)"', text)[1]
+
+
+def test_a_form_of_another_site_changes_nothing(signed_in, customer):
+    acme = customer(keystores=("first",))
+    path, good = f"/console/organizations/{acme.name}/alerts", form_token(signed_in, acme.name)
+    fields = {"recipients": "a@example.com", "offline_minutes": "5", "repeat_hours": "24", "online_minutes": "5"}
+    for data, headers in (
+        (fields, {}),
+        ({**fields, "form_token": "0" * 64}, {}),
+        ({**fields, "form_token": "\u00e4"}, {}),
+        ({**fields, "form_token": good}, {"Origin": "https://evil.example.com"}),
+        ({**fields, "form_token": good}, {"Origin": "null"}),
+        ({**fields, "form_token": good}, {"Sec-Fetch-Site": "cross-site"}),
+    ):
+        assert signed_in.post(path, data=data, headers=headers).status_code == 403
+    assert "Health monitor set" not in acme.actions
+    assert signed_in.post(path, data={**fields, "form_token": good}).status_code == 303
+
+
+def test_upload_bombs_are_refused_at_once_and_leave_no_file(signed_in, customer, land):
+    acme = customer(keystores=("first",))
+    path, good = f"/console/organizations/{acme.name}/edit", form_token(signed_in, acme.name)
+    fields = {"form_token": good, "address": land.vaults["a"].address}
+    for size, status, says in ((2 << 20, 422, "KS016"), (9 << 20, 413, "larger")):
+        begun = time.monotonic()
+        answer = signed_in.post(path, data=fields, files={"certificate": ("x.p12", b"\x30" * size)})
+        assert (answer.status_code, says in answer.text) == (status, True), answer.text[:500]
+        assert time.monotonic() - begun < 5
+    many = {f"field-{number}": "x" for number in range(5000)}
+    assert signed_in.post(path, data={**fields, **many}, files={"certificate": b""}).status_code in (400, 422)
+    assert signed_in.post(path, data={"form_token": good, "address": "x" * 100_000}).status_code in (400, 422)
+    assert signed_in.post(path, content=b"--x\r\n\r\nno form", headers={"Content-Type": "multipart/form-data; boundary=x"}).status_code in (400, 403, 422)  # fmt: skip
+    assert "Keystore edited" not in acme.actions
+
+
+def test_pages_may_not_be_framed_and_load_nothing_foreign(signed_in, customer):
+    acme = customer(keystores=("first",))
+    answer = signed_in.get(f"/console/organizations/{acme.name}")
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["cache-control"] == "no-store"
+    assert not re.findall(r'(?:src|href|action)="(?!/|#)', answer.text)
+
+
+@pytest.mark.parametrize("path", ["/console/static/../access.py", "/console/static/%2e%2e%2faccess.py", "/console/x"])
+def test_nothing_else_is_served(signed_in, path):
+    assert signed_in.get(path).status_code in (303, 404)
+
+
+def test_a_page_holds_no_secret(signed_in, customer, land):
+    acme = customer(keys=1, keystores=("first",))
+    acme.admin.put_monitor(acme.name, "first", {"webhook": "https://hooks.example.com/CANARY-hook"})
+    key = next(iter(acme.keys.values()))
+    declared = acme.declaration("first")
+    for path in PAGES:
+        text = signed_in.get(f"/console/organizations/{acme.name}{path}").text
+        for secret in (PASSWORD, "CANARY-hook", key.hex(), declared["certificate"][:40], "PRIVATE KEY"):
+            assert secret not in text
+    assert b64decode(declared["certificate"])

@@ -1,0 +1,116 @@
+"""How the console looks and reads: WCAG AA by axe, keyboard, both colour schemes, and no sideways scrolling on a phone.
+
+With SCREENSHOTS=1 the pictures of docs/ are made anew.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.browser.conftest import PHONE, WIDE
+
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+SIZES = {"1280": WIDE, "390": PHONE}
+RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+
+
+def judge(page, name):
+    results = Axe().run(page, options=RULES)
+    assert results.violations_count == 0, f"{name}: {results.generate_report()}"
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"{name} is {wide} pixels too wide"
+
+
+@pytest.fixture(scope="module")
+def scenes(land, request):
+    """Names of pages and their paths, with something to see on each."""
+    return {}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_accessible_and_fits(desk, customer, land, size, scheme):
+    acme = customer(keys=3)
+    acme.admin.put_monitor(acme.name, "first", {"recipients": ["security@example.com"]})
+    token = land.service.make_token("jane", "customer-cloud-admin", acme.name)
+    one = desk(token, viewport=SIZES[size], color_scheme=scheme, bypass_csp=True)
+    page, root = one.page, f"/console/organizations/{acme.name}"
+
+    def look(name, path=None):
+        if path is not None:
+            one.open(path)
+        judge(page, f"{name} {size} {scheme}")
+        if os.environ.get("SCREENSHOTS") and (scheme == "light" or name in ("keystore", "offline")):
+            PICTURES.mkdir(exist_ok=True)
+            page.screenshot(path=PICTURES / f"{name}-{size}{'-dark' if scheme == 'dark' else ''}.png", full_page=True)
+
+    one.open_keystore(acme.name)
+    expect(page.get_by_text("Online").first).to_be_visible()
+    page.wait_for_timeout(3000)
+    look("keystore", root)
+    page.get_by_text("Actions", exact=True).click()
+    look("actions")
+    look("edit", f"{root}/edit")
+    page.get_by_label("URL").fill("https://10.0.0.1:8200")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    look("edit-refused")
+    look("migrate", f"{root}/migrate")
+    page.get_by_role("button", name="Continue").click()
+    look("confirm")
+    look("alerts", f"{root}/alerts")
+    look("history", f"{root}/history")
+    with land.servers["a"].sealed_for_a_while():
+        one.open_keystore(acme.name)
+        expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
+        page.wait_for_timeout(1500)
+        look("offline", root)
+    other = desk(viewport=SIZES[size], color_scheme=scheme, bypass_csp=True, sign_in=False)
+    page = other.page
+    other.open("/console/sign-in")
+    look("sign-in")
+    other.sign_in()
+    look("organizations")
+    other.open("/console/organizations/nobody")
+    look("error")
+
+
+def test_progress_is_accessible(desk, customer):
+    acme = customer(keys=4000)
+    acme.start_and_wait_for("second", 1)
+    for size, viewport in SIZES.items():
+        one = desk(viewport=viewport, bypass_csp=True)
+        one.open_keystore(acme.name)
+        expect(one.page.get_by_role("progressbar")).to_be_visible()
+        if os.environ.get("SCREENSHOTS"):
+            one.page.screenshot(path=PICTURES / f"progress-{size}.png", full_page=True)
+        else:
+            judge(one.page, f"progress {size}")
+    acme.finish(acme.admin.migrations(acme.name)[0])
+
+
+def test_the_page_is_used_by_keyboard_alone(desk, customer):
+    acme = customer(keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    page = one.page
+    expect(page.get_by_text("Online").first).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Actions", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="Edit Keystore")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("link", name="Edit Keystore")).to_be_hidden()
+    # The bars say under themselves what a mouse would be shown.
+    page.locator(".bars").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".bar-detail")).to_contain_text("online")
+    page.keyboard.press("Home")
+    expect(page.locator(".bar-detail")).to_contain_text("no test made")

@@ -118,7 +118,7 @@ class Page(APIRoute):
                 _log.error("database error", error=type(error).__name__)
                 shown_fault = ServiceUnavailable("the service's database does not answer", hint="try again in a moment")
                 response = page("error.html", shown_fault.status, error=shown_fault)
-            except Exception as error:  # noqa: BLE001 - whatever it is, its text may hold inputs
+            except Exception as error:
                 if isinstance(error, HTTPException):
                     raise
                 _log.exception("unexpected error", error=type(error).__name__)

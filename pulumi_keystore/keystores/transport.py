@@ -381,10 +381,13 @@ class Transport:
         curl.setopt(pycurl.SSLCERT_BLOB, certificate.certificate_pem)
         curl.setopt(pycurl.SSLKEYTYPE, "PEM")
         curl.setopt(pycurl.SSLKEY_BLOB, certificate.key_pem)
-        # Of several vetted addresses the next one is dialled where one does not answer; nothing is looked up.
-        ips = ",".join(map(_bracketed, target.ips))
-        curl.setopt(pycurl.CONNECT_TO, [f"{address.host}:{address.port}:{address.host}:{target.port}"])
-        curl.setopt(pycurl.RESOLVE, [f"{address.host}:{target.port}:{ips}"])
+        ips = [_bracketed(ip) for ip in target.ips]
+        # A connection to one server is never used for another of the same name.
+        dialled = ips[0] if len(ips) == 1 else address.host
+        curl.setopt(pycurl.CONNECT_TO, [f"{address.host}:{address.port}:{dialled}:{target.port}"])
+        if len(ips) > 1:
+            # Where one vetted address does not answer, the next one is dialled; nothing is looked up.
+            curl.setopt(pycurl.RESOLVE, [f"{address.host}:{target.port}:{','.join(ips)}"])
         return handle
 
 

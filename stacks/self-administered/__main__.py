@@ -1,10 +1,10 @@
-"""Two self-administered keystores of one organization, and which of them is active."""
+"""Two self-administered keystores of one organization, which of them is active, and who is told when it is offline."""
 
 from pathlib import Path
 
 import pulumi
 
-from pulumi_keystore import Keystore, KeystoreMigration, Organization
+from pulumi_keystore import HealthMonitor, Keystore, KeystoreMigration, Organization
 
 config = pulumi.Config()
 organization = Organization(config.require("organization"))
@@ -22,6 +22,11 @@ for name, settings in sorted(config.require_object("keystores").items()):
         # The first keystore to be registered becomes the active one: one after the other, in a known order.
         opts=pulumi.ResourceOptions(depends_on=list(keystores.values())),
     )
+
+administrators = config.get_object("administrators") or []
+if administrators:
+    for name, keystore in keystores.items():
+        HealthMonitor(name, keystore, administrators, webhook=config.get_secret("webhook"))
 
 chosen = config.require("active")
 if chosen not in keystores:

@@ -12,7 +12,8 @@ from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 from pulumi.runtime.rpc import UNKNOWN
 
-from pulumi_keystore import Keystore, KeystoreMigration, Organization
+from pulumi_keystore import HealthMonitor, Keystore, KeystoreMigration, Organization
+from pulumi_keystore.resources.health_monitor import HealthMonitorProvider
 from pulumi_keystore.resources.keystore import KeystoreResourceProvider
 from pulumi_keystore.resources.keystore_migration import KeystoreMigrationProvider
 from pulumi_keystore.resources.organization import OrganizationProvider
@@ -21,11 +22,13 @@ from pulumi_keystore.resources.organization import OrganizationProvider
 PICKLED = {
     OrganizationProvider: "gASVRgAAAAAAAACMJnB1bHVtaV9rZXlzdG9yZS5yZXNvdXJjZXMub3JnYW5pemF0aW9ulIwUT3JnYW5pemF0aW9uUHJvdmlkZXKUk5QpgZQu",
     KeystoreResourceProvider: "gASVRgAAAAAAAACMInB1bHVtaV9rZXlzdG9yZS5yZXNvdXJjZXMua2V5c3RvcmWUjBhLZXlzdG9yZVJlc291cmNlUHJvdmlkZXKUk5QpgZQu",
+    HealthMonitorProvider: "gASVSQAAAAAAAACMKHB1bHVtaV9rZXlzdG9yZS5yZXNvdXJjZXMuaGVhbHRoX21vbml0b3KUjBVIZWFsdGhNb25pdG9yUHJvdmlkZXKUk5QpgZQu",
     KeystoreMigrationProvider: "gASVUQAAAAAAAACMLHB1bHVtaV9rZXlzdG9yZS5yZXNvdXJjZXMua2V5c3RvcmVfbWlncmF0aW9ulIwZS2V5c3RvcmVNaWdyYXRpb25Qcm92aWRlcpSTlCmBlC4=",
 }
 TOKENS = {
     Organization: "dynamic/keystore:Organization",
     Keystore: "dynamic/keystore:Keystore",
+    HealthMonitor: "dynamic/keystore:HealthMonitor",
     KeystoreMigration: "dynamic/keystore:KeystoreMigration",
 }
 CA = CertificateAuthority()

@@ -1,5 +1,6 @@
 """The real engine on the program in stacks/self-administered: preview, up, refresh, destroy."""
 
+import re
 import signal
 import subprocess
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from keystore_harness import wait_until
 from keystore_harness.engine import PulumiStack
@@ -239,6 +241,54 @@ def test_drift_is_shown_by_refresh_and_mended_by_up(team):
     assert '~ destination: "first" => "second"' in team.stack.refresh().stdout
     assert "Migration succeeded" in team.stack.up().stdout
     acme.assert_complete("first", empty="second")
+
+
+def test_health_monitors_are_declared_drift_and_are_mended(team):
+    acme, stack = team.customer, team.stack
+    hook = "https://hooks.example.com/CANARY-hook"
+    stack.configure({"administrators": '["a@example.com"]'}, {"webhook": hook})
+    stack.run("config", "set", "--path", "administrators[0]", "nobody")
+    refused = stack.run("preview", check=False)
+    assert refused.returncode != 0
+    assert "is not an e-mail address [KS033]" in refused.stdout
+    stack.run("config", "set", "--path", "administrators[0]", "a@example.com")
+    assert "7 created" in stack.up().stdout
+    assert acme.admin.monitor(acme.name, "first")["recipients"] == ["a@example.com"]
+    for shown in (stack.preview().stdout, stack.refresh().stdout):
+        assert "7 unchanged" in shown
+    assert "CANARY-hook" not in stack.run("stack", "export").stdout
+    acme.admin.put_monitor(acme.name, "first", {"recipients": ["b@example.com"], "repeat_hours": 1})
+    drift = stack.refresh().stdout
+    assert '"a@example.com" => "b@example.com"' in drift
+    assert "~ repeat_hours" in drift
+    assert "~ webhook" in drift or "- webhook" in drift
+    assert "1 updated" in stack.up().stdout
+    mended = acme.admin.monitor(acme.name, "first")
+    assert (mended["recipients"], mended["webhook_host"]) == (["a@example.com"], "hooks.example.com")
+    assert "7 deleted" in stack.destroy().stdout
+
+
+def test_what_the_console_changes_is_drift(team, land, admin_token):
+    acme = team.customer
+    team.stack.up()
+    with httpx.Client(base_url=land.service.url) as browser:
+        browser.post("/console/sign-in", data={"token": admin_token})
+        form = browser.get(f"/console/organizations/{acme.name}/edit").text
+        token = re.search(r'name="form_token" value="([0-9a-f]+)"', form)[1]
+        upload = land.authority.issue(acme.name).pkcs12(PASSWORD)
+        sent = browser.post(
+            f"/console/organizations/{acme.name}/edit",
+            data={
+                "form_token": token,
+                "address": land.vaults["a"].address,
+                "server_ca": land.authority.pem,
+                "certificate_password": PASSWORD,
+            },
+            files={"certificate": ("acme.p12", upload)},
+        )
+        assert sent.status_code == 303
+    assert "~ certificate" in team.stack.refresh().stdout
+    assert "1 updated" in team.stack.up().stdout
 
 
 def test_destroy_is_refused_while_keys_are_held_and_works_without(team):

@@ -1,0 +1,174 @@
+"""Whose turn it is, in a real database: with any number of processes each minute is tested once."""
+
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import delete, func, select
+
+from pulumi_keystore.control_plane import health
+from pulumi_keystore.control_plane.database import EmbeddedPostgres, connect, sessions, upgrade_schema
+from pulumi_keystore.control_plane.models import (
+    HealthMonitor,
+    HealthSample,
+    Keystore,
+    KeystoreHealth,
+    Mail,
+    Organization,
+)
+from pulumi_keystore.health.connection import Result
+
+NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
+WELL = Result(online=True)
+ILL = Result(online=False, reason="Host unavailable", detail="sealed: unseal the server")
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A database with 10,000 keystores, each in use and monitored."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("d"))
+    engine = connect(server.url)
+    upgrade_schema(engine)
+    factory = sessions(engine)
+    with factory.begin() as session:
+        session.bulk_insert_mappings(
+            Organization, [{"id": n, "name": f"org-{n}", "environment": "cloud"} for n in range(1, MANY + 1)]
+        )
+        session.bulk_insert_mappings(
+            Keystore,
+            [
+                {"id": n, "organization_id": n, "name": "k", "kind": "self-administered", "address": f"https://k{n}"}
+                for n in range(1, MANY + 1)
+            ],
+        )
+        session.execute(Organization.__table__.update().values(active_keystore_id=Organization.id))
+        session.bulk_insert_mappings(
+            HealthMonitor,
+            [
+                {
+                    "keystore_id": n,
+                    "recipients": [f"a{n}@example.com"],
+                    "offline_minutes": 5,
+                    "repeat_hours": 24,
+                    "online_minutes": 5,
+                }
+                for n in range(1, MANY + 1)
+            ],
+        )
+    yield factory
+    engine.dispose()
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def clean(database):
+    with database.begin() as session:
+        for table in (HealthSample, KeystoreHealth, Mail):
+            session.execute(delete(table))
+        session.execute(HealthMonitor.__table__.update().values(alert=None))
+
+
+def claim(database, who, now, most=500):
+    with database.begin() as session:
+        return health.claim(session, who, now, 60, 20, most)
+
+
+def record(database, who, results):
+    with database.begin() as session:
+        return health.record(session, who, results, 60)
+
+
+def test_ten_processes_at_once_take_each_keystore_once(database):
+    taken, lock = Counter(), threading.Lock()
+
+    def work(who):
+        while turns := claim(database, who, NOW):
+            with lock:
+                taken.update(turn.keystore_id for turn in turns)
+            record(database, who, dict.fromkeys(turns, WELL))
+
+    threads = [threading.Thread(target=work, args=(f"process-{n}",)) for n in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == MANY
+    assert set(taken.values()) == {1}
+    assert claim(database, "late", NOW) == []
+
+
+def test_10_000_keystores_a_minute_by_one_process(database, capsys):
+    """In simulation: nothing is asked, and all else is as it is. The figure is printed, and has room."""
+    claim(database, "warm", NOW - timedelta(hours=1), MANY)
+    begun, minutes = time.monotonic(), 3
+    for minute in range(minutes):
+        now = NOW + timedelta(minutes=minute + 1)
+        while turns := claim(database, "one", now, 200):
+            record(database, "one", {turn: ILL if turn.keystore_id % 10 == 0 else WELL for turn in turns})
+    each = (time.monotonic() - begun) / minutes
+    with capsys.disabled():
+        print(f"\n10,000 keystores: claimed and recorded in {each:.1f} s of a minute, by one process on one core")
+    with database.begin() as session:
+        assert session.scalar(select(func.count()).select_from(HealthSample)) == MANY * minutes
+
+
+def test_who_died_with_a_keystore_is_replaced_in_the_same_minute(database):
+    taken = claim(database, "dies", NOW, MANY)
+    assert len(taken) == MANY
+    assert claim(database, "next", NOW + timedelta(seconds=19), MANY) == []
+    again = claim(database, "next", NOW + timedelta(seconds=21), MANY)
+    assert {turn.keystore_id for turn in again} == {turn.keystore_id for turn in taken}
+    # The one that was taken for dead has nothing to say any more.
+    record(database, "dies", dict.fromkeys(taken, ILL))
+    record(database, "next", dict.fromkeys(again, WELL))
+    with database.begin() as session:
+        assert session.scalar(select(func.count()).where(HealthSample.online.is_(False))) == 0
+        assert session.scalar(select(func.count()).where(HealthSample.online.is_(True))) == MANY
+
+
+def test_a_test_that_could_not_be_made_is_made_again(database):
+    turns = claim(database, "one", NOW, 10)
+    record(database, "one", dict.fromkeys(turns))
+    again = claim(database, "one", NOW, MANY)
+    assert {turn.keystore_id for turn in turns} <= {turn.keystore_id for turn in again}
+
+
+def minutes_of(database, tests, begin=NOW):
+    """Let minutes pass for one keystore, at moments in minutes; return the alerts as (moment, alert)."""
+    told = []
+    for moment, result in tests:
+        now = begin + timedelta(minutes=moment)
+        turns = [turn for turn in claim(database, "one", now, MANY) if turn.keystore_id == 1]
+        told += [(moment, str(alert)) for alert in record(database, "one", dict.fromkeys(turns, result))]
+        with database.begin() as session:  # all others wait for another time
+            session.execute(
+                KeystoreHealth.__table__.update().where(KeystoreHealth.keystore_id != 1).values(
+                    claimed_by=None, claimed_until=None, minute=10**9
+                )
+            )  # fmt: skip
+    return told
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        ([(n, ILL) for n in range(5)], []),
+        ([(n, ILL) for n in range(8)], [(5, "failure")]),
+        # The service was away for eight hours: that is no outage, and makes no burst.
+        ([(0, ILL), *[(480 + n, ILL) for n in range(6)]], [(484, "failure")]),
+        # The clock was set an hour back, or a day ahead, in the middle of it.
+        ([(0, ILL), (1, ILL), (2, ILL), (-58, ILL), (-57, ILL), (-56, ILL)], [(-56, "failure")]),
+        ([(0, ILL), (1, ILL), *[(1500 + n, ILL) for n in range(5)]], [(1503, "failure")]),
+        # A test that came late, and the next one in time: they are less than a minute apart.
+        ([(0.9, ILL), (1.1, ILL), *[(n + 0.1, ILL) for n in range(2, 8)]], [(6.1, "failure")]),
+    ],
+)
+def test_gaps_and_clocks(database, tests, expected):
+    with database.begin() as session:
+        session.add(KeystoreHealth(keystore_id=1, phase=0.0))
+    assert minutes_of(database, tests) == expected
+    with database.begin() as session:
+        assert session.scalar(select(func.count()).select_from(Mail)) == len(expected)

@@ -1,0 +1,220 @@
+"""Who else is told: webhooks, Prometheus, the command; and what a cluster's servers are like, one by one."""
+
+import json
+import re
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+
+import httpx
+import pytest
+from keystore_harness import Landscape, VaultCluster, free_port, wait_until
+from keystore_harness.impostor import SecureServer
+
+from pulumi_keystore.client import Client
+from pulumi_keystore.control_plane.metrics import METRICS
+from pulumi_keystore.errors import Conflict, NotAllowed, NotFound, RuleViolation
+from tests.conftest import SETTINGS
+from tests.health.conftest import MINUTE_S
+
+
+class Hooks:
+    """A real HTTPS server that keeps what it is sent; its name is hooks.example.com."""
+
+    def __init__(self, authority):
+        self.calls, self.statuses = [], []
+        hooks = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hooks.calls.append(
+                    (self.path, self.headers["Host"], self.headers["X-Keystore-Event"], json.loads(body))
+                )
+                self.send_response(hooks.statuses.pop(0) if hooks.statuses else 204)
+                self.send_header("Location", "https://elsewhere.example.com/")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.port = free_port()
+        self.server = SecureServer(("127.0.0.1", self.port), Handler, authority.issue_server("hooks.example.com"))
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory):
+    """A service of its own that knows where hooks.example.com is."""
+    land = Landscape("a", {**SETTINGS, "minute_s": str(MINUTE_S), "test_s": "2"})
+    hooks = Hooks(land.authority)
+    ca = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.write_text(land.authority.pem)
+    settings = land.service.settings
+    hosts = json.loads(settings["host_map"]) | {"hooks.example.com:443": f"127.0.0.1:{hooks.port}"}
+    settings |= {"host_map": json.dumps(hosts), "webhook_ca": str(ca)}
+    with land, Client(land.service.url, land.service.make_token("ops", "provider-admin")) as admin:
+        admin.put_organization("acme")
+        land.admit("a", "acme")
+        admin.put_keystore("acme", "first", land.declaration("a", "acme", "pw"))
+        yield land, admin, hooks
+    hooks.server.shutdown()
+    hooks.server.server_close()
+
+
+def test_a_webhook_is_called_until_it_answers_and_follows_no_redirect(hooked):
+    land, admin, hooks = hooked
+    admin.put_monitor("acme", "first", {"webhook": "https://hooks.example.com/in/CANARY?x=y"})
+    wait_until(lambda: admin.health("acme", "first")["status"] == "Online", "it to be online")
+    hooks.statuses += [500, 302]
+    with land.servers["a"].sealed_for_a_while():
+        wait_until(lambda: len(hooks.calls) == 3, "the webhook to be called three times", 40)
+    wait_until(lambda: len(hooks.calls) == 4, "the second event", 40)
+    time.sleep(2)
+    assert len(hooks.calls) == 4
+    path, host, event, body = hooks.calls[0]
+    assert (path, host, body["id"]) == ("/in/CANARY?x=y", "hooks.example.com", event)
+    assert (body["event"], body["organization"], body["detail"]) == (
+        "keystore.offline", "acme", "sealed: unseal the server",
+    )  # fmt: skip
+    assert [call[2] for call in hooks.calls[:3]] == [event] * 3
+    assert hooks.calls[3][3]["event"] == "keystore.online"
+    assert "CANARY" not in land.service.log.read_text()
+    shown = admin.monitor("acme", "first")
+    assert shown["webhook_host"] == "hooks.example.com"
+    assert "CANARY" not in json.dumps(shown)
+    admin.delete_monitor("acme", "first")
+
+
+def test_monitors_are_refused_where_they_make_no_sense(customer):
+    acme = customer(keystores=("first",))
+    for body, rule in (
+        ({}, "KS039"),
+        ({"recipients": ["x"]}, "KS033"),
+        ({"recipients": ["a@example.com"], "offline_minutes": 0}, "KS040"),
+        ({"webhook": "https://169.254.169.254/latest"}, "KS041"),
+    ):
+        with pytest.raises(RuleViolation) as raised:
+            acme.admin.put_monitor(acme.name, "first", body)
+        assert raised.value.rule == rule
+    with pytest.raises(NotFound):
+        acme.admin.monitor(acme.name, "first")
+    with pytest.raises(NotFound):
+        acme.admin.delete_monitor(acme.name, "first")
+    acme.register("second", kind="provider")
+    for ask in (
+        lambda: acme.admin.put_monitor(acme.name, "second", {"recipients": ["a@example.com"]}),
+        lambda: acme.admin.health(acme.name, "second"),
+    ):
+        with pytest.raises(Conflict, match="only self-administered"):
+            ask()
+    viewer = acme.land.service.make_token("viewer", "viewer")
+    with Client(acme.land.service.url, viewer) as client, pytest.raises(NotAllowed):
+        client.put_monitor(acme.name, "first", {"recipients": ["a@example.com"]})
+
+
+def test_the_metrics_are_those_that_are_documented(watch, land, admin_token):
+    acme = watch(keys=3)
+    with httpx.Client(base_url=land.service.url) as bare:
+        assert bare.get("/metrics").status_code == 401
+        bare.headers["Authorization"] = f"Bearer {admin_token}"
+        text = bare.get("/metrics").text
+        names = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")}
+        assert names == set(METRICS)
+        label = f'{{keystore="first",organization="{acme.customer.name}"}}'
+        assert f"keystore_online{label} 1.0" in text
+        assert f'keystore_archive_keys{{organization="{acme.customer.name}"}} 3.0' in text
+        with land.servers["a"].sealed_for_a_while():
+            acme.await_status("Offline", "Host unavailable")
+            assert f"keystore_online{label} 0.0" in bare.get("/metrics").text
+        own = land.service.make_token("team", "viewer", acme.customer.name)
+        seen = bare.get("/metrics", headers={"Authorization": f"Bearer {own}"}).text
+        names = set(re.findall('organization="([^"]+)"', seen))
+        assert names == {acme.customer.name}
+
+
+def test_the_command_tells_the_same(watch, land, admin_token):
+    acme = watch()
+    name, run = acme.customer.name, lambda *words, **more: land.service.run(*words, token=admin_token, **more)
+    shown = run("status", name)
+    assert "each minute" in shown.stdout
+    assert "Online since" in shown.stdout
+    bars = run("reliability", name)
+    assert "█" in bars.stdout
+    assert "not tested" in bars.stdout
+    assert json.loads(run("reliability", name, "first", "--format", "json").stdout)["reliability"]["share"] == 1.0
+    with land.servers["a"].sealed_for_a_while():
+        acme.await_status("Offline", "Host unavailable")
+        down = run("status", name, check=False)
+        assert down.returncode == 2
+        assert "sealed" in down.stdout
+        assert "▁" in run("reliability", name).stdout
+        asked = json.loads(run("status", name, "--format", "json", check=False).stdout)
+        assert (asked["health"]["status"], asked["health"]["reason"]) == ("Offline", "Host unavailable")
+    assert run("status", "nobody", check=False).returncode == 1
+    rows = run("history", name, "--format", "csv").stdout.splitlines()
+    assert rows[0] == "at,actor,action,detail"
+    assert any("Health monitor set" in row for row in rows)
+    other = acme.customer
+    run("monitor", "set", name, "first", "--recipient", "c@example.com", "--offline-minutes", "7")
+    assert other.admin.monitor(name, "first")["offline_minutes"] == 7
+    assert "c@example.com" in run("monitor", "show", name, "first").stdout
+    refused = run("monitor", "set", name, "first", "--recipient", "c", check=False)
+    assert (refused.returncode, "KS033" in refused.stderr) == (1, True)
+    run("monitor", "remove", name, "first")
+    run("monitor", "set", name, "first", "--recipient", acme.recipients[0])
+
+
+def test_status_is_watched_until_somebody_stops(watch, land, admin_token):
+    acme = watch()
+    environment = {**land.service.environment, "KEYSTORE_URL": land.service.url, "KEYSTORE_TOKEN": admin_token}
+    command = [*land.service._command, "status", acme.customer.name, "--watch", "--every", "0.2"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert "Online" in process.stdout.readline()
+        with land.servers["a"].sealed_for_a_while():
+            assert "sealed" in process.stdout.readline()
+        process.terminate()
+
+
+def test_a_sealed_standby_behind_a_healthy_leader_is_a_warning(toxiproxy):
+    """The name leads to all three servers, each on a loopback address of its own."""
+    land = Landscape("", {**SETTINGS, "minute_s": str(MINUTE_S), "test_s": "4"})
+    with VaultCluster("vault-k.example.com", land.authority) as cluster:
+        ports = [node.port for node in cluster.nodes]
+        port = free_port()
+        proxies = [
+            toxiproxy.proxy(f"node-{n}", target, host=f"127.0.0.{n + 2}", port=port) for n, target in enumerate(ports)
+        ]
+        ips = ",".join(proxy.host for proxy in proxies)
+        land.service.settings["host_map"] = json.dumps({f"vault-k.example.com:{port}": f"{ips}:{port}"})
+        with land, Client(land.service.url, land.service.make_token("ops", "provider-admin")) as admin:
+            admin.put_organization("acme")
+            cluster.admit("acme")
+            land.vaults["k"] = cluster
+            declared = land.declaration("k", "acme", "pw", address=f"https://vault-k.example.com:{port}")
+            admin.put_keystore("acme", "first", declared)
+
+            def well():
+                shown = admin.health("acme", "first")
+                return shown["status"] == "Online" and not shown["warning"]
+
+            def warning():
+                shown = admin.health("acme", "first")
+                return shown["warning"] if shown["status"] == "Online" else None
+
+            wait_until(well, "all three to be well", 20)
+            standby = cluster.standbys[0]
+            standby.kill()
+            standby.start()
+            try:
+                sealed = wait_until(lambda: "sealed" in (warning() or "") and warning(), "the warning", 30)
+                assert "1 of 3 servers behind this name cannot be used" in sealed
+                assert "sealed: unseal the server" in sealed
+            except TimeoutError:
+                raise AssertionError((standby.sealed, admin.health("acme", "first"))) from None
+            finally:
+                standby.submit_shares()
+            wait_until(well, "all three to be well again", 30)
+        for proxy in proxies:
+            proxy.close()

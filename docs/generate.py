@@ -10,6 +10,7 @@ import typer
 
 from pulumi_keystore import cli, rules
 from pulumi_keystore.control_plane import app
+from pulumi_keystore.control_plane.metrics import METRICS
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.keystores.tenancy import Tenancy
 
@@ -113,7 +114,19 @@ metadata; `delete_version_after` must be 0):
 ```
 """
 
+def monitoring() -> str:
+    """Return the page on monitoring with the metrics that there are."""
+    lines = ["| metric | labels | meaning |", "| --- | --- | --- |"]
+    for name, (text, labels) in METRICS.items():
+        lines.append(f"| `{name}` | {', '.join(f'`{label}`' for label in labels)} | {text} |")
+    page = (HERE / "monitoring.md").read_text()
+    begin, end = "<!-- metrics -->\n", "<!-- end of metrics -->"
+    before, _, rest = page.partition(begin)
+    return before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+
+
 PAGES = {
+    "monitoring.md": monitoring,
     "openapi.json": openapi,
     "rules.md": rule_list,
     "settings.md": settings,

@@ -149,7 +149,10 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
 
 def frame(session: Session, owner: Organization) -> dict[str, Any]:
     """Return what every page of an organization shows: its name, and whether it is in maintenance."""
-    return {"organization": organizations.describe(session, owner)}
+    return {
+        "organization": organizations.describe(session, owner),
+        "online": migrations.online(session, owner) is not None,
+    }
 
 
 def _days(end: datetime | None, now: datetime) -> int | None:

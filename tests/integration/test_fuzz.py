@@ -1,0 +1,39 @@
+"""The API under generated requests, good and bad, by its own description: nothing makes it fail (HTTP 5xx)."""
+
+import secrets
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from keystore_harness.service import ServiceProcess
+
+from pulumi_keystore.client import Client
+from pulumi_keystore.control_plane import app
+
+
+@pytest.fixture(scope="module")
+def fuzzed():
+    """A service of its own: what is generated stays in it."""
+    with ServiceProcess({"tests": "false"}) as service:
+        token = service.make_token("ops", "provider-admin")
+        with Client(service.url, token) as admin:
+            admin.put_organization("acme")
+            admin.put_keystore("acme", "old", {"kind": "legacy"})
+        yield service, token
+
+
+schema = schemathesis.openapi.from_dict(app.create(None).openapi())
+
+
+@schema.parametrize()
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_no_request_makes_the_service_fail(case, fuzzed):
+    service, token = fuzzed
+    if case.path_parameters and secrets.randbelow(2):
+        # Otherwise nearly every request would end with "there is no such organization".
+        known = {"organization": "acme", "name": "old"}
+        case.path_parameters |= {name: known[name] for name in case.path_parameters if name in known}
+    answer = case.call(base_url=service.url, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code < 500, answer.text
+    if answer.status_code >= 400:
+        assert {"type", "title", "status"} <= set(answer.json())

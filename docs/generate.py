@@ -114,6 +114,7 @@ metadata; `delete_version_after` must be 0):
 ```
 """
 
+
 def monitoring() -> str:
     """Return the page on monitoring with the metrics that there are."""
     lines = ["| metric | labels | meaning |", "| --- | --- | --- |"]

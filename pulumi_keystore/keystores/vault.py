@@ -406,6 +406,20 @@ class VaultKeystore:
         # A server that knows no pages starts from the beginning again.
         return (name for name in found if name > after)
 
+    def check_list(self) -> Flow[None]:
+        """Make sure that the organization's path may be listed. What is listed is not kept: it may be a million names.
+
+        Raises:
+            KeystoreFault: The keystore cannot be reached or does not allow it.
+
+        """
+        page = "?limit=1" if self._kv_version == 2 else ""  # noqa: PLR2004
+        response = yield from self._allowed(
+            "LIST", self._path("metadata") + page, "list archive keys", lambda: lambda _: None
+        )
+        if response.status not in (200, 404):
+            raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
+
     def count(self, transport: Transport) -> int:
         """Return how many names there are in the organization's path, canaries not counted; in constant memory.
 

@@ -35,7 +35,7 @@ def preflight(
         if source is not None:
             try:
                 cluster, _ = transport.run_one(source.identify())
-                transport.run_one(source.names())
+                transport.run_one(source.check_list())
             except KeystoreFault as fault:
                 raise MigrationFailed(Ending.SOURCE_NOT_REACHABLE, str(fault)) from None
             finally:

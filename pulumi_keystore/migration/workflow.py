@@ -23,6 +23,7 @@ from pulumi_keystore.control_plane.models import Migration
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError, KeystoreFault
 from pulumi_keystore.keystores.transport import Transport
+from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.migration import late
 from pulumi_keystore.migration.copy import check_inventory, remove_own
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
@@ -157,12 +158,7 @@ def _verify(migration_id: str) -> Outcome:
     plane, _, workers = _given()
     parties = _load(plane, migration_id)
     _note(plane, migration_id, phase="verify", copy_ended_at=now_utc(), verify_started_at=now_utc())
-    destination = plane.vault(
-        parties.organization,
-        parties.destination,
-        retry_for_s=plane.settings.retry_s,
-        announce=grants.for_leader(plane, parties.destination.id),
-    )
+    destination = _destination(plane, parties, plane.settings.retry_s)
     try:
         with Transport() as transport:
             grants.fence(plane, transport, destination, parties.destination.id)
@@ -222,6 +218,7 @@ def _replace(migration_id: str, holder: str) -> None:
     plane, _, workers = _given()
     parties = _load(plane, migration_id)
     with plane.transaction() as session:
+        grants.require_lead(session, plane)
         shares.take_away(session, migration_id, holder)
     destination = plane.vault(parties.organization, parties.destination)
     try:
@@ -245,12 +242,7 @@ def _commit(migration_id: str) -> Outcome:
     if parties.migration.state != "running":
         # Decided by an earlier attempt of this step, whose outcome was not recorded.
         return None if parties.migration.state == "succeeded" else [Ending.STALLED.value, "it was given up"]
-    destination = plane.vault(
-        parties.organization,
-        parties.destination,
-        retry_for_s=plane.settings.retry_s,
-        announce=grants.for_leader(plane, parties.destination.id),
-    )
+    destination = _destination(plane, parties, plane.settings.retry_s)
     try:
         with Transport() as transport:
             try:
@@ -288,12 +280,11 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
         row = session.get_one(Migration, migration_id, with_for_update=True)
         row.phase = "clean-up"
         shares.take_all_away(session, migration_id)
-    number = parties.destination.id
-    destination = plane.vault(parties.organization, parties.destination, announce=grants.for_leader(plane, number))
+    destination = _destination(plane, parties)
     cleaned = True
     with Transport() as transport:
         try:
-            grants.fence(plane, transport, destination, number)
+            grants.fence(plane, transport, destination, parties.destination.id)
             failpoints.reach("roll-back.fenced")
             remove_own(transport, destination, migration_id, plane.settings.in_flight)
         except KeystoreError as error:
@@ -335,6 +326,12 @@ def _given() -> tuple[ControlPlane, CleanUps, Workers]:
 def _load(plane: ControlPlane, migration_id: str) -> migrations.Parties:
     with plane.transaction() as session:
         return migrations.load(session, migration_id)
+
+
+def _destination(plane: ControlPlane, parties: migrations.Parties, retry_for_s: float = 0) -> VaultKeystore:
+    """Return the destination; whoever leads after us can end what we log in with."""
+    announce = grants.for_leader(plane, parties.destination.id)
+    return plane.vault(parties.organization, parties.destination, retry_for_s=retry_for_s, announce=announce)
 
 
 def _note(plane: ControlPlane, migration_id: str, **values: Any) -> None:

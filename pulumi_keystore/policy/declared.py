@@ -1,0 +1,181 @@
+"""What is declared, wherever it was read: a file of declarations, a preview, an exported stack, or the engine."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from pulumi_keystore.errors import InvalidInput
+
+KINDS: Final = {
+    "keystore:Organization": "organization",
+    "keystore:Keystore": "keystore",
+    "keystore:KeystoreMigration": "migration",
+    "keystore:HealthMonitor": "monitor",
+}
+SECRETS: Final = {"keystore": ("certificate", "certificate_password"), "monitor": ("webhook",)}
+_PLURALS: Final = {
+    "organizations": "organization",
+    "keystores": "keystore",
+    "migrations": "migration",
+    "monitors": "monitor",
+}
+# Pulumi's signatures of a secret in a state, and of a value that is not known yet (sdk/go/common/resource/sig).
+_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
+_SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - it is none
+_UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+_HIDDEN: Final = "[secret]"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates and without aliases: names stay what they are, and nobody lets a small file grow large."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases."""
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One declared resource.
+
+    Attributes:
+        kind: organization, keystore, migration or monitor.
+        name: Name of the resource in its program or file.
+        props: Inputs by name; those in `hidden` are missing.
+        hidden: Inputs whose value is not to be seen here: secret, or not known before the update.
+        plain: Secret inputs that are written in clear where this was read.
+        protected: Whether it is protected against deletion; None where that is not told.
+
+    """
+
+    kind: str
+    name: str
+    props: Mapping[str, Any] = field(repr=False)
+    hidden: frozenset[str] = frozenset()
+    plain: frozenset[str] = frozenset()
+    protected: bool | None = None
+
+    @property
+    def organization(self) -> str | None:
+        """Name of its organization, None where it is not known."""
+        found = self.props.get("name" if self.kind == "organization" else "organization")
+        return str(found) if found is not None else None
+
+
+def read(path: Path) -> list[Declared]:
+    """Read declarations from a file.
+
+    It may be the output of `pulumi preview --json` or `pulumi stack export`, or YAML or JSON with the lists
+    `organizations`, `keystores`, `migrations` and `monitors`, whose entries have the inputs of the resources. There,
+    `certificate` is the path of a PKCS#12 file, seen from the file, and `certificate_password_env` names a variable of
+    the environment.
+
+    Raises:
+        InvalidInput: It cannot be read, or is none of these.
+
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidInput(f"{path}: cannot be read ({reason})", hint="give a file of declarations") from None
+    return parse(text, path.parent, str(path))
+
+
+def parse(text: str, folder: Path, name: str) -> list[Declared]:
+    """Read declarations from a text; see `read`.
+
+    Args:
+        text: The declarations.
+        folder: Where the paths of certificates are seen from.
+        name: What to call the text in errors.
+
+    """
+    try:
+        document = yaml.load(text, _Loader)  # noqa: S506 - it is the safe one
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise InvalidInput(f"{name}: neither YAML nor JSON{where}", hint="correct it there") from None
+    if isinstance(document, dict):
+        if isinstance(document.get("steps"), list):
+            return list(_of_states(step.get("newState") for step in document["steps"] if step.get("op") != "delete"))
+        if isinstance(document.get("deployment"), dict):
+            return list(_of_states(document["deployment"].get("resources") or ()))
+        if set(document) & set(_PLURALS):
+            return list(_of_lists(document, folder, name))
+    raise InvalidInput(
+        f"{name}: holds no declarations",
+        hint=f"expected {', '.join(_PLURALS)}, or the output of `pulumi preview --json` or `pulumi stack export`",
+    )
+
+
+def _of_states(states: Any) -> Iterator[Declared]:
+    for state in states:
+        if not isinstance(state, dict):
+            continue
+        kind = KINDS.get(str(state.get("type", "")).rpartition("dynamic/")[2])
+        if kind is not None:
+            name = str(state.get("urn", "")).rpartition("::")[2]
+            yield of_inputs(kind, name, state.get("inputs") or {}, protected=bool(state.get("protect")))
+
+
+def of_inputs(kind: str, name: str, inputs: Mapping[str, Any], *, protected: bool | None) -> Declared:
+    """Return a resource with inputs as the engine has them."""
+    props: dict[str, Any] = {}
+    hidden = set()
+    for key, value in inputs.items():
+        if key.startswith("__") or value is None:
+            continue
+        if _is_hidden(value):
+            hidden.add(key)
+        else:
+            props[key] = value
+    plain = frozenset(key for key in SECRETS.get(kind, ()) if key in props)
+    return Declared(kind, name, props, frozenset(hidden), plain, protected)
+
+
+def _is_hidden(value: Any) -> bool:
+    if isinstance(value, dict):
+        return value.get(_SIGNATURE) == _SECRET or any(map(_is_hidden, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_hidden, value))
+    return isinstance(value, str) and value in (_UNKNOWN, _HIDDEN)
+
+
+def _of_lists(document: Mapping[str, Any], folder: Path, file: str) -> Iterator[Declared]:
+    for plural, kind in _PLURALS.items():
+        entries = document.get(plural) or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise InvalidInput(f"{file}: {plural} is no list of declarations", hint=f"begin each of {plural} with '-'")
+        for number, entry in enumerate(entries, 1):
+            props = {str(key): value for key, value in entry.items() if value is not None}
+            name = str(props.get("name") or props.get("organization") or f"{kind} {number}")
+            plain = frozenset({"certificate_password"} & set(props))
+            variable = props.pop("certificate_password_env", None)
+            if variable is not None:
+                if str(variable) not in os.environ:
+                    raise InvalidInput(f"{name}: the environment has no {variable}", hint="set it to the password")
+                props["certificate_password"] = os.environ[str(variable)]
+            if kind == "keystore" and "certificate" in props:
+                props["certificate"] = _file(folder / str(props["certificate"]), name)
+            protected = props.pop("protect", None)
+            yield Declared(kind, name, props, plain=plain, protected=bool(protected) if protected is not None else None)
+
+
+def _file(path: Path, name: str) -> str:
+    try:
+        return b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise InvalidInput(
+            f"{name}: the certificate {path} cannot be read ({error.strerror})", hint="give the path of a PKCS#12 file"
+        ) from None

@@ -1,0 +1,327 @@
+"""The policies: what each expects of declarations, how much it matters, and what to do about it.
+
+A policy is a pure function of everything that is declared. What it cannot judge, because a value is secret or not known
+before the update, it says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from pulumi_keystore import rules
+from pulumi_keystore.certificate import ClientCertificate, decode_file, now_utc
+from pulumi_keystore.declaration import Declaration
+from pulumi_keystore.errors import InvalidInput
+from pulumi_keystore.health.alerts import Timings
+from pulumi_keystore.policy.declared import Declared
+
+
+class Level(StrEnum):
+    """How much it matters."""
+
+    ERROR = "error"
+    """It would be refused, or must not be."""
+    WARNING = "warning"
+    """It works, and should be otherwise."""
+    NOTE = "note"
+    """It could not be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What may be chosen.
+
+    Attributes:
+        certificate_days: Warn of client certificates that end within so many days.
+        offline_minutes: The most minutes offline after which administrators have to be told.
+        repeat_hours: The most hours after which they have to be told again.
+
+    """
+
+    certificate_days: int = 30
+    offline_minutes: int = Timings().offline
+    repeat_hours: int = Timings().repeat // 60
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """That a declaration is not as a policy expects it."""
+
+    policy: str
+    level: Level
+    resource: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy: its id, its name in a pack, what it expects, and what to do where that is not so."""
+
+    id: str
+    name: str
+    expects: str
+    remedy: str
+    level: Level
+    judge: Callable[[Sequence[Declared], Settings], Iterator[tuple[Declared, str]]] = field(repr=False)
+
+
+def check(declared: Sequence[Declared], settings: Settings | None = None) -> list[Finding]:
+    """Judge everything that is declared; return what is found, the gravest first."""
+    settings = settings or Settings()
+    found = [finding for one in declared for finding in _of_inputs(one)]
+    for policy in POLICIES:
+        for one, message in policy.judge(declared, settings):
+            found.append(Finding(policy.id, policy.level, f"{one.kind} {one.name}", message, policy.remedy))
+    order = list(Level)
+    return sorted(found, key=lambda finding: (order.index(finding.level), finding.resource, finding.policy))
+
+
+# The rules on single inputs: those of the providers.
+
+
+def _of_inputs(one: Declared) -> Iterator[Finding]:
+    where = f"{one.kind} {one.name}"
+    violations, warnings = _JUDGES[one.kind](one)
+    for violation in violations:
+        rule = violation.rule or "KS000"
+        yield Finding(rule, Level.ERROR, where, violation.summary, violation.hint or "change it")
+    for rule, text in warnings:
+        yield Finding(rule, Level.WARNING, where, text, rules.RULES[rule].expects)
+    for prop in sorted(one.hidden & set(_JUDGED[one.kind])):
+        yield Finding(
+            "KS100", Level.NOTE, where, f"{prop} cannot be judged here: it is secret, or known during the update only",
+            "the provider judges it in preview, and the service before anything is changed",
+        )  # fmt: skip
+
+
+Judged = tuple[list[InvalidInput], list[tuple[str, str]]]
+
+
+def _attempt(*attempts: tuple[str, Callable[[], object]], hidden: frozenset[str]) -> list[InvalidInput]:
+    found = []
+    for prop, judge in attempts:
+        try:
+            if prop not in hidden:
+                judge()
+        except InvalidInput as violation:
+            found.append(violation)
+    return found
+
+
+def _organization(one: Declared) -> Judged:
+    judge = lambda: rules.check_organization(str(one.props.get("name", one.name)))  # noqa: E731
+    return _attempt(("name", judge), hidden=one.hidden), []
+
+
+def _keystore(one: Declared) -> Judged:
+    names = ("kind", "address", "certificate", "certificate_password", "server_ca", "mount", "role")
+    texts = {name: str(one.props[name]) for name in names if one.props.get(name) is not None}
+    violations, warnings = Declaration(**{"kind": "", **texts}).problems(one.hidden)
+    organization = lambda: rules.check_organization(str(one.props.get("organization")))  # noqa: E731
+    violations += _attempt(("organization", organization), hidden=one.hidden)
+    old = [(rules.CERTIFICATE_OLD_CIPHER.id, text) for text in warnings if rules.CERTIFICATE_OLD_CIPHER.id in text]
+    return violations, old
+
+
+def _migration(one: Declared) -> Judged:
+    props = one.props
+    attempts: list[tuple[str, Callable[[], object]]] = [
+        ("organization", lambda: rules.check_organization(str(props.get("organization")))),
+        ("destination", lambda: rules.check_name(str(props.get("destination", "")))),
+    ]
+    if props.get("notify_email"):
+        attempts.append(("notify_email", lambda: rules.check_email(str(props["notify_email"]))))
+    if props.get("mode"):
+        attempts.append(("mode", lambda: rules.check_mode(str(props["mode"]))))
+    return _attempt(*attempts, hidden=one.hidden), []
+
+
+def _monitor(one: Declared) -> Judged:
+    props = one.props
+    recipients = [str(address) for address in props.get("recipients") or []]
+    others = bool(props.get("webhook")) or "webhook" in one.hidden
+    timings = {"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5}
+    timings |= {name: props[name] for name in timings if props.get(name) is not None}
+    attempts: list[tuple[str, Callable[[], object]]] = [
+        ("organization", lambda: rules.check_organization(str(props.get("organization")))),
+        ("recipients", lambda: rules.check_recipients(recipients, others=others)),
+        ("offline_minutes", lambda: rules.check_timings(**_numbers(timings))),
+    ]
+    if props.get("webhook"):
+        attempts.append(("webhook", lambda: rules.check_webhook(str(props["webhook"]))))
+    return _attempt(*attempts, hidden=one.hidden), []
+
+
+def _numbers(timings: dict[str, Any]) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in timings.items()}
+    except (TypeError, ValueError):
+        raise rules.MONITOR_TIMINGS.violation("a timing is no number") from None
+
+
+_JUDGES: Final = {"organization": _organization, "keystore": _keystore, "migration": _migration, "monitor": _monitor}
+_JUDGED: Final = {
+    "organization": ("name",),
+    "keystore": ("organization", "kind", "address", "certificate", "certificate_password"),
+    "migration": ("organization", "destination", "notify_email"),
+    "monitor": ("organization", "keystore", "recipients", "webhook"),
+}
+
+
+# The policies on declarations as a whole.
+
+Found = Iterator[tuple[Declared, str]]
+
+
+def _all(declared: Sequence[Declared], kind: str) -> list[Declared]:
+    return [one for one in declared if one.kind == kind]
+
+
+def _name_of(keystore: Declared) -> str:
+    return str(keystore.props.get("name", keystore.name))
+
+
+def _certificate_ends(declared: Sequence[Declared], settings: Settings) -> Found:
+    for one in _all(declared, "keystore"):
+        content = one.props.get("certificate")
+        if not content or "certificate_password" in one.hidden:
+            continue
+        try:
+            password = one.props.get("certificate_password")
+            certificate = ClientCertificate.load(decode_file(str(content)), password, now_utc())
+        except InvalidInput:
+            continue  # told by its rule
+        left = certificate.not_after - now_utc()
+        if left < timedelta(days=settings.certificate_days):
+            yield one, f"the client certificate ends in {left.days} days"
+
+
+def _unmonitored(declared: Sequence[Declared], _: Settings) -> Found:
+    monitors = _all(declared, "monitor")
+    if any({"keystore", "organization"} & one.hidden for one in monitors):
+        return  # one of them may be for it
+    watched = {(one.organization, str(one.props.get("keystore"))) for one in monitors}
+    for one in _all(declared, "keystore"):
+        if one.props.get("kind") == "self-administered" and (one.organization, _name_of(one)) not in watched:
+            yield one, "nobody is told when this keystore is offline"
+
+
+def _no_recipients(declared: Sequence[Declared], _: Settings) -> Found:
+    for one in _all(declared, "monitor"):
+        if not one.props.get("recipients") and "recipients" not in one.hidden:
+            yield one, "no administrator gets a mail"
+
+
+def _weak_timings(declared: Sequence[Declared], settings: Settings) -> Found:
+    for one in _all(declared, "monitor"):
+        for prop, most in (("offline_minutes", settings.offline_minutes), ("repeat_hours", settings.repeat_hours)):
+            value = one.props.get(prop)
+            if isinstance(value, int | float) and value > most:
+                yield one, f"{prop} is {value:g}, and at most {most} is expected"
+
+
+def _silent_migration(declared: Sequence[Declared], _: Settings) -> Found:
+    for one in _all(declared, "migration"):
+        if not one.props.get("notify_email") and "notify_email" not in one.hidden:
+            yield one, "nobody gets a mail about this migration"
+
+
+def _to_legacy(declared: Sequence[Declared], _: Settings) -> Found:
+    legacy = {
+        (one.organization, _name_of(one)) for one in _all(declared, "keystore") if one.props.get("kind") == "legacy"
+    }
+    for one in _all(declared, "migration"):
+        if (one.organization, str(one.props.get("destination"))) in legacy:
+            yield one, f"{one.props['destination']!r} is a legacy keystore"
+
+
+def _federal(declared: Sequence[Declared], _: Settings) -> Found:
+    federal = {one.organization for one in _all(declared, "organization") if one.props.get("environment") == "federal"}
+    for one in declared:
+        if one.kind != "organization" and one.organization in federal:
+            yield one, f"the organization {one.organization!r} is in the federal environment"
+
+
+def _unprotected(declared: Sequence[Declared], _: Settings) -> Found:
+    for one in _all(declared, "keystore"):
+        if one.protected is False:
+            yield one, "the keystore may be deleted by an update that leaves it out"
+
+
+def _plain_secrets(declared: Sequence[Declared], _: Settings) -> Found:
+    for one in declared:
+        for prop in sorted(one.plain):
+            yield one, f"{prop} is written in clear"
+
+
+def _two_migrations(declared: Sequence[Declared], _: Settings) -> Found:
+    rows = _all(declared, "migration")
+    count = Counter(one.organization for one in rows)
+    for one in rows:
+        if one.organization is not None and count[one.organization] > 1:
+            yield one, f"the organization {one.organization!r} has {count[one.organization]} migrations in one update"
+
+
+def _same_server(declared: Sequence[Declared], _: Settings) -> Found:
+    known: dict[tuple[str | None, str], Declared] = {}
+    for one in _all(declared, "keystore"):
+        address = str(one.props.get("address") or "").rstrip("/").lower()
+        if not address:
+            continue
+        other = known.setdefault((one.organization, address), one)
+        if other is not one:
+            yield one, f"it is the same server as {_name_of(other)!r}, so no key could move between them"
+
+
+POLICIES: Final = (
+    Policy(
+        "KS101", "keystore-certificate-ends-soon", "client certificates that are valid for a while",
+        "issue a new one, put it in place of the old one, and run `pulumi up`", Level.WARNING, _certificate_ends,
+    ),
+    Policy(
+        "KS102", "keystore-is-monitored", "a HealthMonitor for each self-administered keystore",
+        "declare HealthMonitor(name, keystore, recipients)", Level.WARNING, _unmonitored,
+    ),
+    Policy(
+        "KS103", "monitor-tells-administrators", "at least one recipient of mails",
+        "give recipients; a webhook alone is missed when it breaks", Level.WARNING, _no_recipients,
+    ),
+    Policy(
+        "KS104", "monitor-tells-in-time", "timings that are not weaker than the usual ones",
+        "leave offline_minutes and repeat_hours out", Level.WARNING, _weak_timings,
+    ),
+    Policy(
+        "KS105", "migration-tells-somebody", "an address for the mails about a migration",
+        "give notify_email", Level.WARNING, _silent_migration,
+    ),
+    Policy(
+        "KS106", "migration-not-to-legacy", "a provider or self-administered keystore as the destination",
+        "choose another destination; legacy is only a source", Level.ERROR, _to_legacy,
+    ),
+    Policy(
+        "KS107", "no-keystores-in-federal", "no keystore of its own in the federal environment",
+        "take it away: only cloud organizations have keystores of their own", Level.ERROR, _federal,
+    ),
+    Policy(
+        "KS108", "keystore-is-protected", "keystores that are protected against deletion",
+        "set opts=pulumi.ResourceOptions(protect=True)", Level.WARNING, _unprotected,
+    ),
+    Policy(
+        "KS109", "no-secrets-in-clear", "secrets that are not written in clear",
+        "use `pulumi config set --secret`, or certificate_password_env in a file", Level.ERROR, _plain_secrets,
+    ),
+    Policy(
+        "KS110", "one-migration-an-update", "one migration for each organization",
+        "keep one KeystoreMigration and change its destination", Level.ERROR, _two_migrations,
+    ),
+    Policy(
+        "KS111", "destination-is-another-server", "keystores of one organization on different servers",
+        "give the address of the other server", Level.ERROR, _same_server,
+    ),
+)  # fmt: skip

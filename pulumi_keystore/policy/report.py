@@ -1,0 +1,95 @@
+"""What the policies found, for people, for CI servers (JUnit), and for code scanning (SARIF 2.1.0, OASIS)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from pulumi_keystore import rules
+from pulumi_keystore.policy.policies import POLICIES, Finding, Level
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """Return findings as a JSON array of objects with `id`, `level`, `resource`, `message` and `remedy`."""
+    rows = [
+        {
+            "id": finding.policy,
+            "level": finding.level,
+            "resource": finding.resource,
+            "message": finding.message,
+            "remedy": finding.remedy,
+        }
+        for finding in findings
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+
+
+def to_junit(findings: Sequence[Finding], resources: Sequence[str]) -> str:
+    """Return findings as JUnit XML: a test case for each resource, failed by what is an error."""
+    suite = Element("testsuite", name="keystore check")
+    failed = 0
+    for resource in resources:
+        case = SubElement(suite, "testcase", classname="keystore check", name=resource)
+        mine = [finding for finding in findings if finding.resource == resource]
+        errors = [finding for finding in mine if finding.level is Level.ERROR]
+        if errors:
+            failed += 1
+            first = errors[0]
+            failure = SubElement(case, "failure", type=first.policy, message=_printable(first.message))
+            failure.text = _printable("\n".join(map(_line, errors)))
+        others = [finding for finding in mine if finding.level is not Level.ERROR]
+        if others:
+            SubElement(case, "system-out").text = _printable("\n".join(map(_line, others)))
+    suite.set("tests", str(len(resources)))
+    suite.set("failures", str(failed))
+    indent(suite)
+    return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def to_sarif(findings: Sequence[Finding], file: str) -> str:
+    """Return findings as a SARIF log; each points to the file as a whole, and names its resource."""
+    used = sorted({finding.policy for finding in findings})
+    names = {policy.id: policy.expects for policy in POLICIES} | {
+        rule.id: rule.expects for rule in rules.RULES.values()
+    }
+    driver = {
+        "name": "keystore check",
+        "version": version("pulumi-keystore"),
+        "rules": [
+            {"id": name, "shortDescription": {"text": names.get(name, "what could not be judged")}} for name in used
+        ],
+    }
+    results: list[dict[str, Any]] = [
+        {
+            "ruleId": finding.policy,
+            "level": finding.level,
+            "message": {"text": f"{finding.resource}: {finding.message}; {finding.remedy}"},
+            "locations": [
+                {
+                    "physicalLocation": {"artifactLocation": {"uri": file}},
+                    "logicalLocations": [{"name": finding.resource}],
+                }
+            ],
+        }
+        for finding in findings
+    ]
+    log = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": results}],
+    }
+    return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.level} {finding.policy}: {finding.message}; {finding.remedy}"
+
+
+def _printable(text: str) -> str:
+    """Return text without what XML 1.0 cannot hold."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
+    )

@@ -1,0 +1,221 @@
+"""The policies, each by a table of what it finds and what it lets pass; and where declarations are read from."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree as ET
+
+import pytest
+from keystore_harness import CertificateAuthority
+from typer.testing import CliRunner
+
+from pulumi_keystore import cli, rules
+from pulumi_keystore.errors import InvalidInput
+from pulumi_keystore.policy import report
+from pulumi_keystore.policy.declared import Declared, of_inputs, parse, read
+from pulumi_keystore.policy.policies import POLICIES, Level, Settings, check
+
+CA = CertificateAuthority()
+_SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:x"}
+
+
+def pfx(days=365):
+    from base64 import b64encode  # noqa: PLC0415 - only here
+
+    return b64encode(CA.issue("acme", not_after=datetime.now(UTC) + timedelta(days=days)).pkcs12("pw")).decode()
+
+
+GOOD = pfx()
+
+
+def keystore(name="first", **changes):
+    props = {
+        "organization": "acme",
+        "name": name,
+        "kind": "self-administered",
+        "address": f"https://{name}.example.com:8200",
+        "certificate": GOOD,
+        "certificate_password": "pw",
+        "server_ca": None,
+    }
+    protected = changes.pop("protected", True)
+    props = {key: value for key, value in {**props, **changes}.items() if value is not None}
+    return Declared("keystore", name, props, protected=protected)
+
+
+def monitor(keystore_="first", **changes):
+    props = {"organization": "acme", "keystore": keystore_, "recipients": ["a@example.com"], **changes}
+    return Declared("monitor", f"watch {keystore_}", props)
+
+
+def migration(name="active", **changes):
+    props = {"organization": "acme", "destination": "first", "notify_email": "ops@example.com", **changes}
+    return Declared("migration", name, {key: value for key, value in props.items() if value is not None})
+
+
+def organization(environment="cloud"):
+    return Declared("organization", "acme", {"name": "acme", "environment": environment})
+
+
+WELL = [organization(), keystore(), keystore("second"), monitor(), monitor("second"), migration()]
+
+
+def test_what_is_well_is_well():
+    assert check(WELL) == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "policy", "level"),
+    [
+        ([keystore(address="https://10.0.0.1:8200"), monitor()], "KS004", "error"),
+        ([keystore(address="https://0x7f.1:8200"), monitor()], "KS004", "error"),
+        ([keystore(address="https://vault.internal:8200"), monitor()], "KS005", "error"),
+        ([keystore(address="https://first.example.com:8200/v1"), monitor()], "KS003", "error"),
+        ([keystore(certificate_password="wrong"), monitor()], "KS011", "error"),
+        ([keystore(kind="other")], "KS030", "error"),
+        ([keystore(organization="No Such"), monitor(organization="No Such")], "KS031", "error"),
+        ([keystore(), monitor(recipients=[])], "KS039", "error"),
+        ([keystore(), monitor(offline_minutes=0)], "KS040", "error"),
+        ([keystore(), monitor(offline_minutes="x")], "KS040", "error"),
+        ([keystore(), monitor(webhook="https://127.0.0.1/")], "KS041", "error"),
+        ([keystore(), monitor(), migration(mode="later")], "KS038", "error"),
+        ([keystore(certificate=pfx(7)), monitor()], "KS101", "warning"),
+        ([keystore()], "KS102", "warning"),
+        ([keystore(), monitor("second")], "KS102", "warning"),
+        ([keystore(), monitor(recipients=[], webhook="https://hooks.example.com/x")], "KS103", "warning"),
+        ([keystore(), monitor(offline_minutes=10)], "KS104", "warning"),
+        ([keystore(), monitor(repeat_hours=48)], "KS104", "warning"),
+        ([keystore(), monitor(), migration(notify_email=None)], "KS105", "warning"),
+        ([Declared("keystore", "first", {"organization": "acme", "kind": "legacy"}), migration()], "KS106", "error"),
+        ([organization("federal"), keystore(), monitor()], "KS107", "error"),
+        ([keystore(protected=False), monitor()], "KS108", "warning"),
+        ([of_inputs("monitor", "m", {**monitor().props, "webhook": "https://h.example.com/"}, protected=None)],
+         "KS109", "error"),
+        ([keystore(), monitor(), migration("one"), migration("two")], "KS110", "error"),
+        ([keystore(), keystore("second", address="https://FIRST.example.com:8200/"), monitor(), monitor("second")],
+         "KS111", "error"),
+    ],
+)  # fmt: skip
+def test_what_each_policy_finds(declared, policy, level):
+    found = {finding.policy: finding for finding in check(declared)}
+    assert policy in found
+    assert found[policy].level == level
+    assert found[policy].remedy
+
+
+def test_every_policy_has_a_case():
+    cases = {mark.args[1][n][1] for mark in test_what_each_policy_finds.pytestmark for n in range(len(mark.args[1]))}
+    assert {policy.id for policy in POLICIES} <= cases
+    assert not {policy.id for policy in POLICIES} & set(rules.RULES)
+
+
+def test_what_cannot_be_judged_is_said_and_is_no_error():
+    unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+    inputs = {**keystore().props, "address": unknown, "certificate": _SECRET, "certificate_password": "[secret]"}
+    one = of_inputs("keystore", "first", inputs, protected=True)
+    found = check([one, monitor()])
+    assert {finding.policy for finding in found} == {"KS100"}
+    assert sorted(finding.message.split()[0] for finding in found) == ["address", "certificate", "certificate_password"]
+    hidden = of_inputs("monitor", "watch", {"organization": unknown, "keystore": unknown, "recipients": [unknown]}, protected=None)  # fmt: skip
+    assert {finding.level for finding in check([keystore(), hidden])} == {Level.NOTE}
+
+
+def test_settings_change_what_is_expected():
+    declared = [keystore(certificate=pfx(50)), monitor(offline_minutes=10)]
+    assert [finding.policy for finding in check(declared)] == ["KS104"]
+    assert [finding.policy for finding in check(declared, Settings(60, 10))] == ["KS101"]
+
+
+FILE = """
+organizations:
+  - name: acme
+keystores:
+  - {organization: acme, name: first, kind: self-administered, address: "https://first.example.com:8200",
+     certificate: acme.p12, certificate_password_env: CHECK_PASSWORD, protect: true}
+monitors:
+  - {organization: acme, keystore: first, recipients: [a@example.com]}
+migrations:
+  - {organization: acme, destination: first, notify_email: ops@example.com}
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    (tmp_path / "acme.p12").write_bytes(CA.issue("acme").pkcs12("CANARY-password"))
+    monkeypatch.setenv("CHECK_PASSWORD", "CANARY-password")
+    made = tmp_path / "keystores.yaml"
+    made.write_text(FILE)
+    return made
+
+
+def test_a_file_of_declarations(file):
+    declared = read(file)
+    assert [one.kind for one in declared] == ["organization", "keystore", "migration", "monitor"]
+    assert check(declared) == []
+    assert "CANARY" not in repr(declared)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "holds no declarations"),
+        ("[]", "holds no declarations"),
+        ("nothing: {}", "holds no declarations"),
+        ("keystores: {a: b}", "is no list"),
+        ("keystores: [1]", "is no list"),
+        ("keystores:\n  - {a: [}", "neither YAML nor JSON at line 2"),
+        ("a: &x [1]\nb: *x", "neither YAML nor JSON"),
+        ("keystores: [!!python/object/apply:os.system ['true']]", "neither YAML nor JSON"),
+        ("keystores: [{name: a, certificate: /no/such.p12}]", "cannot be read"),
+        ("keystores: [{name: a, certificate_password_env: NO_SUCH_VARIABLE}]", "the environment has no"),
+        ("[" * 5000, "neither YAML nor JSON"),
+    ],
+)
+def test_what_is_no_file_of_declarations(tmp_path, text, says):
+    with pytest.raises(InvalidInput, match=says):
+        parse(text, tmp_path, "it")
+
+
+def test_previews_and_stacks_are_read():
+    inputs = {"__provider": "x", **keystore().props, "certificate": _SECRET, "certificate_password": _SECRET}
+    state = {"type": "pulumi-python:dynamic/keystore:Keystore", "urn": "urn:pulumi:d::p::t::first", "inputs": inputs}
+    other = {"type": "aws:s3/bucket:Bucket", "urn": "urn:pulumi:d::p::t::x", "inputs": {}}
+    preview = {"steps": [{"op": "create", "newState": state}, {"op": "delete", "oldState": state}, {"newState": other}]}
+    stack = {"version": 3, "deployment": {"resources": [{**state, "protect": True}, other]}}
+    for document, protected in ((preview, False), (stack, True)):
+        (one,) = parse(json.dumps(document), None, "it")
+        assert (one.kind, one.name, one.protected) == ("keystore", "first", protected)
+        assert one.hidden == {"certificate", "certificate_password"}
+        assert not one.plain
+
+
+def run(*words, text=None):
+    return CliRunner().invoke(cli.app, ["check", *words], input=text)
+
+
+def test_the_command(file):
+    assert run(str(file)).exit_code == 0
+    bad = FILE.replace("https://first", "https://10.0.0.1:1/").replace("recipients: [a@example.com]", "webhook: x")
+    file.write_text(bad)
+    done = run(str(file))
+    assert done.exit_code == 1
+    assert "KS041" in done.output
+    rows = json.loads(run(str(file), "--format", "json").stdout)
+    assert {row["level"] for row in rows} == {"error", "warning"}
+    tree = ET.fromstring(run(str(file), "--format", "junit").stdout)
+    assert (tree.get("tests"), int(tree.get("failures"))) == ("4", 2)
+    log = json.loads(run(str(file), "--format", "sarif").stdout)
+    assert {result["ruleId"] for result in log["runs"][0]["results"]} == {row["id"] for row in rows}
+    assert "CANARY" not in done.output
+
+
+def test_warnings_fail_where_that_is_asked_for(file):
+    file.write_text(FILE.replace(", notify_email: ops@example.com", ""))
+    assert run(str(file)).exit_code == 0
+    assert run(str(file), "--strict").exit_code == 1
+
+
+def test_reports_hold_any_text():
+    declared = [keystore("<a>\x00&\"'\u202e", address="https://10.0.0.1:1")]
+    findings = check(declared)
+    names = [f"{one.kind} {one.name}" for one in declared]
+    ET.fromstring(report.to_junit(findings, names).replace("\x00", ""))

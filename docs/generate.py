@@ -13,6 +13,7 @@ from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.metrics import METRICS
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.keystores.tenancy import Tenancy
+from pulumi_keystore.policy.policies import POLICIES
 
 HERE = Path(__file__).resolve().parent
 
@@ -126,7 +127,69 @@ def monitoring() -> str:
     return before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
 
 
+def policy_list() -> str:
+    """Return the page on policies."""
+    lines = [
+        "# Policies",
+        "",
+        "What a set of declarations has to look like as a whole, beside the [rules](rules.md) on single inputs.",
+        "Both are judged by the policy pack in [policies/](../policies/README.md) in every preview, and by",
+        "`keystore check` without Pulumi.",
+        "",
+        "| policy | name in the pack | expected | level | what to do |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for policy in POLICIES:
+        level = {"error": "mandatory", "warning": "advisory"}[policy.level]
+        lines.append(f"| {policy.id} | `{policy.name}` | {policy.expects} | {level} | {policy.remedy} |")
+    return "\n".join(lines) + "\n" + POLICY_USE
+
+
+POLICY_USE = """\
+
+KS100 says which inputs could not be judged, because they are secret, or known during the update only; the provider
+judges them then, before anything is changed.
+
+## In Pulumi
+
+```console
+pulumi up --policy-pack path/to/policies
+```
+
+A mandatory policy keeps the update from beginning; with `--skip-preview` policies on a stack as a whole are only judged
+when it is over. How to choose levels and limits: [policies/README.md](../policies/README.md).
+
+## Without Pulumi
+
+```console
+keystore check keystores.yaml
+keystore check keystores.yaml --strict --format sarif
+```
+
+`keystore check` reads the output of `pulumi preview --json` or `pulumi stack export`, or a file such as
+
+```yaml
+organizations:
+  - name: acme
+keystores:
+  - organization: acme
+    name: ours
+    kind: self-administered
+    address: https://vault.example.com:8200
+    certificate: acme.p12
+    certificate_password_env: ACME_PASSWORD
+    protect: true
+monitors:
+  - organization: acme
+    keystore: ours
+    recipients: [security@example.com]
+```
+
+and prints a table, JSON, JUnit or SARIF. It ends with 0 where all is well, and 1 where something is wrong.
+"""
+
 PAGES = {
+    "policies.md": policy_list,
     "monitoring.md": monitoring,
     "openapi.json": openapi,
     "rules.md": rule_list,

@@ -60,8 +60,11 @@ class LanguageHost(LanguageServer):
 
     def RunPlugin(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
         module = ["-m", "pulumi.policy"] if request.kind == "analyzer" else []
+        # A policy pack may have a virtual environment of its own beside it.
+        own = Path(request.info.program_directory) / ".venv" / "bin" / "python"
+        python = str(own) if module and own.exists() else sys.executable
         process = subprocess.Popen(
-            [sys.executable, "-u", *module, *request.args, request.info.program_directory],
+            [python, "-u", *module, *request.args, request.info.program_directory],
             cwd=request.pwd or None,
             env={**os.environ, **dict(item.split("=", 1) for item in request.env)},
             stdout=subprocess.PIPE,

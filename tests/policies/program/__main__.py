@@ -1,0 +1,48 @@
+"""Every mistake that a policy finds, in one program."""
+
+from pathlib import Path
+
+import pulumi
+
+from pulumi_keystore import HealthMonitor, Keystore, KeystoreMigration, Organization
+
+config = pulumi.Config()
+folder = Path(config.require("folder"))
+good, soon = folder / "good.p12", folder / "soon.p12"
+protected = pulumi.ResourceOptions(protect=True)
+
+Organization("acme")
+Organization("fed", environment="federal")
+known_later = Organization("later")
+
+
+def keystore(name, organization="acme", certificate=good, host=None, opts=protected):
+    return Keystore(
+        name,
+        organization,
+        "self-administered",
+        f"https://{host or name}.example.com:8200",
+        certificate,
+        "pw",
+        opts=opts,
+    )
+
+
+keystore("ends-soon", certificate=soon)
+keystore("same", host="ends-soon")
+keystore("unprotected", opts=None)
+keystore("federal", "fed")
+Keystore("old", "acme", "legacy", opts=protected)
+Keystore(
+    "unknown",
+    "acme",
+    "self-administered",
+    known_later.id.apply(lambda name: f"https://{name}.example.com:8200"),
+    good,
+    "pw",
+    opts=protected,
+)
+HealthMonitor("no-mail", "same", [], "https://hooks.example.com/x", organization="acme")
+HealthMonitor("weak", "ends-soon", ["a@example.com"], offline_minutes=30, organization="acme")
+KeystoreMigration("one", "acme", "old")
+KeystoreMigration("two", "acme", "same", notify_email="a@example.com")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from keystore_harness import Landscape
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from pulumi_keystore.client import Client
+from tests import debian
 from tests.conftest import SETTINGS
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -25,10 +25,8 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 def chromium() -> str:
     """The path of a Chromium: the one that is there, or on a Debian machine as root one that is installed."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-            subprocess.run(["apt-get", "--quiet", "--quiet", *command], check=True, env=environment, timeout=600)
+    if found is None and debian.can_install():
+        debian.install("chromium", "chromium")
         found = shutil.which("chromium")
     if found is None:
         # CI is a Debian machine as root: there, this is a failure.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -12,6 +11,8 @@ from keystore_harness import Toxiproxy, VaultCluster, VaultServer, wait_until
 from keystore_harness.drivers import container, driver
 from keystore_harness.errors import HarnessError
 from keystore_harness.workspace import current
+
+from tests import debian
 
 
 def docker_missing() -> str | None:
@@ -30,13 +31,10 @@ def docker() -> Iterator[None]:
     if reason is None:
         yield
         return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+    if not debian.can_install():
         # CI is a Debian machine as root: there, this is a failure.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no containers: {reason}")
-    if shutil.which("dockerd") is None:
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "docker.io", "iptables"]):
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            subprocess.run(["apt-get", "--quiet", "--quiet", *command], check=True, env=environment, timeout=600)
+    debian.install("dockerd", "docker.io", "iptables")
     log = (current().folder / "dockerd.log").open("wb")
     # Not of this run: the containers it started before would be killed by a run that cleans up after this one.
     daemon = subprocess.Popen(["dockerd"], stdout=log, stderr=log, start_new_session=True)

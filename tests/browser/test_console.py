@@ -1,8 +1,10 @@
 """The console in a real browser: every page and form, with good and with bad input."""
 
 import json
+import os
 import re
 import secrets
+import subprocess
 import time
 from base64 import b64decode
 
@@ -11,7 +13,9 @@ import pytest
 from playwright.sync_api import expect
 
 from pulumi_keystore.console import forms, pages
+from pulumi_keystore.errors import RuleViolation
 from tests.conftest import PASSWORD
+from tests.unit.test_address import REFUSED
 
 PAGES = ["", "/edit", "/migrate", "/history", "/alerts"]
 
@@ -382,6 +386,30 @@ def test_upload_bombs_are_refused_at_once_and_leave_no_file(signed_in, customer,
     assert signed_in.post(path, data={"form_token": good, "address": "x" * 100_000}).status_code in (400, 422)
     assert signed_in.post(path, content=b"--x\r\n\r\nno form", headers={"Content-Type": "multipart/form-data; boundary=x"}).status_code in (400, 403, 422)  # fmt: skip
     assert "Keystore edited" not in acme.actions
+
+
+def test_the_api_the_command_and_the_console_give_the_same_verdict(signed_in, customer, tmp_path, land):
+    acme = customer(keystores=("first",))
+    path, good = f"/console/organizations/{acme.name}/edit", form_token(signed_in, acme.name)
+    addresses = [address for address in list(REFUSED)[::4] if address.isprintable() and address.strip() == address]
+    declared = acme.declaration("first")
+    (tmp_path / "acme.p12").write_bytes(b64decode(declared["certificate"]))
+    entries = []
+    for number, address in enumerate(addresses):
+        with pytest.raises(RuleViolation) as raised:
+            acme.admin.swap_keystore(acme.name, "first", {**declared, "address": address})
+        sent = signed_in.post(path, data={"form_token": good, "address": address, "server_ca": declared["server_ca"]})
+        assert (sent.status_code, raised.value.rule) == (422, REFUSED[address]), address
+        assert f"<code>{REFUSED[address]}</code>" in sent.text, address
+        entries.append({"organization": acme.name, "name": f"k{number}", "kind": "provider", "address": address,
+                        "certificate": "acme.p12", "certificate_password_env": "CHECK_PASSWORD"})  # fmt: skip
+    (tmp_path / "all.json").write_text(json.dumps({"keystores": entries}))
+    command = [*land.service._command, "check", str(tmp_path / "all.json"), "--format", "json"]
+    environment = {**os.environ, "CHECK_PASSWORD": PASSWORD}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=120)
+    found = {row["resource"]: row["id"] for row in json.loads(done.stdout) if row["level"] == "error"}
+    assert found == {f"keystore k{number}": REFUSED[address] for number, address in enumerate(addresses)}
+    assert len(addresses) > 15
 
 
 def test_pages_may_not_be_framed_and_load_nothing_foreign(signed_in, customer):

@@ -9,7 +9,7 @@ UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 PYTHON := .venv/bin/python
 ENGINE = export PULUMI_ENGINE="$$($(PYTHON) engine/obtain.py)"
 
-.PHONY: help setup demo test torture mutants lint format bench docs clean
+.PHONY: help setup demo test torture mutants lint format bench docs site clean
 
 help: ## Show what there is.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -65,6 +65,9 @@ format: .venv/.ready ## Format the code.
 
 docs: .venv/.ready ## Write the generated pages of docs/ anew.
 	@$(PYTHON) -m docs.generate
+
+site: .venv/.ready ## Build the documentation as a site, in site/.
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
 bench: .venv/.ready ## Measure migrations beside peers and the servers' own limit; BENCH="--help" tells more.
 	@UV=$(UV) $(PYTHON) -m bench.migration $(or $(BENCH),--write)

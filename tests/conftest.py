@@ -204,6 +204,7 @@ def customer(land: Landscape, admin: Client, authority: Client) -> Callable[...,
     return make
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes run the tests: those that share servers, or the Docker daemon, stay together."""
     for item in items:

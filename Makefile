@@ -36,18 +36,20 @@ setup: .venv/.ready ## Install Python packages and find or build the Pulumi engi
 demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves it running.
 	@$(ENGINE); $(PYTHON) -m demo $(if $(KEEP),--keep)
 
-# Most tests wait for servers, so two processes share them; those in which a moment counts come alone.
-TOGETHER := $(addprefix tests/,browser contract harness integration policies unit)
+# Most tests wait for servers: those of the harness run beside the others. Those in which a moment counts come alone.
+BESIDE := tests/harness
+FIRST := $(addprefix tests/,browser contract integration policies unit)
 ALONE := $(addprefix tests/,health outage torture)
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \
-	if [ -n "$(PYTEST)" ]; then $(PYTHON) -m pytest $(PYTEST); else \
-	  failed=0; \
-	  $(PYTHON) -m pytest -n 2 --dist loadgroup $(TOGETHER) || failed=1; \
-	  $(PYTHON) -m pytest $(ALONE) || failed=1; \
-	  exit $$failed; \
-	fi
+	if [ -n "$(PYTEST)" ]; then exec $(PYTHON) -m pytest $(PYTEST); fi; \
+	log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=; \
+	$(PYTHON) -m pytest $(BESIDE) >$$log 2>&1 & beside=$$!; \
+	$(PYTHON) -m pytest $(FIRST) || failed=1; \
+	wait $$beside || failed=1; cat $$log; \
+	$(PYTHON) -m pytest $(ALONE) || failed=1; \
+	[ -z "$$failed" ]
 
 torture: .venv/.ready ## Let every call fail, and kill everything at every moment: hours.
 	@$(ENGINE); TORTURE_WHOLE=1 $(PYTHON) -m pytest -s tests/torture $(PYTEST)

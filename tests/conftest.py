@@ -204,15 +204,6 @@ def customer(land: Landscape, admin: Client, authority: Client) -> Callable[...,
     return make
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes run the tests: those that share servers, or the Docker daemon, stay together."""
-    for item in items:
-        _, folder, *rest = item.nodeid.partition("::")[0].split("/")
-        group = folder if folder in ("browser", "harness", "health") else "/".join([folder, *rest])
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show what the service had to say of a test that failed."""

@@ -214,7 +214,7 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, land, pfx):
 
 
 def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, customer, land):
-    acme = customer(keys=4000)
+    acme = customer(keys=3000)
     one, page = desk(), None
     one.open_keystore(acme.name)
     one.action("Migrate Keystore")
@@ -227,10 +227,10 @@ def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, custome
     page.get_by_label(re.compile("second self-administered")).check()
     page.get_by_label("E-mail address").fill("ops@example.com")
     page.get_by_role("button", name="Continue").click()
-    expect(page.get_by_role("heading", name="Migrate 4,000 archive keys?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Migrate 3,000 archive keys?")).to_be_visible()
     page.get_by_role("button", name="Start the migration").click()
     expect(page.get_by_role("heading", name="Migration in progress")).to_be_visible()
-    expect(page.get_by_text(re.compile("[0-9,]+ of 4,000"))).to_be_visible()
+    expect(page.get_by_text(re.compile("[0-9,]+ of 3,000"))).to_be_visible()
     for path in PAGES:
         one.open(f"/console/organizations/{acme.name}{path}")
         expect(page.locator(".banner")).to_contain_text("are migrating")

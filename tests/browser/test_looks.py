@@ -79,7 +79,7 @@ def test_every_page_is_accessible_and_fits(desk, customer, land, size, scheme):
 
 
 def test_progress_is_accessible(desk, customer):
-    acme = customer(keys=4000)
+    acme = customer(keys=3000)
     acme.start_and_wait_for("second", 1)
     for size, viewport in SIZES.items():
         one = desk(viewport=viewport, bypass_csp=True)

@@ -27,7 +27,7 @@ from pulumi_keystore.health.connection import NO_REQUEST, TESTS_AFTER_MIGRATION,
 from pulumi_keystore.health.timeline import Minutes, Reliability, is_due
 from pulumi_keystore.notify import outbox, templates, webhook
 
-__all__ = ["NO_REQUEST", "Turn", "claim", "connection", "describe", "forget_old", "record", "reliability"]
+__all__ = ["NO_REQUEST", "Turn", "claim", "connection", "describe", "forget_old", "record", "release", "reliability"]
 
 KEPT: Final = timedelta(days=2)
 """How long single minutes are kept."""
@@ -80,6 +80,12 @@ def claim(session: Session, who: str, now: datetime, length_s: float, lease_s: f
         .returning(KeystoreHealth.keystore_id, KeystoreHealth.phase)
     )
     return [Turn(number, Minutes(phase, length_s).at(now), now) for number, phase in rows]
+
+
+def release(session: Session, who: str) -> None:
+    """Free what a process has claimed that has ended: others need not wait, and what it found later counts no more."""
+    mine = update(KeystoreHealth).where(KeystoreHealth.claimed_by == who)
+    session.execute(mine.values(claimed_by=None, claimed_until=None))
 
 
 def record(session: Session, who: str, results: Mapping[Turn, Result | None], length_s: float) -> list[Alert]:

@@ -24,8 +24,9 @@ from pulumi_keystore.health.pulse import Pulse
 from pulumi_keystore.keystores.tenancy import Tenancy
 from pulumi_keystore.keystores.transport import Flow, Transport
 
-_ROUNDS: Final = 16
-"""Rounds of tests at a time: one that waits for a hanging keystore holds up no other."""
+_ROUNDS: Final = 32
+"""Rounds of tests at a time: one that waits for a hanging keystore holds up no other. One begins each second, and ends
+at the latest after a test's deadline."""
 _ROUND_SIZE: Final = 200
 _IN_FLIGHT: Final = 64
 _LOOKUPS: Final = 32

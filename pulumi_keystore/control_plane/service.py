@@ -124,6 +124,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         with plane.transaction() as session:
             if previous is not None:
                 shares.take_from_process(session, previous)
+                health.release(session, previous)
         workflow.configure(plane, clean_ups, workers)
         workers.start()
         _launch_workflows(database.database_url)
@@ -170,6 +171,7 @@ def work(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         # Others need not find out by themselves.
         with suppress(SQLAlchemyError), plane.transaction() as session:
             shares.take_from_process(session, plane.instance)
+            health.release(session, plane.instance)
         os._exit(0)
 
 

@@ -172,3 +172,14 @@ def test_gaps_and_clocks(database, tests, expected):
     assert minutes_of(database, tests) == expected
     with database.begin() as session:
         assert session.scalar(select(func.count()).select_from(Mail)) == len(expected)
+
+
+def test_what_a_process_that_has_ended_had_claimed_is_free_at_once(database):
+    taken = claim(database, "ended", NOW, 10)
+    with database.begin() as session:
+        health.release(session, "ended")
+    again = claim(database, "next", NOW, MANY)
+    assert {turn.keystore_id for turn in taken} <= {turn.keystore_id for turn in again}
+    record(database, "ended", dict.fromkeys(taken, ILL))
+    with database.begin() as session:
+        assert session.scalar(select(func.count()).select_from(HealthSample)) == 0

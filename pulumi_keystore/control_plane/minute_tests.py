@@ -29,7 +29,7 @@ _ROUNDS: Final = 32
 at the latest after a test's deadline."""
 _ROUND_SIZE: Final = 200
 _IN_FLIGHT: Final = 64
-_LOOKUPS: Final = 32
+_LOOKUPS: Final = 64
 _MARGIN_S: Final = 10.0
 """How much longer than a test's deadline its result may take to be written down."""
 _log = structlog.get_logger(__name__)
@@ -129,7 +129,7 @@ class MinuteTests:
         begun = time.monotonic()
         result = yield from probe(subject, self._lookups, self._plane.settings.test_s)
         # A process that was held up has missed the answer: that says nothing about the keystore.
-        disturbed = not result.online and self._pulse.held_up_since(begun)
+        disturbed = result is not None and not result.online and self._pulse.held_up_since(begun)
         return turn, None if disturbed else result
 
     def _record(self, found: dict[Turn, Result | None]) -> None:

@@ -31,8 +31,14 @@ class Subject:
     kv_version: int | None
 
 
-def probe(subject: Subject, lookups: Executor, deadline_s: float) -> Flow[Result]:
+class _NotMadeError(Exception):
+    """The test could not be made, for want of something of ours."""
+
+
+def probe(subject: Subject, lookups: Executor, deadline_s: float) -> Flow[Result | None]:
     """Test a keystore; never raises a fault of the keystore, and returns within the deadline.
+
+    Returns None where no test was made, because every look-up that may go on at a time was taken by other names.
 
     Args:
         subject: What to test.
@@ -44,6 +50,8 @@ def probe(subject: Subject, lookups: Executor, deadline_s: float) -> Flow[Result
     try:
         target = yield from _look_up(subject.endpoint, lookups, begun + deadline_s)
         warning = yield from _try_each(subject, target, begun + deadline_s)
+    except _NotMadeError:
+        return None
     except KeystoreFault as fault:
         return Result(
             online=False, reason=fault.reason, detail=explain(fault, subject.endpoint), seconds=time.monotonic() - begun
@@ -61,6 +69,9 @@ def _look_up(endpoint: Endpoint, lookups: Executor, until: float) -> Flow[Target
     found = lookups.submit(endpoint.resolver.resolve, endpoint.address)
     while not found.done():
         if time.monotonic() > until:
+            if found.cancel():
+                # It has not even begun.
+                raise _NotMadeError
             raise HostUnavailable(f"{endpoint.address}: the name does not resolve in time", hint="check the DNS")
         yield Pause(_LOOK_EVERY_S)
     return found.result()

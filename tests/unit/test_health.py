@@ -1,15 +1,24 @@
 """Minutes, reliability, and what is shown of a connection."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keystore_harness import CertificateAuthority
 
 from pulumi_keystore import rules
+from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.certificate import ClientCertificate
 from pulumi_keystore.errors import RuleViolation
 from pulumi_keystore.health.connection import Latest, Result, judge
+from pulumi_keystore.health.probe import Subject, probe
 from pulumi_keystore.health.timeline import Bucket, Minutes, is_due, reliability
+from pulumi_keystore.keystores.tenancy import Tenancy
+from pulumi_keystore.keystores.transport import Endpoint, Transport
+from pulumi_keystore.network import HostMap, Resolver
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 WELL = Result(online=True)
@@ -129,3 +138,27 @@ def test_timings_out_of_range(name, value):
     with pytest.raises(RuleViolation) as raised:
         rules.check_timings(**{"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5, name: value})
     assert (raised.value.rule, raised.value.prop) == ("KS040", name)
+
+
+def test_a_look_up_that_waits_for_others_is_no_outage():
+    """Names that hang take every thread there is for look-ups: that says nothing about the next name."""
+    hang, closed = threading.Event(), HostMap({})
+    issued = CertificateAuthority().issue("acme")
+    certificate = ClientCertificate.from_pem(issued.certificate_pem.encode(), issued.key_pem.encode())
+
+    def lookup(host, _port):
+        hang.wait(5)
+        raise OSError
+
+    def subject(name):
+        address = KeystoreAddress.parse(f"https://{name}.example.com:8200")
+        return Subject(Endpoint(address, certificate, None, Resolver(closed, lookup)), Tenancy("acme"), 1)
+
+    with ThreadPoolExecutor(1) as lookups, Transport() as transport:
+        flows = [probe(subject("hangs"), lookups, 0.5), probe(subject("next"), lookups, 0.5)]
+        found = list(transport.run(flows, 2, adaptive=False))
+        hang.set()
+    assert found[1] is None or found[0] is None
+    (told,) = [result for result in found if result is not None]
+    assert (told.online, told.reason) == (False, "Host unavailable")
+    assert told.seconds < 2

@@ -233,6 +233,7 @@ class Transport:
                         exhausted = True
                 while paused and paused[0][0] <= time.monotonic():
                     ready.append((heapq.heappop(paused)[2], None))
+                begun = False
                 while ready:
                     running, answer = ready.popleft()
                     try:
@@ -250,13 +251,16 @@ class Transport:
                         fault = self._begin(running, wish)
                         if fault is None and running.handle is not None:
                             active[running.handle.curl] = running
+                            begun = True
                         else:
                             ready.append((running, fault))
                 if exhausted and not active and not paused:
                     return
                 if watch:
                     watch()
-                if active or paused:
+                # A request that has just been begun opens its connection when libcurl is asked to go on. To wait for the
+                # others before that would let one that hangs hold it up.
+                if (active or paused) and not begun:
                     self._wait(paused[0][0] - time.monotonic() if paused else 1.0, bool(active))
                 for running, outcome in self._finished(active):
                     if adaptive and isinstance(outcome, Response):

@@ -215,9 +215,8 @@ class Transport:
         """Run flows, at most `in_flight` of them at a time, and yield their results as they end.
 
         There are fewer while servers ask for fewer requests (see `Window`), unless it is not `adaptive`: what one
-        server asks for is nothing to requests of another. Flows are taken from `flows` only as
-        there is room. The first exception of a flow ends the run: requests under way are dropped and the exception
-        is raised. `watch` is called at least once a second; what it raises ends the run too.
+        server asks for is nothing to requests of another. Flows are taken from `flows` only as there is room. The
+        first exception of a flow ends the run: requests under way are dropped and the exception is raised. `watch` is called at least once a second; what it raises ends the run too.
         """
         source, window = iter(flows), Window(in_flight)
         active: dict[Any, _Running[T]] = {}
@@ -258,8 +257,8 @@ class Transport:
                     return
                 if watch:
                     watch()
-                # A request that has just been begun opens its connection when libcurl is asked to go on. To wait for the
-                # others before that would let one that hangs hold it up.
+                # A request that has just been begun opens its connection when libcurl is asked to go on. To wait for
+                # the others before that would let one that hangs hold it up.
                 if (active or paused) and not begun:
                     self._wait(paused[0][0] - time.monotonic() if paused else 1.0, bool(active))
                 for running, outcome in self._finished(active):

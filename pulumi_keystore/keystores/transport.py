@@ -216,7 +216,8 @@ class Transport:
 
         There are fewer while servers ask for fewer requests (see `Window`), unless it is not `adaptive`: what one
         server asks for is nothing to requests of another. Flows are taken from `flows` only as there is room. The
-        first exception of a flow ends the run: requests under way are dropped and the exception is raised. `watch` is called at least once a second; what it raises ends the run too.
+        first exception of a flow ends the run: requests under way are dropped and the exception is raised.
+        `watch` is called at least once a second; what it raises ends the run too.
         """
         source, window = iter(flows), Window(in_flight)
         active: dict[Any, _Running[T]] = {}

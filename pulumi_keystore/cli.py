@@ -291,7 +291,7 @@ def status(
             "organization": shown["name"],
             "active keystore": f"{active['name']} ({active['kind']})" if active else "none",
             "address": active and active["address_display"],
-            "connection": " / ".join(filter(None, (connection.get("status"), connection.get("reason")))) or None,
+            "connection": _connection(connection) or None,
             "detail": connection.get("detail"),
             **_health_lines(shown["health"]),
             "certificate until": active and active["certificate_not_after"] and _local(active["certificate_not_after"]),
@@ -326,22 +326,25 @@ def _status_line(shown: dict[str, Any]) -> str:
     if shown["migration"]:
         return f"in maintenance, {_progress_line(shown['migration'])}"
     connection, monitored = shown["connection"] or {"status": "no active keystore"}, shown["health"]
-    parts = [" / ".join(filter(None, (connection["status"], connection.get("reason"))))]
+    parts = [_connection(connection)]
     if connection.get("detail"):
         parts.append(connection["detail"])
     if monitored:
-        parts.append(f"each minute: {' / '.join(filter(None, (monitored['status'], monitored['reason'])))}")
+        parts.append(f"each minute: {_connection(monitored)}")
     return ", ".join(parts)
+
+
+def _connection(shown: dict[str, Any]) -> str:
+    return " / ".join(filter(None, (shown.get("status"), shown.get("reason"))))
 
 
 def _health_lines(monitored: dict[str, Any] | None) -> dict[str, Any]:
     if monitored is None:
         return {}
     share = monitored["reliability"]["share"]
-    status_ = " / ".join(filter(None, (monitored["status"], monitored["reason"])))
     since = f" since {_local(monitored['since'])} ({_span(monitored['for_s'])})" if monitored["since"] else ""
     return {
-        "each minute": f"{status_}{since}",
+        "each minute": f"{_connection(monitored)}{since}",
         "what it says": monitored["detail"],
         "warning": monitored["warning"],
         "reliability": f"{share:.1%} of the last hour" if share is not None else "not known yet",

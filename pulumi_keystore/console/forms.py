@@ -43,7 +43,7 @@ def _filled(upload: UploadFile | None) -> bytes | None:
 def _active(services: ServicesOfApp, organization: str) -> tuple[dict[str, Any], Organization, Keystore]:
     with services.plane.transaction() as session:
         owner = organizations.find(session, organization)
-        row = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
+        row = organizations.active_keystore(session, owner)
         if row is None:
             raise Conflict(f"the organization {organization!r} has no active keystore", hint="declare a Keystore first")
         return frame(session, owner), owner, row
@@ -58,7 +58,7 @@ def edit_page(organization: str, visitor: Visit, services: Services) -> Response
     visitor.who.require(Right.MANAGE, organization)
     shown, owner, row = _active(services, organization)
     values = {"address": row.address or "", "server_ca": row.server_ca or ""}
-    return _edit_form(visitor, shown, keystores.describe(owner, row), values)
+    return _form("edit.html", visitor, shown, keystores.describe(owner, row), values)
 
 
 @router.post("/edit")
@@ -90,19 +90,21 @@ def edit(
             raise InvalidInput("certificate: a password was given and no file", hint="choose the PKCS#12 file, too")
         keystores.edit(services.plane, visitor.who, organization, row.name, declared, keep_certificate=content is None)
     except KeystoreError as error:
-        return _edit_form(visitor, shown, described, {"address": address, "server_ca": server_ca}, error)
+        return _form("edit.html", visitor, shown, described, {"address": address, "server_ca": server_ca}, error)
     return _home(organization)
 
 
-def _edit_form(
+def _form(
+    template: str,
     visitor: Visitor,
     shown: dict[str, Any],
     keystore: dict[str, Any],
     values: dict[str, str],
     error: KeystoreError | None = None,
 ) -> Response:
+    """Return a form on the active keystore, with what was put into it and why that was refused."""
     status = error.status if error else 200
-    return page("edit.html", status, visitor=visitor, **shown, keystore=keystore, values=values, error=error)
+    return page(template, status, visitor=visitor, **shown, keystore=keystore, values=values, error=error)
 
 
 # Migrate.
@@ -245,7 +247,7 @@ def alerts_page(organization: str, visitor: Visit, services: Services) -> Respon
         "repeat_hours": str(alerting.repeat_hours),
         "online_minutes": str(alerting.online_minutes),
     }
-    return _alerts_form(visitor, shown, keystores.describe(owner, row), values)
+    return _form("alerts.html", visitor, shown, keystores.describe(owner, row), values)
 
 
 @router.post("/alerts")
@@ -289,7 +291,7 @@ def alerts(
     return _or_form(
         save,
         lambda _: _home(organization),
-        lambda error: _alerts_form(visitor, shown, described, values, error),
+        lambda error: _form("alerts.html", visitor, shown, described, values, error),
     )
 
 
@@ -297,17 +299,6 @@ def _whole(text: str, prop: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6):  # noqa: PLR2004 - far more than any limit
         raise InvalidInput(f"{prop}: this is no whole number", hint="give digits only", prop=prop)
     return int(text)
-
-
-def _alerts_form(
-    visitor: Visitor,
-    shown: dict[str, Any],
-    keystore: dict[str, Any],
-    values: dict[str, str],
-    error: KeystoreError | None = None,
-) -> Response:
-    status = error.status if error else 200
-    return page("alerts.html", status, visitor=visitor, **shown, keystore=keystore, values=values, error=error)
 
 
 def _frame(services: ServicesOfApp, organization: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from pulumi_keystore.control_plane import (
     organizations,
 )
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
-from pulumi_keystore.control_plane.models import Keystore, Organization
+from pulumi_keystore.control_plane.api.organizations import Format, history_file
+from pulumi_keystore.control_plane.models import Organization
 from pulumi_keystore.control_plane.tokens import Right
 from pulumi_keystore.errors import NotAuthenticated, NotFound
 
@@ -103,7 +104,7 @@ def home(visitor: Visit, services: Services) -> Response:
 
 
 def _line(session: Session, services: ServicesOfApp, row: Organization) -> dict[str, Any]:
-    active = session.get(Keystore, row.active_keystore_id) if row.active_keystore_id else None
+    active = organizations.active_keystore(session, row)
     shown = None
     if active is not None and active.kind == "self-administered":
         shown = health.connection(session, services.plane, active, now_utc())
@@ -128,8 +129,8 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
     now = now_utc()
     with services.plane.transaction() as session:
         owner = organizations.find(session, organization)
-        active = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
-        latest = migrations.list_all(session, owner, now)[:1]
+        active = organizations.active_keystore(session, owner)
+        latest = migrations.list_all(session, owner, now, 1)
         monitored = active is not None and active.kind == "self-administered"
         monitor = monitors.find(session, active) if active and monitored else None
         running = latest[0] if latest and latest[0]["phase"] != "ended" else None
@@ -171,16 +172,9 @@ def history_page(organization: str, visitor: Visit, services: Services) -> Respo
 
 
 @router.get("/organizations/{organization}/history.{form}")
-def history_file(organization: str, form: str, visitor: Visit, services: Services) -> Response:
+def export_history(organization: str, form: str, visitor: Visit, services: Services) -> Response:
     """Return the whole history as a file, CSV or JSON."""
     visitor.who.require(Right.VIEW, organization)
-    if form not in ("csv", "json"):
+    if form not in set(Format):
         raise NotFound("a history is exported as csv or json")
-    with services.plane.transaction() as session:
-        rows = history.entries(session, organizations.find(session, organization).id, None)
-    text = history.to_csv(rows) if form == "csv" else history.to_json(rows)
-    return Response(
-        text,
-        media_type="text/csv; charset=utf-8" if form == "csv" else "application/json",
-        headers={"Content-Disposition": f'attachment; filename="{organization}-history.{form}"'},
-    )
+    return history_file(services, organization, Format(form))

@@ -23,11 +23,9 @@ from pulumi_keystore.control_plane.models import (
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.health import alerts, timeline
 from pulumi_keystore.health.alerts import Alert
-from pulumi_keystore.health.connection import NO_REQUEST, TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
+from pulumi_keystore.health.connection import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
 from pulumi_keystore.health.timeline import Minutes, Reliability, is_due
 from pulumi_keystore.notify import outbox, templates, webhook
-
-__all__ = ["NO_REQUEST", "Turn", "claim", "connection", "describe", "forget_old", "record", "release", "reliability"]
 
 KEPT: Final = timedelta(days=2)
 """How long single minutes are kept."""

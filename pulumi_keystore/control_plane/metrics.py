@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.control_plane import health, organizations
 from pulumi_keystore.control_plane.models import CleanUp, Hook, Keystore, KeystoreHealth, Mail, Migration, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
-from pulumi_keystore.health.connection import Status
+from pulumi_keystore.health.connection import NO_REQUEST, Status
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _OF_KEYSTORE: Final = ("organization", "keystore")
@@ -90,7 +90,7 @@ def _of_keystore(
         return
     shown = health.connection(session, plane, keystore, now)
     known = {Status.ONLINE: 1.0, Status.OFFLINE: 0.0}
-    untested = shown.reason == health.NO_REQUEST
+    untested = shown.reason == NO_REQUEST
     set_to("keystore_online", None if untested else known.get(shown.status))
     set_to("keystore_warning", shown.warning is not None)
     set_to("keystore_reliability_ratio", health.reliability(session, plane, keystore, now).share)

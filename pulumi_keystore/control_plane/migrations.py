@@ -108,7 +108,7 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, 
     with plane.transaction() as session:
         owner = organizations.find(session, organization)
         to = keystores.find(session, owner, destination)
-        source = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
+        source = organizations.active_keystore(session, owner)
         keys = organizations.count_keys(session, owner)
     moves = source is not None and source.id != to.id
     tested = {row.name: keystores.test_connection(plane, owner, row) for row in (source, to) if moves and row}
@@ -380,10 +380,13 @@ def unsettled(session: Session) -> list[str]:
     return list(session.scalars(select(Migration.id).where(Migration.phase != "ended")))
 
 
-def list_all(session: Session, owner: Organization, now: datetime) -> list[dict[str, Any]]:
-    """Return the migrations of an organization, the latest first."""
+def list_all(session: Session, owner: Organization, now: datetime, limit: int = 100) -> list[dict[str, Any]]:
+    """Return the migrations of an organization, the latest first, at most so many."""
     rows = session.scalars(
-        select(Migration).where(Migration.organization_id == owner.id).order_by(Migration.started_at.desc()).limit(100)
+        select(Migration)
+        .where(Migration.organization_id == owner.id)
+        .order_by(Migration.started_at.desc())
+        .limit(limit)
     )
     return [describe(session, owner, row, now) for row in rows]
 

@@ -16,12 +16,11 @@ from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.control_plane import health
 from pulumi_keystore.control_plane.health import Turn
 from pulumi_keystore.control_plane.models import Keystore, Organization
-from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.control_plane.plane import ControlPlane, tenancy
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.health.connection import Result
 from pulumi_keystore.health.probe import Subject, probe
 from pulumi_keystore.health.pulse import Pulse
-from pulumi_keystore.keystores.tenancy import Tenancy
 from pulumi_keystore.keystores.transport import Flow, Transport
 
 _ROUNDS: Final = 32
@@ -121,8 +120,8 @@ class MinuteTests:
                 # Its certificate does not open: that is our own fault, so there is no result.
                 _log.error("a keystore cannot be tested", keystore=keystore.id, error=type(error).__name__)
                 continue
-            tenancy = Tenancy(owner.name, keystore.mount or "", keystore.role or "")
-            subjects.append((by_id[keystore.id], Subject(endpoint, tenancy, keystore.kv_version)))
+            subject = Subject(endpoint, tenancy(owner, keystore), keystore.kv_version)
+            subjects.append((by_id[keystore.id], subject))
         return subjects
 
     def _one(self, turn: Turn, subject: Subject) -> Flow[tuple[Turn, Result | None]]:

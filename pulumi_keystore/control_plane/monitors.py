@@ -71,7 +71,7 @@ def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, w
                 hint="the provider watches its own keystores",
                 prop="keystore",
             )
-        monitor = session.get(HealthMonitor, row.id)
+        monitor = find(session, row)
         before = alerting(plane, monitor) if monitor else None
         if monitor is None:
             monitor = HealthMonitor(keystore_id=row.id, created_at=now_utc())
@@ -101,18 +101,22 @@ def get(plane: ControlPlane, session: Session, owner: Organization, keystore: st
 
     """
     row = keystores.find(session, owner, keystore)
-    monitor = session.get(HealthMonitor, row.id)
-    if monitor is None:
-        raise NotFound(
-            f"monitor: the keystore {keystore!r} has none",
-            hint="declare a HealthMonitor, or run `keystore monitor set`",
-        )
-    return describe(plane, owner, row, monitor)
+    return describe(plane, owner, row, _require(session, row))
 
 
 def find(session: Session, keystore: Keystore) -> HealthMonitor | None:
     """Return the monitor of a keystore, if it has one."""
     return session.get(HealthMonitor, keystore.id)
+
+
+def _require(session: Session, keystore: Keystore) -> HealthMonitor:
+    monitor = find(session, keystore)
+    if monitor is None:
+        raise NotFound(
+            f"monitor: the keystore {keystore.name!r} has none",
+            hint="declare a HealthMonitor, or run `keystore monitor set`",
+        )
+    return monitor
 
 
 def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str) -> None:
@@ -124,8 +128,7 @@ def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str
     """
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
-        get(plane, session, owner, keystore)
-        session.delete(session.get_one(HealthMonitor, keystores.find(session, owner, keystore).id))
+        session.delete(_require(session, keystores.find(session, owner, keystore)))
         history.append(session, owner.id, who.name, "Health monitor removed", keystore)
 
 

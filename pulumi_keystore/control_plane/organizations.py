@@ -92,9 +92,14 @@ def count_keys(session: Session, organization: Organization) -> int:
     return session.scalar(query) or 0
 
 
+def active_keystore(session: Session, row: Organization) -> Keystore | None:
+    """Return the keystore in use, None where there is none yet."""
+    return session.get(Keystore, row.active_keystore_id) if row.active_keystore_id else None
+
+
 def describe(session: Session, row: Organization) -> dict[str, Any]:
     """Return what may be shown of an organization."""
-    active = session.get(Keystore, row.active_keystore_id) if row.active_keystore_id else None
+    active = active_keystore(session, row)
     return {
         **as_document(row, "name", "environment", "created_at"),
         "active_keystore": active.name if active else None,

@@ -23,6 +23,11 @@ from pulumi_keystore.network import Resolver
 CERTIFICATE_PURPOSE = "client-certificate"
 
 
+def tenancy(organization: Organization, keystore: Keystore) -> Tenancy:
+    """Return the organization's place in a registered Vault keystore."""
+    return Tenancy(organization.name, keystore.mount or "", keystore.role or "")
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
     """Settings, database, master key and resolver of one process, and a name that no other process has or had."""
@@ -62,10 +67,9 @@ class ControlPlane:
         announce: Callable[[str], None] | None = None,
     ) -> VaultKeystore:
         """Return a registered Vault keystore, ready for use; see there for what can be told it."""
-        tenancy = Tenancy(organization.name, keystore.mount or "", keystore.role or "")
         return VaultKeystore(
             self.endpoint(organization, keystore),
-            tenancy,
+            tenancy(organization, keystore),
             retry_for_s=retry_for_s,
             timeout_s=self.settings.request_s,
             kv_version=keystore.kv_version,

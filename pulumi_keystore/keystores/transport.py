@@ -40,6 +40,8 @@ _BETWEEN_CUTS_S: Final = 0.1
 # It is sent back as it came: base64 of a short JSON object, and nothing that could end a header.
 _INDEX: Final = re.compile(r"[A-Za-z0-9+/=_-]{1,500}")
 
+LATE: Final = "no whole answer within the deadline"
+SEE_LOAD: Final = "check the server's load, its storage, and the network between"
 _SEE_LOG: Final = "look into the server's log, and at what lies between"
 _SEE_ADDRESS: Final = "check that the address is that of a Vault server"
 _CURL_FAULTS: Final = {
@@ -48,8 +50,8 @@ _CURL_FAULTS: Final = {
         "check that the server runs, and that its firewall lets the service in",
     ),
     pycurl.E_OPERATION_TIMEDOUT: (
-        "no whole answer within the deadline",
-        "check the server's load, its storage, and the network between",
+        LATE,
+        SEE_LOAD,
     ),
     pycurl.E_PEER_FAILED_VERIFICATION: (
         "the server's TLS certificate is not trusted for this name",

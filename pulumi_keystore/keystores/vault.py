@@ -27,7 +27,17 @@ from pulumi_keystore.errors import (
 from pulumi_keystore.keystores.listing import NameCounter, names_in
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
-from pulumi_keystore.keystores.transport import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, Transport
+from pulumi_keystore.keystores.transport import (
+    LATE,
+    REQUEST_TIMEOUT_S,
+    SEE_LOAD,
+    Endpoint,
+    Flow,
+    Pause,
+    Request,
+    Response,
+    Transport,
+)
 
 PAGE: Final = 1000
 """How many names a list asks for at a time."""
@@ -37,7 +47,6 @@ _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
 _REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
-_SEE_LOAD: Final = "check the server's load, its storage, and the network between"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 """What can be sent back in a header."""
 _PROOF: Final = "proof "
@@ -218,7 +227,7 @@ class VaultKeystore:
         index = index if method in ("GET", "LIST") else ""
         timeout_s = min(timeout_s or self._timeout_s, self._until - self._clock())
         if timeout_s <= 0:
-            raise HostUnavailable(f"{self}: no whole answer within the deadline", hint=_SEE_LOAD)
+            raise HostUnavailable(f"{self}: {LATE}", hint=SEE_LOAD)
         response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index, sink)
         assert response is not None  # noqa: S101 - the transport answers every Request
         status = response.status

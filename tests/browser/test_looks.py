@@ -24,12 +24,6 @@ def judge(page, name):
     assert wide <= 0, f"{name} is {wide} pixels too wide"
 
 
-@pytest.fixture(scope="module")
-def scenes(land, request):
-    """Names of pages and their paths, with something to see on each."""
-    return {}
-
-
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_accessible_and_fits(desk, customer, land, size, scheme):

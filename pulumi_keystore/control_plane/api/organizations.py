@@ -10,8 +10,7 @@ from pydantic import Field
 
 from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.control_plane import health, history, keystores, migrations, organizations
-from pulumi_keystore.control_plane.api.access import Body, Services, Who
-from pulumi_keystore.control_plane.models import Keystore
+from pulumi_keystore.control_plane.api.access import Body, Services, ServicesOfApp, Who
 from pulumi_keystore.control_plane.tokens import Right
 
 router = APIRouter(tags=["organizations"])
@@ -73,7 +72,7 @@ def status(organization: str, who: Who, services: Services) -> dict[str, Any]:
     with services.plane.transaction() as session:
         owner = organizations.find(session, organization)
         shown = organizations.describe(session, owner)
-        active = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
+        active = organizations.active_keystore(session, owner)
         shown["keystore"] = keystores.describe(owner, active) if active else None
         shown["health"] = None
         if active and active.kind == "self-administered":
@@ -99,9 +98,14 @@ def get_history(organization: str, who: Who, services: Services, limit: int = 10
 def export_history(organization: str, who: Who, services: Services, format: Format = Format.CSV) -> Response:  # noqa: A002 - its name in the API
     """Return the whole history as a file."""
     who.require(Right.VIEW, organization)
+    return history_file(services, organization, format)
+
+
+def history_file(services: ServicesOfApp, organization: str, form: Format) -> Response:
+    """Return the answer that holds the whole history as a file."""
     with services.plane.transaction() as session:
         rows = history.entries(session, organizations.find(session, organization).id, None)
-    text = history.to_csv(rows) if format is Format.CSV else history.to_json(rows)
-    name = f"{organization}-history.{format}"
-    kind = "text/csv; charset=utf-8" if format is Format.CSV else "application/json"
+    text = history.to_csv(rows) if form is Format.CSV else history.to_json(rows)
+    name = f"{organization}-history.{form}"
+    kind = "text/csv; charset=utf-8" if form is Format.CSV else "application/json"
     return Response(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})

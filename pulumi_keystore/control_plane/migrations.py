@@ -301,8 +301,9 @@ def commit(session: Session, migration_id: str) -> None:
         session.execute(delete(LegacyKey).where(LegacyKey.organization_id == owner.id))
     else:
         session.add(_clean_up(migration_id, source.id, "source"))
-    remarks = "".join(f"; {remark}" for remark in shares.remarks(session, migration_id))
-    detail = f"{row.source} → {row.destination}, {row.done:,} keys{remarks}; {_receipt_text(row)}"
+    annotated = shares.annotated(session, migration_id)
+    remark = f"; {annotated:,} keys had custom metadata, which is not moved" if annotated else ""
+    detail = f"{row.source} → {row.destination}, {row.done:,} keys{remark}; {_receipt_text(row)}"
     history.append(session, owner.id, history.SYSTEM, Ending.SUCCEEDED.value, detail)
     letter = templates.migration_succeeds(owner.name, row.destination, row.done)
     outbox.put(session, migration_id, row.notify_email, letter)

@@ -168,7 +168,7 @@ class Share(Base):
     beats: Mapped[int] = mapped_column(server_default="0")
     done: Mapped[int] = mapped_column(server_default="0")
     digest: Mapped[bytes | None]
-    remark: Mapped[str | None]
+    annotated: Mapped[int] = mapped_column(server_default="0")
     ending: Mapped[str | None]
     detail: Mapped[str | None]
 

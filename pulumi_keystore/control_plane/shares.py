@@ -76,7 +76,7 @@ def plan(session: Session, migration: Migration, work: str, size: int) -> None:
 
 
 _CLAIM = text("""
-    update shares set state = 'held', holder = :holder, beats = beats + 1, done = 0, digest = null, remark = null
+    update shares set state = 'held', holder = :holder, beats = beats + 1, done = 0, digest = null, annotated = 0
     where id = (
         select share.id from shares share
         join migrations migration on migration.id = share.migration_id
@@ -140,14 +140,14 @@ def beat(plane: ControlPlane, task: Task, holder: str, done: int) -> None:
             raise Superseded("the migration has ended")
 
 
-def finish(plane: ControlPlane, task: Task, holder: str, found: Inventory, remark: str | None) -> None:
-    """Write down that a share is done, and what was found in it.
+def finish(plane: ControlPlane, task: Task, holder: str, found: Inventory, annotated: int) -> None:
+    """Write down that a share is done, what was found in it, and how many keys had custom metadata at the source.
 
     Raises:
         Superseded: The share is not its own any more.
 
     """
-    values = {"state": "done", "holder": None, "done": found.count, "digest": found.digest, "remark": remark}
+    values = {"state": "done", "holder": None, "done": found.count, "digest": found.digest, "annotated": annotated}
     with plane.transaction() as session:
         _must_change(session.execute(_own(task, holder).values(**values)))
 
@@ -225,10 +225,9 @@ def inventory(session: Session, migration_id: str, work: str) -> Inventory:
     return total
 
 
-def remarks(session: Session, migration_id: str) -> list[str]:
-    """Return what workers noted."""
-    query = select(Share.remark).where(Share.migration_id == migration_id, Share.remark.is_not(None))
-    return [remark for remark in session.scalars(query.order_by(Share.id)) if remark]
+def annotated(session: Session, migration_id: str) -> int:
+    """Return how many keys had custom metadata at the source, which is not moved."""
+    return session.scalar(select(func.sum(Share.annotated)).where(Share.migration_id == migration_id)) or 0
 
 
 def forget(session: Session, migration_id: str) -> None:

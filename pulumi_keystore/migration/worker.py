@@ -148,9 +148,9 @@ class Session:
     def work(self, task: Task) -> bool:
         """Do one share and write its outcome down; return whether the session is still good."""
         try:
-            inventory, remark = self._move(task)
+            inventory, annotated = self._move(task)
             failpoints.reach("share.copied" if task.work == shares.COPY else "share.verified")
-            shares.finish(self._plane, task, self.holder, inventory, remark)
+            shares.finish(self._plane, task, self.holder, inventory, annotated)
         except MigrationFailed as failure:
             with suppress(Superseded):
                 shares.fail(self._plane, task, self.holder, failure.ending, failure.detail)
@@ -169,7 +169,7 @@ class Session:
         failpoints.reach("share.recorded")
         return True
 
-    def _move(self, task: Task) -> tuple[Inventory, str | None]:
+    def _move(self, task: Task) -> tuple[Inventory, int]:
         plane, organization = self._plane, self._parties.organization
         entries = keystores.entries(plane, organization.id, task.after, task.upto, without_late_of=task.migration_id)
         if task.work == shares.VERIFY and self._work == shares.COPY:
@@ -189,8 +189,7 @@ class Session:
         annotated = self._source.annotated if self._source else 0
         for fingerprint in self._transport.run(map(move, entries), plane.settings.in_flight, beat):
             inventory.add(fingerprint)
-        annotated = (self._source.annotated if self._source else 0) - annotated
-        return inventory, f"{annotated:,} keys had custom metadata, which is not moved" if annotated else None
+        return inventory, (self._source.annotated if self._source else 0) - annotated
 
     def close(self) -> None:
         """End the tokens and the connections.

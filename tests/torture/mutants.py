@@ -93,9 +93,9 @@ BUGS = [
     Bug(
         "journal not flushed: a share is written down before it is copied",
         "migration/worker.py",
-        "            inventory, remark = self._move(task)\n",
-        "            shares.finish(self._plane, task, self.holder, Inventory(), None)\n"
-        "            inventory, remark = self._move(task)\n",
+        "            inventory, annotated = self._move(task)\n",
+        "            shares.finish(self._plane, task, self.holder, Inventory(), 0)\n"
+        "            inventory, annotated = self._move(task)\n",
         CRASHES, "test_the_service_is_killed and share.copying and not again",
     ),
     Bug(

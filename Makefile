@@ -38,7 +38,7 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 
 # Most tests wait for servers: those of the harness run beside the others. Those in which a moment counts come alone.
 BESIDE := tests/harness
-FIRST := $(addprefix tests/,browser contract integration policies unit)
+FIRST := $(addprefix tests/,browser contract integration policies stacks unit)
 ALONE := $(addprefix tests/,health outage torture)
 
 test: .venv/.ready lint ## Run every check and test.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pulumi_keystore.resources.keystore import Keystore
     from pulumi_keystore.resources.keystore_migration import KeystoreMigration
     from pulumi_keystore.resources.organization import Organization
+    from pulumi_keystore.resources.vault_tenancy import VaultTenancy
 
 __all__ = [
     "ClientCertificate",
@@ -22,6 +23,7 @@ __all__ = [
     "KeystoreError",
     "KeystoreMigration",
     "Organization",
+    "VaultTenancy",
 ]
 
 # Names are imported when they are first used: the service, the CLI and the PKCS#12 helper run without pulumi.
@@ -33,6 +35,7 @@ _HOMES = {
     "KeystoreError": "errors",
     "KeystoreMigration": "resources.keystore_migration",
     "Organization": "resources.organization",
+    "VaultTenancy": "resources.vault_tenancy",
 }
 
 

@@ -85,7 +85,7 @@ class Tenancy:
             "allowed_common_names": common_name,
             "token_policies": self.role_name,
             "token_no_default_policy": True,
-            "token_ttl": "1h",
-            "token_max_ttl": "24h",
+            "token_ttl": 3600,
+            "token_max_ttl": 86_400,
             "token_type": "service",
         }

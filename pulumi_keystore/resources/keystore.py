@@ -185,7 +185,7 @@ class Keystore(Resource, module="keystore", name="Keystore"):
             "address": address,
             "certificate": None if certificate is None else secret(certificate).apply(_encoded),
             "certificate_password": None if certificate_password is None else secret(certificate_password),
-            "server_ca": pulumi.Output.from_input(server_ca).apply(_text),
+            "server_ca": pulumi.Output.from_input(server_ca).apply(certificates),
             "mount": mount,
             "role": role,
             "adopt": adopt,
@@ -204,11 +204,16 @@ def _encoded(certificate: Any) -> str:
     return b64encode(certificate).decode() if isinstance(certificate, bytes) else str(certificate)
 
 
-def _text(server_ca: Any) -> str | None:
-    """Return the PEM of a CA given as path or text."""
-    if isinstance(server_ca, Path):
-        return _read(server_ca, "server_ca").decode(errors="replace")
-    return None if server_ca is None else str(server_ca)
+def certificates(given: Any, prop: str = "server_ca") -> str | None:
+    """Return the PEM text of CAs given as path or text.
+
+    Raises:
+        pulumi.RunError: The file cannot be read.
+
+    """
+    if isinstance(given, Path):
+        return _read(given, prop).decode(errors="replace")
+    return None if given is None else str(given)
 
 
 def _read(path: Path, prop: str) -> bytes:

@@ -1,0 +1,228 @@
+"""Each program in stacks/ by the real engine on real servers: up, up again, refresh, destroy, and what it is for."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keystore_harness import VaultServer
+from keystore_harness.engine import PulumiStack
+
+from tests.conftest import PASSWORD, ROOT, Customer
+from tests.stacks.vault_provider import serving
+
+TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclass
+class Program:
+    """A program of stacks/ for one customer, configured and not run yet."""
+
+    stack: PulumiStack
+    customer: Customer
+    folder: Path
+
+    def certificate(self, name: str, organization: str = "") -> str:
+        """Issue a client certificate as a file; return its path."""
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(self.customer.land.authority.issue(organization or self.customer.name).pkcs12(PASSWORD))
+        return str(path)
+
+    def keystore(self, letter: str, prefix: str = "") -> dict[str, str]:
+        """The configuration of a keystore on a server."""
+        certificate = self.certificate(f"{prefix or letter}.p12".replace("/", "-"))
+        values = {
+            "address": self.customer.land.vaults[letter].address,
+            "certificate": certificate,
+            "serverCa": str(self.folder / "ca.pem"),
+        }
+        return {f"{prefix}.{name}" if prefix else name: value for name, value in values.items()}
+
+    def lifecycle(self, resources: int) -> None:
+        """Make it, find that nothing changes, take it away."""
+        assert f"{resources} created" in self.stack.up().stdout
+        for again in (self.stack.up(), self.stack.refresh()):
+            assert f"{resources} unchanged" in again.stdout
+            assert TRACEBACK not in again.stdout
+        assert f"{resources} deleted" in self.stack.destroy().stdout
+        assert PASSWORD not in json.dumps(self.stack.export())
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def program(customer: Callable[..., Customer], engine: Path, admin_token: str, tmp_path: Path) -> Make:
+    """Make a program of a folder of stacks/, in a copy of it, so that tests share no settings."""
+
+    @contextmanager
+    def make(name: str, environment: Mapping[str, str] | None = None) -> Iterator[Program]:
+        acme = customer(keystores=())
+        service = {"KEYSTORE_URL": acme.land.service.url, "KEYSTORE_TOKEN": admin_token}
+        with PulumiStack(
+            engine, ROOT / "stacks" / name, tmp_path / "state", {**service, **(environment or {})}
+        ) as stack:
+            (tmp_path / "ca.pem").write_text(acme.land.authority.pem)
+            yield Program(stack, acme, tmp_path)
+
+    return make
+
+
+def test_provider_to_self_administered_and_back(program):
+    with program("provider-to-self-administered") as moving:
+        acme = moving.customer
+        acme.letters = {"provider": "a", "self-administered": "b"}
+        acme.versions = dict.fromkeys(acme.letters, 1)
+        moving.stack.configure(
+            {
+                "organization": acme.name,
+                **moving.keystore("a", "provider"),
+                **moving.keystore("b", "self-administered"),
+                "administrators[0]": f"security@{acme.name}.example.com",
+                "notifyEmail": f"ops@{acme.name}.example.com",
+                "active": "provider",
+            },
+            {"provider.password": PASSWORD, "self-administered.password": PASSWORD},
+        )
+        moving.lifecycle(6)
+        moving.stack.up()
+        acme.enrol(20)
+        for there, here in (("self-administered", "provider"), ("provider", "self-administered")):
+            moving.stack.configure({"active": there})
+            assert f"will migrate 20 keys from {here} (" in moving.stack.preview().stdout
+            assert "Migration succeeded" in moving.stack.up().stdout
+            acme.assert_complete(there, empty=here)
+            assert "6 unchanged" in moving.stack.up().stdout
+
+
+def test_legacy_to_provider(program):
+    with program("legacy-to-provider") as moving:
+        acme = moving.customer
+        acme.letters, acme.versions = {"provider": "a"}, {"provider": 1}
+        moving.stack.configure(
+            {
+                "organization": acme.name,
+                **moving.keystore("a"),
+                "notifyEmail": f"ops@{acme.name}.example.com",
+                "move": "false",
+            },
+            {"password": PASSWORD},
+        )
+        moving.lifecycle(4)
+        moving.stack.up()
+        acme.enrol(20)
+        assert acme.active == "legacy"
+        assert acme.stored("provider") == {}
+        moving.stack.configure({"move": "true"})
+        assert "will migrate 20 keys from legacy" in moving.stack.preview().stdout
+        assert "Migration succeeded" in moving.stack.up().stdout
+        acme.assert_complete("provider")
+        assert "5 unchanged" in moving.stack.refresh().stdout
+
+
+def test_certificate_rotation(program):
+    with program("certificate-rotation") as rotating:
+        acme = rotating.customer
+        settings = rotating.keystore("a")
+        folder = str(Path(rotating.certificate("certificates/2026-11.p12")).parent)
+        rotating.stack.configure(
+            {
+                "organization": acme.name,
+                "address": settings["address"],
+                "serverCa": settings["serverCa"],
+                "certificates": folder,
+            },
+            {"password": PASSWORD},
+        )
+        rotating.lifecycle(3)
+        rotating.stack.up()
+        before = acme.admin.keystore(acme.name, "own")["certificate_fingerprint"]
+        rotating.certificate("certificates/2027-10.p12")
+        preview = rotating.stack.preview().stdout
+        assert "~ certificate" in preview
+        assert "1 to update" in preview
+        rotating.stack.up()
+        after = acme.admin.keystore(acme.name, "own")["certificate_fingerprint"]
+        assert after != before
+        assert rotating.stack.run("stack", "output", "fingerprint").stdout.strip() == after
+        rotating.certificate("certificates/2028-09.p12", "stranger")
+        refused = rotating.stack.up(check=False)
+        assert refused.returncode != 0
+        assert "refuses this client certificate for the role" in refused.stdout
+        assert acme.admin.keystore(acme.name, "own")["certificate_fingerprint"] == after
+        shutil.rmtree(folder)
+        refused = rotating.stack.preview(check=False)
+        assert "certificates: there is no file *.p12 in" in refused.stdout
+        assert TRACEBACK not in refused.stdout
+
+
+def test_many_organizations(program, land, admin):
+    with program("many-organizations") as many:
+        names = [f"{many.customer.name}-{n}" for n in range(3)]
+        lines = ["organization,address,certificate,administrators"]
+        for name in names:
+            land.admit("a", name)
+            many.certificate(f"{name}.p12", name)
+            lines.append(f"{name},{land.vaults['a'].address},{name}.p12,ops@{name}.example.com it@{name}.example.com")
+        table = many.folder / "organizations.csv"
+        table.write_text("\n".join(lines))
+        many.stack.configure(
+            {"table": str(table), "serverCa": str(many.folder / "ca.pem")},
+            {f"passwords.{name}": PASSWORD for name in names},
+        )
+        many.lifecycle(10)
+        many.stack.up()
+        table.write_text("\n".join(lines[:-1]))
+        preview = many.stack.preview().stdout
+        assert "3 to delete" in preview
+        assert "3 deleted" in many.stack.up().stdout
+        assert [
+            name for name in names if name in {found["name"] for found in admin.request("GET", "organizations")}
+        ] == names[:2]
+        assert len(admin.monitor(names[0], "own")["recipients"]) == 2
+        table.write_text("organization,url\n")
+        refused = many.stack.preview(check=False)
+        assert "the first line lacks address, certificate, administrators" in refused.stdout
+        assert TRACEBACK not in refused.stdout
+
+
+def test_vault_tenancy_by_a_stand_in_for_the_plugin_of_pulumi_vault(program, land):
+    server: VaultServer = land.vaults["c"]
+    root = server.client()
+    # It is the program that prepares the server.
+    root.sys.disable_auth_method("cert")
+    root.sys.disable_audit_device("file")
+    with serving(server.client) as environment, program("vault-tenancy", environment) as both:
+        names = [both.customer.name, f"{both.customer.name}-2"]
+        for name in names:
+            both.certificate(f"certificates/{name}.p12", name)
+        both.stack.configure(
+            {
+                **{f"organizations[{number}]": name for number, name in enumerate(names)},
+                "clientCa": str(both.folder / "ca.pem"),
+                "serverCa": str(both.folder / "ca.pem"),
+                "certificates": str(both.folder / "certificates"),
+                "auditFile": str(server.audit_log),
+                "address": server.address,
+            },
+            {f"passwords.{name}": PASSWORD for name in names},
+        )
+        both.stack.configure({"retainMount": "false"})
+        both.lifecycle(14)
+        assert "archive-keys/" not in root.sys.list_mounted_secrets_engines()["data"]
+        both.stack.configure({"retainMount": "true"})
+        both.stack.up()
+        acme = both.customer
+        acme.letters, acme.versions = {"vault": "c"}, {"vault": 1}
+        acme.enrol(5)
+        acme.assert_complete("vault")
+        # Destroying is refused by the keystore that holds keys, before anything of its server is touched.
+        refused = both.stack.destroy(check=False)
+        assert refused.returncode != 0
+        assert "is active and holds 5 archive keys" in refused.stdout
+        acme.assert_complete("vault")

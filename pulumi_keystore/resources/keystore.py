@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Re
 
 from pulumi_keystore import rules
 from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.certificate import ClientCertificate, decode_file, now_utc
 from pulumi_keystore.declaration import Declaration
 from pulumi_keystore.errors import InvalidInput, NotFound
 from pulumi_keystore.resources.provider import (
@@ -53,9 +54,15 @@ class KeystoreResourceProvider(KeystoreProvider):
         return CheckResult(inputs, [failure(violation, SECRETS) for violation in violations])
 
     @one_line
-    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+    def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Another organization, name or kind is another keystore; all else is a validated swap."""
         replaces = changed(olds, news, ("organization", "name", "kind"))
+        edits = changed(olds, news, DECLARED)
+        if replaces:
+            tell(f"{id_}: another {' and '.join(replaces)} is another keystore: this one will be deleted")
+        elif edits:
+            tell(f"{id_}: will be edited, no archive key moves: {'; '.join(_edits(olds, news, edits))}")
+            tell(f"{id_}: what is new has to log in and hold every archive key before it counts; else nothing changes")
         # Without a verdict of ours the engine compares the inputs and shows each change.
         return DiffResult(changes=True, replaces=replaces) if replaces else DiffResult()
 
@@ -112,6 +119,31 @@ def _declaration(props: Mapping[str, Any]) -> Declaration:
     known = {name: props.get(name) for name in DECLARED if not is_unknown(props.get(name))}
     texts = {name: None if value is None else str(value) for name, value in known.items()}
     return Declaration(**{"kind": "", **texts})  # type: ignore[arg-type]
+
+
+def _edits(olds: Mapping[str, Any], news: Mapping[str, Any], changes: Collection[str]) -> Iterator[str]:
+    """Say in people's words what changes; secrets are told by what may be seen of them."""
+    for prop in changes:
+        if prop == "certificate":
+            yield _certificate_edit(olds, news)
+        elif prop in ("certificate_password", "server_ca"):
+            yield f"another {prop}"
+        else:
+            yield f"{prop} {olds.get(prop) or 'by default'} → {news.get(prop) or 'by default'}"
+
+
+def _certificate_edit(olds: Mapping[str, Any], news: Mapping[str, Any]) -> str:
+    password = news.get("certificate_password")
+    try:
+        new = ClientCertificate.load(
+            decode_file(str(news["certificate"])), None if password is None else str(password), now_utc()
+        )
+    except InvalidInput:
+        return "another certificate"  # not known yet, or told by check
+    if new.fingerprint == olds.get("certificate_fingerprint"):
+        return "the same certificate from another file"
+    until = str(olds.get("certificate_not_after") or "unknown")[:10]
+    return f"client certificate that ends on {until} → one that ends on {new.not_after:%Y-%m-%d}"
 
 
 def _body(props: Mapping[str, Any]) -> dict[str, Any]:

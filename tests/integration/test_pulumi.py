@@ -92,6 +92,8 @@ def test_a_new_certificate_is_one_update_in_place(team):
     preview = team.stack.preview().stdout
     assert "~ certificate" in preview
     assert "1 to update" in preview
+    assert "/first: will be edited, no archive key moves: client certificate that ends on 20" in preview
+    assert before["certificate_fingerprint"] not in preview
     assert "1 updated" in team.stack.up().stdout
     after = team.customer.admin.keystore(team.customer.name, "first")
     assert after["certificate_fingerprint"] != before["certificate_fingerprint"]
@@ -235,7 +237,10 @@ def test_drift_is_shown_by_refresh_and_mended_by_up(team):
     refreshed = team.stack.refresh().stdout
     assert f'"{server.address}" => "https://{server.alias}:{server.port}"' in refreshed
     assert "~ certificate" in refreshed
-    assert "1 updated" in team.stack.up().stdout
+    mended = team.stack.up().stdout
+    assert "1 updated" in mended
+    words = f"/first: will be edited, no archive key moves: address https://{server.alias}:{server.port} → {server.address}; "
+    assert words in mended
     assert acme.admin.keystore(acme.name, "first")["address"] == server.address
     acme.migrate("second")
     assert '~ destination: "first" => "second"' in team.stack.refresh().stdout

@@ -36,17 +36,17 @@ setup: .venv/.ready ## Install Python packages and find or build the Pulumi engi
 demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves it running.
 	@$(ENGINE); $(PYTHON) -m demo $(if $(KEEP),--keep)
 
-# Most tests wait for servers: those of the harness run beside the others. Those in which a moment counts come alone.
-BESIDE := tests/harness
-FIRST := $(addprefix tests/,browser contract integration policies stacks unit)
-ALONE := $(addprefix tests/,health outage torture)
+# Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
+HALF := $(addprefix tests/,harness torture)
+OTHERS := $(addprefix tests/,unit contract stacks policies integration browser outage)
+ALONE := tests/health
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \
 	if [ -n "$(PYTEST)" ]; then exec $(PYTHON) -m pytest $(PYTEST); fi; \
 	log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=; \
-	$(PYTHON) -m pytest $(BESIDE) >$$log 2>&1 & beside=$$!; \
-	$(PYTHON) -m pytest $(FIRST) || failed=1; \
+	$(PYTHON) -m pytest $(HALF) >$$log 2>&1 & beside=$$!; \
+	$(PYTHON) -m pytest $(OTHERS) || failed=1; \
 	wait $$beside || failed=1; cat $$log; \
 	$(PYTHON) -m pytest $(ALONE) || failed=1; \
 	[ -z "$$failed" ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
@@ -20,6 +20,9 @@ from pulumi_keystore.resources.provider import (
     program_client,
     tell,
 )
+
+if TYPE_CHECKING:
+    from pulumi_keystore.client import Client
 
 _POLL_S: Final = 0.5
 _LINE_EVERY_S: Final = 2.0

@@ -6,14 +6,16 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pulumi.dynamic import CheckFailure, ConfigureRequest, ResourceProvider
 from pulumi.runtime.config import get_config
 from pulumi.runtime.rpc import UNKNOWN
 
-from pulumi_keystore.client import Client
 from pulumi_keystore.errors import InvalidInput, KeystoreError
+
+if TYPE_CHECKING:
+    from pulumi_keystore.client import Client
 
 R = TypeVar("R")
 
@@ -60,18 +62,25 @@ class KeystoreProvider(ResourceProvider):
 
     def client(self) -> Client:
         """Return a client of the configured service; close it after use."""
-        return Client(self._url, self._token, self._ca_file)
+        return _client(self._url, self._token, self._ca_file)
 
 
 def program_client() -> Client:
     """Return a client for use in a program, configured like the providers."""
     # Not by way of pulumi.Config, which warns of each secret that is read as it is.
     config, environment = get_config, os.environ.get
-    return Client(
+    return _client(
         config("keystore:serviceUrl") or environment("KEYSTORE_URL"),
         config("keystore:token") or environment("KEYSTORE_TOKEN"),
         config("keystore:caFile") or environment("KEYSTORE_CA_FILE"),
     )
+
+
+def _client(url: str | None, token: str | None, ca_file: str | None) -> Client:
+    # A preview in which nothing changes asks the service nothing: it does not pay for the HTTP library.
+    from pulumi_keystore.client import Client  # noqa: PLC0415
+
+    return Client(url, token, ca_file)
 
 
 def unknown_properties(props: dict[str, Any]) -> set[str]:

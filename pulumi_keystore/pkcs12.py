@@ -14,11 +14,11 @@ import os
 import select
 import subprocess
 import sys
-import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from queue import LifoQueue
 from typing import IO, Any, Final
 
 from pulumi_keystore import rules
@@ -319,7 +319,11 @@ def open_file(data: bytes, password: str | None) -> Contents:
             KS017 where it takes more than 2 seconds.
 
     """
-    answer = _HELPER.ask({"file": b64encode(data).decode(), "password": password})
+    helper = _HELPERS.get()
+    try:
+        answer = helper.ask({"file": b64encode(data).decode(), "password": password})
+    finally:
+        _HELPERS.put(helper)
     if answer is None:
         raise rules.CERTIFICATE_COST.violation(f"the file cannot be opened within {DEADLINE_S:.0f} seconds")
     if answer["error"] == "password":
@@ -335,25 +339,23 @@ class _Helper:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
 
     def ask(self, question: dict[str, str | None]) -> dict[str, Any] | None:
         """Return the helper's answer, or None where it took too long (it is dead then)."""
-        with self._lock:
-            process = self._running()
-            assert process.stdin is not None  # noqa: S101 - both pipes were asked for
-            assert process.stdout is not None  # noqa: S101
-            try:
-                process.stdin.write(json.dumps(question).encode() + b"\n")
-                process.stdin.flush()
-                line = _read_line(process.stdout, DEADLINE_S)
-            except BrokenPipeError:
-                line = None
-            if line is None:
-                self._stop()
-                return None
-            answer: dict[str, Any] = json.loads(line)
-            return answer
+        process = self._running()
+        assert process.stdin is not None  # noqa: S101 - both pipes were asked for
+        assert process.stdout is not None  # noqa: S101
+        try:
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
+            line = _read_line(process.stdout, DEADLINE_S)
+        except BrokenPipeError:
+            line = None
+        if line is None:
+            self._stop()
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _running(self) -> subprocess.Popen[bytes]:
         # A fork has its parent's pipes: it starts a helper of its own.
@@ -383,7 +385,10 @@ class _Helper:
 
 
 _HELPER_START = "import sys; sys.path[:] = sys.argv[1:]; from pulumi_keystore.pkcs12 import _serve; _serve()"
-_HELPER = _Helper()
+# The one that was used last is taken first, so that the second is only started where two files come at once.
+_HELPERS: Final[LifoQueue[_Helper]] = LifoQueue()
+for _ in range(2):
+    _HELPERS.put(_Helper())
 
 
 def _read_line(pipe: IO[bytes], timeout_s: float) -> bytes | None:

@@ -23,7 +23,7 @@ from keystore_harness import CertificateAuthority
 
 from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file
 from pulumi_keystore.errors import RuleViolation
-from pulumi_keystore.pkcs12 import _HELPER, MAX_SIZE
+from pulumi_keystore.pkcs12 import _HELPERS, MAX_SIZE
 from tests.unit import pkcs12_builder as build
 
 CA = CertificateAuthority()
@@ -180,7 +180,7 @@ def test_an_absurd_iteration_count_that_only_decryption_shows_is_cut_off_and_not
     hidden = build.seq(build.shrouded(ABSURD))
     algorithm, ciphertext = build.encrypt(hidden, PASSWORD, 1000)
     assert refusal(build.pfx(build.encrypted_part(algorithm, ciphertext), password=PASSWORD)) == "KS017"
-    assert _HELPER._process is None
+    assert _HELPERS.queue[-1]._process is None
     assert load(CA.issue("acme").pkcs12(PASSWORD)).subject == "CN=acme"
 
 
@@ -404,7 +404,7 @@ def test_a_server_ca_is_kept_in_canonical_pem():
 
 def test_the_helper_survives_being_killed():
     load(CA.issue("acme").pkcs12(PASSWORD))
-    process = _HELPER._process
+    process = _HELPERS.queue[-1]._process
     assert process is not None
     os.kill(process.pid, 9)
     process.wait()

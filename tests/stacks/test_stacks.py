@@ -3,16 +3,17 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from keystore_harness import VaultServer
+from keystore_harness import Landscape
 from keystore_harness.engine import PulumiStack
 
-from tests.conftest import PASSWORD, ROOT, Customer
+from pulumi_keystore.client import Client
+from tests.conftest import PASSWORD, ROOT, SETTINGS, Customer
 from tests.stacks.vault_provider import serving
 
 TRACEBACK = "Traceback (most recent call last)"
@@ -57,16 +58,17 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def program(customer: Callable[..., Customer], engine: Path, admin_token: str, tmp_path: Path) -> Make:
-    """Make a program of a folder of stacks/, in a copy of it, so that tests share no settings."""
+def program(customer: Callable[..., Customer], engine: Path, tmp_path: Path) -> Make:
+    """Make a program of a folder of stacks/, for a customer: a new one by default."""
 
     @contextmanager
-    def make(name: str, environment: Mapping[str, str] | None = None) -> Iterator[Program]:
-        acme = customer(keystores=())
-        service = {"KEYSTORE_URL": acme.land.service.url, "KEYSTORE_TOKEN": admin_token}
-        with PulumiStack(
-            engine, ROOT / "stacks" / name, tmp_path / "state", {**service, **(environment or {})}
-        ) as stack:
+    def make(
+        name: str, acme: Customer | None = None, environment: Mapping[str, str] | None = None
+    ) -> Iterator[Program]:
+        acme = acme or customer(keystores=())
+        service = acme.land.service
+        known = {"KEYSTORE_URL": service.url, "KEYSTORE_TOKEN": service.make_token("ops", "provider-admin")}
+        with PulumiStack(engine, ROOT / "stacks" / name, tmp_path / "state", {**known, **(environment or {})}) as stack:
             (tmp_path / "ca.pem").write_text(acme.land.authority.pem)
             yield Program(stack, acme, tmp_path)
 
@@ -191,14 +193,24 @@ def test_many_organizations(program, land, admin):
         assert TRACEBACK not in refused.stdout
 
 
-def test_vault_tenancy_by_a_stand_in_for_the_plugin_of_pulumi_vault(program, land):
-    server: VaultServer = land.vaults["c"]
-    root = server.client()
-    # It is the program that prepares the server.
-    root.sys.disable_auth_method("cert")
-    root.sys.disable_audit_device("file")
-    with serving(server.client) as environment, program("vault-tenancy", environment) as both:
-        names = [both.customer.name, f"{both.customer.name}-2"]
+@pytest.fixture
+def unprepared() -> Iterator[Customer]:
+    """A customer, and a server on which nothing was prepared."""
+    with Landscape("a", SETTINGS) as land, ExitStack() as clients:
+        root, service = land.vaults["a"].client(), land.service
+        root.sys.disable_auth_method("cert")
+        root.sys.disable_audit_device("file")
+        admin, authority = (
+            clients.enter_context(Client(service.url, service.make_token(role, role)))
+            for role in ("provider-admin", "authority")
+        )
+        yield Customer("acme", land, admin, authority, letters={"vault": "a"}, versions={"vault": 1})
+
+
+def test_vault_tenancy_by_a_stand_in_for_the_plugin_of_pulumi_vault(program, unprepared):
+    acme, server = unprepared, unprepared.land.servers["a"]
+    with serving(server.client) as environment, program("vault-tenancy", acme, environment) as both:
+        names = ["acme", "globex"]
         for name in names:
             both.certificate(f"certificates/{name}.p12", name)
         both.stack.configure(
@@ -214,11 +226,9 @@ def test_vault_tenancy_by_a_stand_in_for_the_plugin_of_pulumi_vault(program, lan
         )
         both.stack.configure({"retainMount": "false"})
         both.lifecycle(14)
-        assert "archive-keys/" not in root.sys.list_mounted_secrets_engines()["data"]
+        assert "archive-keys/" not in server.client().sys.list_mounted_secrets_engines()["data"]
         both.stack.configure({"retainMount": "true"})
         both.stack.up()
-        acme = both.customer
-        acme.letters, acme.versions = {"vault": "c"}, {"vault": 1}
         acme.enrol(5)
         acme.assert_complete("vault")
         # Destroying is refused by the keystore that holds keys, before anything of its server is touched.

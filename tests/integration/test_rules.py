@@ -1,7 +1,6 @@
 """Every rule on inputs by the real engine, in preview and in up: refused in one line, before anybody is asked."""
 
 import datetime as dt
-import json
 import re
 from base64 import b64encode
 
@@ -10,10 +9,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat, pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from keystore_harness.engine import PulumiStack
 
 from pulumi_keystore import rules
-from tests.conftest import ROOT
 from tests.unit import pkcs12_builder as build
 from tests.unit.test_certificate import AFFORDABLE, CA, NOW, RSA
 
@@ -82,16 +79,14 @@ ELSEWHERE = {
 
 
 @pytest.fixture
-def run(engine, tmp_path):
+def run(declaring):
     """Preview a declaration and try to make it, where there is no service."""
-    declared = tmp_path / "declared.json"
-    environment = {"KEYSTORE_URL": "http://127.0.0.1:9", "KEYSTORE_TOKEN": "none", "DECLARED": str(declared)}
-    with PulumiStack(engine, ROOT / "tests/integration/declared", tmp_path / "state", environment) as stack:
+    with declaring("http://127.0.0.1:9", "none") as made:
 
         def run(one):
-            declared.write_text(json.dumps([one]))
+            made.declare(one)
             for command in (["preview"], ["up", "--yes", "--skip-preview"]):
-                yield command[0], stack.run(*command, check=False)
+                yield command[0], made.stack.run(*command, check=False)
 
         yield run
 

@@ -1,0 +1,39 @@
+"""A stack that declares whatever a test says."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keystore_harness.engine import PulumiStack
+
+from tests.conftest import ROOT
+
+
+@dataclass
+class Declared:
+    """A stack of the program in tests/integration/declared."""
+
+    stack: PulumiStack
+    file: Path
+
+    def declare(self, *resources: Any) -> None:
+        """Set what is declared: type, name, inputs and options of each."""
+        self.file.write_text(json.dumps(resources))
+
+
+@pytest.fixture
+def declaring(engine: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Make such a stack for a service."""
+
+    @contextmanager
+    def make(url: str, token: str) -> Iterator[Declared]:
+        file = tmp_path / "declared.json"
+        environment = {"KEYSTORE_URL": url, "KEYSTORE_TOKEN": token, "DECLARED": str(file)}
+        with PulumiStack(engine, ROOT / "tests/integration/declared", tmp_path / "state", environment) as stack:
+            yield Declared(stack, file)
+
+    return make

@@ -1,0 +1,56 @@
+"""Pulumi's own options on keystores, by the real engine: what exists is adopted, protected and retained."""
+
+import pytest
+
+from tests.conftest import PASSWORD
+
+
+@pytest.fixture
+def acme(customer):
+    return customer(keystores=())
+
+
+@pytest.fixture
+def made(acme, declaring, admin_token):
+    with declaring(acme.land.service.url, admin_token) as stack:
+        yield stack
+
+
+def keystore(acme, options=None, **changes):
+    return "Keystore", "first", {"organization": acme.name, **acme.declaration("first"), **changes}, options or {}
+
+
+def test_what_is_registered_already_is_taken_over_with_adopt_alone(acme, made):
+    acme.register("first")
+    before = acme.admin.keystore(acme.name, "first")
+    acme.enrol(3)
+    made.declare(keystore(acme))
+    refused = made.stack.up(check=False)
+    assert refused.returncode != 0
+    assert "is registered with another certificate; " in refused.stdout
+    assert "adopt" in refused.stdout
+    assert acme.admin.keystore(acme.name, "first") == before
+    adopting = keystore(acme, adopt=True)
+    made.declare(adopting)
+    assert "1 created" in made.stack.up().stdout
+    assert acme.admin.keystore(acme.name, "first")["certificate_fingerprint"] != before["certificate_fingerprint"]
+    assert "2 unchanged" in made.stack.preview().stdout
+    acme.assert_complete("first")
+
+
+def test_a_protected_keystore_is_not_destroyed_and_a_retained_one_stays_registered(acme, made):
+    known = acme.declaration("first")
+    made.declare(keystore(acme, {"protect": True}, **known))
+    made.stack.up()
+    refused = made.stack.destroy(check=False)
+    assert refused.returncode != 0
+    assert "protect" in refused.stdout
+    made.declare()
+    assert made.stack.up(check=False).returncode != 0
+    assert acme.admin.keystore(acme.name, "first")["name"] == "first"
+    made.declare(keystore(acme, {"retain_on_delete": True}, **known))
+    made.stack.up()
+    made.declare()
+    made.stack.up()
+    assert acme.admin.keystore(acme.name, "first")["name"] == "first"
+    assert PASSWORD not in str(made.stack.export())

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -191,6 +193,41 @@ def test_many_organizations(program, land, admin):
         refused = many.stack.preview(check=False)
         assert "the first line lacks address, certificate, administrators" in refused.stdout
         assert TRACEBACK not in refused.stdout
+
+
+def test_automation_moves_the_keys_or_says_why_not(program):
+    with program("self-administered") as moving:
+        acme, stack = moving.customer, moving.stack
+        stack.configure(
+            {
+                "organization": acme.name,
+                "active": "first",
+                **moving.keystore("a", "keystores.first"),
+                **moving.keystore("b", "keystores.second"),
+            },
+            {"keystores.first.password": PASSWORD, "keystores.second.password": PASSWORD},
+        )
+        stack.up()
+        acme.enrol(20)
+
+        def move(*arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, ROOT / "stacks" / "automation" / "move.py", stack.name, *arguments]
+            return subprocess.run(
+                command, env=stack.environment, input=answer, capture_output=True, text=True, timeout=120, check=False
+            )
+
+        told = move("second", answer="no\n")
+        assert told.returncode == 1
+        assert "will migrate 20 keys from first (" in told.stdout
+        acme.assert_complete("first")
+        refused = move("third", "--yes")
+        assert refused.returncode == 1
+        assert refused.stderr == "error: active: there is no keystore 'third'; choose one of first, second\n"
+        moved = move("second", "--yes")
+        assert moved.returncode == 0, moved.stderr
+        assert moved.stdout.splitlines()[-1] == "20 archive keys are now in second"
+        acme.assert_complete("second", empty="first")
+        assert move().returncode == 2
 
 
 @pytest.fixture

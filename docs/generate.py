@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from docs import error_page, rule_pages
 from pulumi_keystore import cli, rules
 from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.metrics import METRICS
@@ -36,7 +37,7 @@ def rule_list() -> str:
     ]
     for rule in rules.RULES.values():
         outcome = "is refused" if rule.severity is rules.Severity.ERROR else "is warned of"
-        lines.append(f"| {rule.id} | `{rule.prop}` | {rule.expects} | {outcome} |")
+        lines.append(f"| [{rule.id}](rules/{rule.id}.md) | `{rule.prop}` | {rule.expects} | {outcome} |")
     return "\n".join(lines) + "\n"
 
 
@@ -141,7 +142,9 @@ def policy_list() -> str:
     ]
     for policy in POLICIES:
         level = {"error": "mandatory", "warning": "advisory"}[policy.level]
-        lines.append(f"| {policy.id} | `{policy.name}` | {policy.expects} | {level} | {policy.remedy} |")
+        lines.append(
+            f"| [{policy.id}](rules/{policy.id}.md) | `{policy.name}` | {policy.expects} | {level} | {policy.remedy} |"
+        )
     return "\n".join(lines) + "\n" + POLICY_USE
 
 
@@ -196,11 +199,14 @@ PAGES = {
     "settings.md": settings,
     "command.md": command,
     "vault-setup.md": vault_setup,
+    "errors.md": error_page.page,
+    **rule_pages.pages(),
 }
 
 
 def main() -> None:
     """Write every generated page."""
+    (HERE / "rules").mkdir(exist_ok=True)
     for name, page in PAGES.items():
         (HERE / name).write_text(page())
 

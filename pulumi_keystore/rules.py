@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pulumi_keystore.address import KeystoreAddress
 
 MAX_USER_ID_BYTES: Final = 512
+_PAGES: Final = "https://github.com/pulumi-keystore/pulumi-keystore/blob/main/docs/rules"
 
 
 class Severity(StrEnum):
@@ -47,6 +48,11 @@ def _rule(number: int, prop: str, expects: str, severity: Severity = Severity.ER
     rule = Rule(f"KS{number:03d}", prop, expects, severity)
     RULES[rule.id] = rule
     return rule
+
+
+def page(rule_id: str) -> str:
+    """Return where a rule or policy is explained."""
+    return f"{_PAGES}/{rule_id}.md"
 
 
 RULES: Final[dict[str, Rule]] = {}

@@ -31,7 +31,6 @@ from pulumi_keystore.policy.policies import POLICIES, Finding, Level, Policy, Se
 __all__ = ["NAME", "pack", "policies"]
 
 NAME: Final = "keystore"
-_DOCS: Final = "https://github.com/pulumi-keystore/pulumi-keystore/blob/main/docs/rules.md"
 _ALONE: Final = ("KS101", "KS103", "KS104", "KS105", "KS108")
 """Policies that need to see one resource alone."""
 _ENFORCED: Final = {
@@ -102,7 +101,7 @@ def _resource_policy(number: str, name: str, expects: str, remedy: str, level: L
         severity=_SEVERITY[level],
         config_schema=_CONFIG.get(number),
         remediation_steps=remedy or None,
-        url=_DOCS,
+        url=rules.page(number),
         display_name=number,
     )
 
@@ -127,7 +126,7 @@ def _stack_policy(policy: Policy) -> StackValidationPolicy:
         severity=_SEVERITY[policy.level],
         config_schema=_CONFIG.get(policy.id),
         remediation_steps=policy.remedy,
-        url=_DOCS,
+        url=rules.page(policy.id),
         display_name=policy.id,
     )
 
@@ -148,7 +147,7 @@ def _secrets(policy: Policy) -> ResourceValidationPolicy:
         enforcement_level=EnforcementLevel.REMEDIATE,
         severity=_SEVERITY[policy.level],
         remediation_steps=policy.remedy,
-        url=_DOCS,
+        url=rules.page(policy.id),
         display_name=policy.id,
     )
 

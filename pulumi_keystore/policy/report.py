@@ -59,7 +59,12 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
         "name": "keystore check",
         "version": version("pulumi-keystore"),
         "rules": [
-            {"id": name, "shortDescription": {"text": names.get(name, "what could not be judged")}} for name in used
+            {
+                "id": name,
+                "shortDescription": {"text": names.get(name, "what could not be judged")},
+                "helpUri": rules.page(name),
+            }
+            for name in used
         ],
     }
     results: list[dict[str, Any]] = [

@@ -1,0 +1,104 @@
+"""The page of errors: each kind, from the code, with what usually causes it and what to do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.migration.endings import Ending
+
+HEAD: Final = """\
+# Errors
+
+Every error is one line: what was found, what is expected, and the next step. The command ends with status 1, `pulumi up`
+fails with the line, and the API answers with a problem document (RFC 9457) whose `type` is the name below. Nothing has been
+changed then, unless the line says so. No error holds a secret.
+"""
+NOTES: Final = {
+    "error": (
+        "`internal error`, or a setting of the service or the command that cannot be used.",
+        "Read the line. For an internal error look at the service's log, and report it.",
+    ),
+    "invalid-input": (
+        "`expected 1 to 3650`, `cannot be read (No such file or directory)`: a value, file or option.",
+        "Correct what the line names.",
+    ),
+    "rule-violation": (
+        "`… [KS004]; expected …`: an input breaks a rule.",
+        "Look the rule up by its id: [rules](rules.md).",
+    ),
+    "not-authenticated": (
+        "`the API token is missing or not valid`: no token, a mistyped or revoked one, or one that has expired.",
+        "Set `KEYSTORE_TOKEN`, or `pulumi config set --secret keystore:token`; `keystore token list` says which there are.",
+    ),
+    "not-allowed": (
+        "`the role viewer may not change keystores`: the token is good, and not for this.",
+        "Use a token with the role that the line names.",
+    ),
+    "not-found": (
+        "No such organization, keystore, migration or token, or none that the token may see.",
+        "List what there is, as the line says; or declare it.",
+    ),
+    "conflict": (
+        "Right in itself, refused as things are: `is active and holds 4 archive keys`, `is registered with another certificate`, "
+        "`lacks 20 of the 20 archive keys`, or a migration that failed.",
+        "Do first what the line says: migrate the keys, set `adopt=True`, or mend the cause and run `pulumi up` again.",
+    ),
+    "in-maintenance": (
+        "A migration of the organization is running: keys are read, none is enrolled, nothing is edited.",
+        "`keystore migration watch ORGANIZATION` until it has ended, and again.",
+    ),
+    "keystore-fault": (
+        "The server took a request and did something else: a key read back differs, or what was deleted is still there.",
+        "Look at the server's storage and its audit log before anything else.",
+    ),
+    "host-unavailable": (
+        "`the name does not resolve`, `refuses the connection`, `the certificate is not valid`, `sealed`, "
+        "`which is not a public address`, `answers a read with HTTP 500`.",
+        "[Recover from an outage](how-to.md#recover-from-an-outage): name, firewall, TLS certificate, unseal.",
+    ),
+    "overloaded": (
+        "The server answers 429, or 503 without being sealed. Migrations slow down by themselves.",
+        "Where it lasts, look at the server's load and its quotas (`sys/quotas/rate-limit`).",
+    ),
+    "unable-to-authenticate": (
+        "`refuses this client certificate for the role`, `certificate login is not enabled`.",
+        "Check on the server that `auth/cert/certs` has the role, and that it allows the certificate's CA and common name: "
+        "[preparing a Vault server](vault-setup.md).",
+    ),
+    "access-denied": (
+        "`may not create archive keys` (read, list, delete): the login works, the policy lacks something.",
+        "Give the role the policy of [preparing a Vault server](vault-setup.md).",
+    ),
+    "unsuitable": (
+        "`there is no mount`, `may overwrite archive keys`, `the destination holds something already`, one cluster at both ends.",
+        "Set the mount and policy up as in [preparing a Vault server](vault-setup.md); choose another server as the destination.",
+    ),
+    "too-large": (
+        "A request of more than 8 MiB.",
+        "Send fewer keys at a time.",
+    ),
+    "service-unavailable": (
+        "`does not answer`: the control plane is down, restarts, or is behind another URL; or its database is away.",
+        "Check `KEYSTORE_URL`; start it with `keystore serve`. A migration goes on where it was.",
+    ),
+}
+
+
+def page() -> str:
+    """Return the page."""
+    lines = [HEAD]
+    for kind in _kinds(KeystoreError):
+        looks, do = NOTES[kind.code]
+        meaning = (kind.__doc__ or "").strip().splitlines()[0] if kind is not KeystoreError else "None of the others."
+        lines += [f"## {kind.code}", "", f"{meaning} HTTP {kind.status}.", "", looks, "", f"**Do this:** {do}", ""]
+    lines += ["## How a migration fails", "", "`pulumi up` and the history show one of", ""]
+    lines += [f"- `{ending}`" for ending in Ending if ending is not Ending.SUCCEEDED]
+    lines += ["", "and a detail. Every key is then where it was: [migration](migration.md#how-it-ends).", ""]
+    return "\n".join(lines)
+
+
+def _kinds(base: type[KeystoreError]) -> list[type[KeystoreError]]:
+    below = [kind for child in base.__subclasses__() for kind in _kinds(child)]
+    # A class without a name of its own is told as what it is a kind of.
+    return [base, *below] if "code" in vars(base) else below

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from pulumi_keystore.errors import RuleViolation
+from pulumi_keystore.health.alerts import Timings
 
 if TYPE_CHECKING:
     from pulumi_keystore.address import KeystoreAddress
@@ -160,6 +161,17 @@ def check_timings(offline_minutes: float, repeat_hours: float, online_minutes: f
             raise Rule(MONITOR_TIMINGS.id, name, f"a whole number from 1 to {most}").violation(
                 f"{value:g} is too little, too much or no whole number"
             )
+
+
+def check_declared_timings(given: Mapping[str, Any]) -> None:
+    """Raise `RuleViolation` (KS040) where timings of a declaration are wrong; those left out are the usual ones."""
+    usual = Timings()
+    known = {"offline_minutes": usual.offline, "repeat_hours": usual.repeat // 60, "online_minutes": usual.online}
+    try:
+        timings = {name: float(default if given.get(name) is None else given[name]) for name, default in known.items()}
+    except (TypeError, ValueError):
+        raise MONITOR_TIMINGS.violation("a timing is no number") from None
+    check_timings(**timings)
 
 
 def check_webhook(url: str) -> KeystoreAddress:

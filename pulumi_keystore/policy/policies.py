@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from pulumi_keystore import rules
 from pulumi_keystore.certificate import ClientCertificate, decode_file, now_utc
@@ -146,23 +146,14 @@ def _monitor(one: Declared) -> Judged:
     props = one.props
     recipients = [str(address) for address in props.get("recipients") or []]
     others = bool(props.get("webhook")) or "webhook" in one.hidden
-    timings = {"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5}
-    timings |= {name: props[name] for name in timings if props.get(name) is not None}
     attempts: list[tuple[str, Callable[[], object]]] = [
         ("organization", lambda: rules.check_organization(str(props.get("organization")))),
         ("recipients", lambda: rules.check_recipients(recipients, others=others)),
-        ("offline_minutes", lambda: rules.check_timings(**_numbers(timings))),
+        ("offline_minutes", lambda: rules.check_declared_timings(props)),
     ]
     if props.get("webhook"):
         attempts.append(("webhook", lambda: rules.check_webhook(str(props["webhook"]))))
     return _attempt(*attempts, hidden=one.hidden), []
-
-
-def _numbers(timings: dict[str, Any]) -> dict[str, float]:
-    try:
-        return {name: float(value) for name, value in timings.items()}
-    except (TypeError, ValueError):
-        raise rules.MONITOR_TIMINGS.violation("a timing is no number") from None
 
 
 _JUDGES: Final = {"organization": _organization, "keystore": _keystore, "migration": _migration, "monitor": _monitor}

@@ -88,12 +88,11 @@ class HealthMonitorProvider(KeystoreProvider):
 def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
     unknown = unknown_properties(dict(props))
     recipients, webhook = props.get("recipients") or [], props.get("webhook")
-    timings = {name: props.get(name) for name in TIMINGS}
     judged: dict[str, Callable[[], object]] = {
         "organization": lambda: rules.check_organization(str(props.get("organization"))),
         "keystore": lambda: rules.check_name(str(props.get("keystore"))),
         "webhook": lambda: rules.check_webhook(str(webhook)) if webhook else None,
-        "offline_minutes": lambda: _check_timings(timings),
+        "offline_minutes": lambda: rules.check_declared_timings(props),
     }
     violations = []
     for prop, judge in judged.items():
@@ -110,11 +109,6 @@ def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
         except InvalidInput as violation:
             violations.append(violation)
     return violations
-
-
-def _check_timings(timings: Mapping[str, Any]) -> None:
-    known = {"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5}
-    rules.check_timings(**{**known, **{name: float(value) for name, value in timings.items() if value is not None}})
 
 
 class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):

@@ -132,9 +132,21 @@ def connect(url: str) -> Engine:
 
 
 def upgrade_schema(engine: Engine) -> None:
-    """Bring the schema to this version (Alembic)."""
+    """Bring the schema to this version (Alembic).
+
+    Raises:
+        KeystoreError: It is of a later one.
+
+    """
     config = _schema()
     with engine.begin() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if found is not None and found not in known:
+            raise KeystoreError(
+                f"the database's schema is of version {found}, which this program does not know",
+                hint="it was upgraded by a later version: run that one, or restore the backup made before",
+            )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy
 from keystore_harness import CertificateAuthority, free_port, wait_until
 
 from pulumi_keystore.client import Client
+from pulumi_keystore.control_plane.service import opened
+from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import (
     InvalidInput,
     KeystoreError,
@@ -339,3 +342,12 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
             assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "the database is still running"
         finally:
             process.kill()
+
+
+def test_a_service_that_is_older_than_its_database_does_not_start(tmp_path):
+    settings = Settings(data=tmp_path)
+    with opened(settings) as database, database.plane.transaction() as session:
+        session.execute(sqlalchemy.text("update alembic_version set version_num = '9999'"))
+    told = "is of version 9999, which this program does not know; it was upgraded"
+    with pytest.raises(KeystoreError, match=told), opened(settings):
+        pass

@@ -1,10 +1,17 @@
 """Where a name may lead: group U 10."""
 
+import ipaddress
+import socket
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from pulumi_keystore.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 from pulumi_keystore.network import HostMap, Resolver, is_public
+from tests.unit.test_address import ACCEPTED
+from tests.unit.test_agreement import HOSTS
 
 ADDRESS = KeystoreAddress("vault.example.com", 8200)
 
@@ -56,3 +63,35 @@ def test_an_unusable_host_map_is_refused_in_one_line(text):
     with pytest.raises(InvalidInput) as caught:
         HostMap.parse(text)
     assert "\n" not in str(caught.value)
+
+
+def is_number_to_the_system(host: str) -> bool:
+    """Whether the C library takes a host for an address, in whatever spelling, and would not ask the DNS."""
+    try:
+        socket.getaddrinfo(host, 443, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+@settings(max_examples=3000, deadline=None)
+@given(HOSTS, st.lists(st.ip_addresses().map(str), min_size=1, max_size=3))
+@example(next(iter(ACCEPTED)), ["8.8.8.8"])
+@example(next(iter(ACCEPTED)), ["8.8.8.8", "169.254.169.254"])
+def test_what_the_rules_accept_is_a_name_and_dials_vetted_public_addresses_alone(text, ips):
+    try:
+        address = KeystoreAddress.parse(text)
+    except InvalidInput:
+        return
+    assert not is_number_to_the_system(address.host)
+    asked: list[str] = []
+    resolver = Resolver(lookup=lambda host, _: (asked.append(host), ips)[1])
+    try:
+        target = resolver.resolve(address)
+    except HostUnavailable:
+        assert not all(map(is_public, ips))
+    else:
+        assert list(target.ips) == ips
+        assert all(ipaddress.ip_address(ip).is_global for ip in ips)
+        assert not set(PRIVATE) & set(ips)
+    assert asked == [address.host]

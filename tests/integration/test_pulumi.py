@@ -1,15 +1,17 @@
 """The real engine on the program in stacks/self-administered: preview, up, refresh, destroy."""
 
+import os
 import re
 import signal
 import subprocess
-import time
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from keystore_harness import wait_until
 from keystore_harness.engine import PulumiStack
@@ -207,23 +209,44 @@ def test_a_failed_migration_fails_the_update_and_the_next_one_succeeds(team):
     team.customer.assert_complete("second", empty="first")
 
 
-def test_an_interrupted_update_leaves_the_migration_running_and_the_next_one_attaches(team):
+@contextmanager
+def updating(team):
+    """An update that migrates, in the moment in which keys begin to move."""
     team.stack.up()
     team.customer.enrol(2500)
     team.stack.configure({"active": "second"})
     with subprocess.Popen(
-        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive"],
+        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never"],
         cwd=team.stack.project, env=team.stack.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True,
+        start_new_session=True, text=True,
     ) as up:  # fmt: skip
         wait_until(lambda: team.customer.admin.organization(team.customer.name)["maintenance"], "the migration")
-        up.send_signal(signal.SIGKILL)
-    subprocess.run(["pkill", "-9", "-f", "pulumi.dynamic"], check=False)
-    time.sleep(0.2)
-    team.stack.run("cancel", "--yes", check=False)
-    assert "1 updated" in team.stack.up().stdout
+        yield up
+
+
+def assert_moved_once(team):
     team.customer.assert_complete("second", empty="first")
     assert len(team.customer.admin.request("GET", "organizations", team.customer.name, "migrations")) == 1
+    assert "5 unchanged" in team.stack.preview().stdout
+
+
+def test_an_update_that_is_killed_leaves_the_migration_running_and_the_next_one_attaches(team):
+    with updating(team) as up:
+        for process in [psutil.Process(up.pid), *psutil.Process(up.pid).children(recursive=True)]:
+            process.kill()
+    team.stack.run("cancel", "--yes", check=False)
+    assert "1 updated" in team.stack.up().stdout
+    assert_moved_once(team)
+
+
+def test_ctrl_c_leaves_the_migration_running_and_the_next_update_knows_of_it(team):
+    with updating(team) as up:
+        os.killpg(up.pid, signal.SIGINT)
+        output = up.communicate(timeout=60)[0]
+    assert TRACEBACK not in output
+    team.stack.run("cancel", "--yes", check=False)
+    team.stack.up()
+    assert_moved_once(team)
 
 
 def test_drift_is_shown_by_refresh_and_mended_by_up(team):

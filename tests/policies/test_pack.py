@@ -48,6 +48,8 @@ def test_every_policy_speaks_in_preview_and_in_up_and_the_update_does_not_begin(
         assert set(re.findall(r"\[(KS\d+)\]", done.stdout)) >= ALL, done.stdout
         assert "Traceback" not in done.stdout
         assert "mandatory" in done.stdout
+        assert re.search(r"remediate.*no-secrets-in-clear", done.stdout)  # KS109 makes a secret of it
+        assert "CANARY" not in done.stdout
     assert json.loads(mistakes.run("stack", "export").stdout)["deployment"].get("resources", [])[1:] == []
 
 

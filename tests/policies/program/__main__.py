@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pulumi
+import pulumi.dynamic
 
 from pulumi_keystore import HealthMonitor, Keystore, KeystoreMigration, Organization
+from pulumi_keystore.resources.health_monitor import HealthMonitorProvider
 
 config = pulumi.Config()
 folder = Path(config.require("folder"))
@@ -46,3 +48,14 @@ HealthMonitor("no-mail", "same", [], "https://hooks.example.com/x", organization
 HealthMonitor("weak", "ends-soon", ["a@example.com"], offline_minutes=30, organization="acme")
 KeystoreMigration("one", "acme", "old")
 KeystoreMigration("two", "acme", "same", notify_email="a@example.com")
+
+
+class Careless(pulumi.dynamic.Resource, module="keystore", name="HealthMonitor"):
+    """A monitor by somebody who does without our class, and so without its care for secrets."""
+
+    def __init__(self, name: str, webhook: str) -> None:
+        props = {"organization": "acme", "keystore": "same", "recipients": ["a@example.com"], "webhook": webhook}
+        super().__init__(HealthMonitorProvider(), name, props)
+
+
+Careless("careless", "https://hooks.example.com/CANARY-in-clear")

@@ -67,9 +67,7 @@ class ClientCertificate:
         if seen.old_ciphers:
             old = " and ".join(sorted(seen.old_ciphers))
             warnings.append(f"{rules.CERTIFICATE_OLD_CIPHER.id}: the file is encrypted with {old}; export it anew")
-        if certificate.not_valid_after_utc - now < WARN_BEFORE_EXPIRY:
-            last_day = certificate.not_valid_after_utc.date()
-            warnings.append(f"{rules.CERTIFICATE_EXPIRES_SOON.id}: the certificate expires on {last_day}")
+        warnings += expiry_warnings(certificate.not_valid_after_utc, now)
         pem = b"".join(c.public_bytes(Encoding.PEM) for c in (certificate, *others))
         return cls(
             certificate_pem=pem,
@@ -184,6 +182,14 @@ def _check_validity(certificate: x509.Certificate, now: datetime) -> None:
         raise rules.CERTIFICATE_VALIDITY.violation(f"it expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
     if now < certificate.not_valid_before_utc:
         raise rules.CERTIFICATE_VALIDITY.violation(f"it is valid only from {certificate.not_valid_before_utc:%Y-%m-%d}")
+
+
+def expiry_warnings(not_after: datetime, now: datetime) -> list[str]:
+    """Return the warning (KS020) of a certificate that ends soon, or has ended."""
+    if not_after - now >= WARN_BEFORE_EXPIRY:
+        return []
+    verb = "expires" if not_after > now else "expired"
+    return [f"{rules.CERTIFICATE_EXPIRES_SOON.id}: the certificate {verb} on {not_after.date()}"]
 
 
 def now_utc() -> datetime:

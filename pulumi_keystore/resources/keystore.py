@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Re
 
 from pulumi_keystore import rules
 from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate, decode_file, now_utc
+from pulumi_keystore.certificate import ClientCertificate, decode_file, expiry_warnings, now_utc
 from pulumi_keystore.declaration import Declaration
 from pulumi_keystore.errors import InvalidInput, NotFound
 from pulumi_keystore.resources.provider import (
@@ -34,9 +35,14 @@ class KeystoreResourceProvider(KeystoreProvider):
     """Dynamic provider of `Keystore`; its id is ORGANIZATION/NAME."""
 
     @one_line
-    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        """Apply the rules KS0xx to what is known, without asking anybody; also in preview."""
+    def check(self, olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Apply the rules KS0xx to what is known, without asking anybody; also in preview.
+
+        A certificate that is in use is not opened again, which takes a moment by design; `diff` tells when it ends.
+        """
         unknown = unknown_properties(news)
+        if olds and all(olds.get(name) == news.get(name) for name in ("kind", *SECRETS)):
+            unknown.update(SECRETS)
         violations, warnings = _declaration(news).problems(unknown)
         for name, judge in (("organization", rules.check_organization), ("name", rules.check_name)):
             try:
@@ -63,6 +69,9 @@ class KeystoreResourceProvider(KeystoreProvider):
         elif edits:
             tell(f"{id_}: will be edited, no archive key moves: {'; '.join(_edits(olds, news, edits))}")
             tell(f"{id_}: what is new has to log in and hold every archive key before it counts; else nothing changes")
+        if "certificate" not in edits and olds.get("certificate_not_after"):
+            for warning in expiry_warnings(datetime.fromisoformat(str(olds["certificate_not_after"])), now_utc()):
+                tell(f"warning: {id_}: {warning}")
         # Without a verdict of ours the engine compares the inputs and shows each change.
         return DiffResult(changes=True, replaces=replaces) if replaces else DiffResult()
 

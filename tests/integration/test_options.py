@@ -1,5 +1,8 @@
 """Pulumi's own options on keystores, by the real engine: what exists is adopted, protected and retained."""
 
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from tests.conftest import PASSWORD
@@ -54,3 +57,12 @@ def test_a_protected_keystore_is_not_destroyed_and_a_retained_one_stays_register
     made.stack.up()
     assert acme.admin.keystore(acme.name, "first")["name"] == "first"
     assert PASSWORD not in str(made.stack.export())
+
+
+def test_a_certificate_that_ends_soon_is_told_of_in_each_preview_though_nothing_changes(acme, made):
+    soon = acme.land.authority.issue(acme.name, not_after=datetime.now(UTC) + timedelta(days=7)).pkcs12(PASSWORD)
+    made.declare(keystore(acme, certificate=b64encode(soon).decode()))
+    made.stack.up()
+    preview = made.stack.preview().stdout
+    assert "2 unchanged" in preview
+    assert f"warning: {acme.name}/first: KS020: the certificate expires on 20" in preview

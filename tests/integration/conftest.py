@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from keystore_harness.engine import PulumiStack
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Customer
 
 
 @dataclass
@@ -37,3 +37,16 @@ def declaring(engine: Path, tmp_path: Path) -> Callable[..., Any]:
             yield Declared(stack, file)
 
     return make
+
+
+@pytest.fixture
+def acme(customer: Callable[..., Customer]) -> Customer:
+    """A customer for whom nothing is registered."""
+    return customer(keystores=())
+
+
+@pytest.fixture
+def made(acme: Customer, declaring: Callable[..., Any], admin_token: str) -> Iterator[Declared]:
+    """A stack for that customer, in which nothing is declared yet."""
+    with declaring(acme.land.service.url, admin_token) as stack:
+        yield stack

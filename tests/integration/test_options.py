@@ -3,20 +3,7 @@
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from tests.conftest import PASSWORD
-
-
-@pytest.fixture
-def acme(customer):
-    return customer(keystores=())
-
-
-@pytest.fixture
-def made(acme, declaring, admin_token):
-    with declaring(acme.land.service.url, admin_token) as stack:
-        yield stack
 
 
 def keystore(acme, options=None, **changes):

@@ -73,17 +73,6 @@ def both(acme: Customer) -> dict[str, str]:
     return {"first": certificate(acme, 410), "second": certificate(acme, 420)}
 
 
-@pytest.fixture
-def acme(customer):
-    return customer(keystores=())
-
-
-@pytest.fixture
-def made(acme, declaring, admin_token):
-    with declaring(acme.land.service.url, admin_token) as stack:
-        yield stack
-
-
 def names(acme: Customer, stack: PulumiStack, certificates: dict[str, str]) -> dict[str, str]:
     """What differs from run to run, by the name that stands for it in a kept state."""
     found = {"organization": acme.name, "stack": stack.name, "password": PASSWORD, "server_ca": acme.land.authority.pem}

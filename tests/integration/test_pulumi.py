@@ -19,6 +19,25 @@ from keystore_harness.engine import PulumiStack
 from pulumi_keystore.client import Client
 from tests.conftest import PASSWORD, ROOT, Customer
 
+
+def assert_as_documented(output: str, words: str) -> None:
+    """The lines of docs/getting-started.md with some words are in the output, but for names, numbers and dates."""
+    page = (ROOT / "docs" / "getting-started.md").read_text()
+    lines = [line for line in page.splitlines() if words in line and re.match("(info|keystore): ", line)]
+    assert lines
+    for line in lines:
+        pattern = re.escape(line)
+        for example in (
+            r"https://[\w.\\]+:\d+",
+            r"\d{4}\\-\d\d\\-\d\d",
+            r"\b[\d,]+\b",
+            r"\bacme/ours\b",
+            r"\b(ours|other)\b",
+        ):
+            pattern = re.sub(example, r"\\S+", pattern)
+        assert re.search(pattern, output), (pattern, output)
+
+
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -96,6 +115,7 @@ def test_a_new_certificate_is_one_update_in_place(team):
     assert "1 to update" in preview
     assert "/first: will be edited, no archive key moves: client certificate that ends on 20" in preview
     assert before["certificate_fingerprint"] not in preview
+    assert_as_documented(preview, "acme/ours: ")
     assert "1 updated" in team.stack.up().stdout
     after = team.customer.admin.keystore(team.customer.name, "first")
     assert after["certificate_fingerprint"] != before["certificate_fingerprint"]
@@ -174,6 +194,7 @@ def test_a_changed_destination_migrates_and_tells_so_in_preview(team):
     preview = team.stack.preview().stdout
     assert "will migrate 200 keys from first (https://vault-a." in preview
     assert '~ destination: "first" => "second"' in preview
+    assert_as_documented(preview, "will migrate")
     assert team.customer.active == "first"
     up = team.stack.up().stdout
     assert "migrating 200 keys from first" in up

@@ -19,8 +19,16 @@ from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.console.render import page
 from pulumi_keystore.control_plane import console_sessions
 from pulumi_keystore.control_plane.api.access import Services
+from pulumi_keystore.control_plane.api.problems import too_large
 from pulumi_keystore.control_plane.tokens import RIGHTS, Principal, Right
-from pulumi_keystore.errors import InvalidInput, KeystoreError, NotAllowed, NotAuthenticated, ServiceUnavailable
+from pulumi_keystore.errors import (
+    InvalidInput,
+    KeystoreError,
+    NotAllowed,
+    NotAuthenticated,
+    ServiceUnavailable,
+    TooLarge,
+)
 
 COOKIE: Final = "keystore_console"
 HOME: Final = "/console"
@@ -94,6 +102,13 @@ def local_path(wanted: str) -> str:
     return wanted if plain and (wanted == HOME or wanted.startswith(f"{HOME}/")) else HOME
 
 
+def refusal(error: KeystoreError) -> Response:
+    """Return the page that tells of an error."""
+    response = page("error.html", error.status, error=error)
+    response.headers.update(_HEADERS)
+    return response
+
+
 class Page(APIRoute):
     """A route that answers with pages, also where something is wrong."""
 
@@ -108,22 +123,24 @@ class Page(APIRoute):
                 there = quote(request.url.path if request.method == "GET" else HOME)
                 response = RedirectResponse(f"{HOME}/sign-in?next={there}", 303)
             except KeystoreError as error:
-                response = page("error.html", error.status, error=error)
+                response = refusal(error)
             except RequestValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"][1:2]) or "form"
                 shown = InvalidInput(f"{where}: {first['msg']}", hint="go back and correct it")
-                response = page("error.html", shown.status, error=shown)
+                response = refusal(shown)
             except SQLAlchemyError as error:
                 _log.error("database error", error=type(error).__name__)
                 shown_fault = ServiceUnavailable("the service's database does not answer", hint="try again in a moment")
-                response = page("error.html", shown_fault.status, error=shown_fault)
-            except Exception as error:
-                if isinstance(error, HTTPException):
+                response = refusal(shown_fault)
+            except HTTPException as error:
+                if error.status_code != TooLarge.status:
                     raise
+                response = refusal(too_large())
+            except Exception as error:  # noqa: BLE001 - whatever it is, people get a page
                 _log.exception("unexpected error", error=type(error).__name__)
                 unknown = KeystoreError("internal error", hint="see the service's log")
-                response = page("error.html", unknown.status, error=unknown)
+                response = refusal(unknown)
             response.headers.update(_HEADERS)
             return response
 

@@ -12,9 +12,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from pulumi_keystore.console import forms, pages
+from pulumi_keystore.console.access import HOME, refusal
 from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, tokens
 from pulumi_keystore.control_plane.api.access import ServicesOfApp, Who
-from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors
+from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors, problem
+from pulumi_keystore.errors import KeystoreError
 
 _log = structlog.get_logger(__name__)
 
@@ -29,7 +31,7 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     app.state.services = services
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, refuse=_refuse)
     app.middleware("http")(_log_request)
     handle_errors(app)
 
@@ -54,6 +56,11 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         return RedirectResponse("/console", 303)
 
     return app
+
+
+def _refuse(path: str, error: KeystoreError) -> Response:
+    """Answer a browser with a page, and everybody else with a problem document."""
+    return refusal(error) if path.startswith(HOME) else problem(error)
 
 
 async def _log_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -380,6 +380,8 @@ def test_upload_bombs_are_refused_at_once_and_leave_no_file(signed_in, customer,
         begun = time.monotonic()
         answer = signed_in.post(path, data=fields, files={"certificate": ("x.p12", b"\x30" * size)})
         assert (answer.status_code, says in answer.text) == (status, True), answer.text[:500]
+        assert answer.text.startswith("<!doctype html>")
+        assert "Content-Security-Policy" in answer.headers
         assert time.monotonic() - begun < 5
     many = {f"field-{number}": "x" for number in range(5000)}
     assert signed_in.post(path, data={**fields, **many}, files={"certificate": b""}).status_code in (400, 422)

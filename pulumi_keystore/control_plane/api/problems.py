@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,7 +19,8 @@ MAX_BODY_BYTES: Final = 8 << 20
 _log = structlog.get_logger(__name__)
 
 
-def _problem(error: KeystoreError) -> JSONResponse:
+def problem(error: KeystoreError) -> JSONResponse:
+    """Return an error as a problem document."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None  # noqa: PLR2004
     return JSONResponse(
         error.to_problem(), status_code=error.status, media_type="application/problem+json", headers=headers
@@ -30,21 +32,21 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(KeystoreError)
     def expected(_: Request, error: KeystoreError) -> JSONResponse:
-        return _problem(error)
+        return problem(error)
 
     @app.exception_handler(RequestValidationError)
     def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         # Only where and why: what was sent may be a secret.
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:2]) or "body"
-        return _problem(
+        return problem(
             InvalidInput(f"{where}: {first['msg']}", hint="see /v1/openapi.json for what is expected", prop=where)
         )
 
     @app.exception_handler(HTTPException)
     def http(_: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:  # noqa: PLR2004
-            return _problem(NotFound("there is nothing under this path", hint="see /v1/openapi.json"))
+            return problem(NotFound("there is nothing under this path", hint="see /v1/openapi.json"))
         return JSONResponse(
             {"type": "http", "title": str(error.detail), "status": error.status_code},
             status_code=error.status_code,
@@ -55,20 +57,26 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     def database(_: Request, error: SQLAlchemyError) -> JSONResponse:
         _log.error("database error", error=type(error).__name__)
-        return _problem(ServiceUnavailable("the service's database does not answer", hint="try again in a moment"))
+        return problem(ServiceUnavailable("the service's database does not answer", hint="try again in a moment"))
 
     @app.exception_handler(Exception)
     def unexpected(_: Request, error: Exception) -> JSONResponse:
         _log.error("unexpected error", error=type(error).__name__)
-        problem = KeystoreError("internal error", hint="see the service's log")
-        return _problem(problem)
+        return problem(KeystoreError("internal error", hint="see the service's log"))
 
 
 class BodyLimit:
-    """Refuses request bodies over `MAX_BODY_BYTES`, announced or not (ASGI middleware)."""
+    """Refuses request bodies over `MAX_BODY_BYTES`, announced or not (ASGI middleware).
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: What takes the others.
+        refuse: Makes the answer to a request for a path.
+
+    """
+
+    def __init__(self, app: ASGIApp, refuse: Callable[[str, KeystoreError], Response]) -> None:
         self._app = app
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -76,7 +84,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = not announced.isdigit() or int(announced) > MAX_BODY_BYTES
+        refused = not announced.isdigit() or int(announced) > MAX_BODY_BYTES
         received = 0
 
         async def limited() -> Message:
@@ -85,14 +93,15 @@ class BodyLimit:
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
                 # FastAPI makes 400 of whatever else is raised while it reads a body.
-                raise HTTPException(413, _too_large().summary)
+                raise HTTPException(413, too_large().summary)
             return message
 
-        if too_large:
-            await _problem(_too_large())(scope, receive, send)
+        if refused:
+            await self._refuse(scope["path"], too_large())(scope, receive, send)
         else:
             await self._app(scope, limited, send)
 
 
-def _too_large() -> TooLarge:
+def too_large() -> TooLarge:
+    """Return the error of a request that is."""
     return TooLarge(f"the request is larger than {MAX_BODY_BYTES:,} bytes", hint="send less at a time")

@@ -85,7 +85,7 @@ class Demo:
     def declare(self) -> None:
         """First `pulumi up`."""
         self.step("Declare an organization with two keystores; the first is the active one")
-        values = {"organization": ORGANIZATION, "active": "first", "notifyEmail": EMAIL}
+        values = {"organization": ORGANIZATION, "active": "first", "notifyEmail": EMAIL, "administrators[0]": EMAIL}
         for name, letter in (("first", "a"), ("second", "b")):
             self.issue(name)
             values[f"keystores.{name}.address"] = self.land.vaults[letter].address

@@ -58,7 +58,8 @@ def pack() -> PolicyPack:
 
 def policies() -> list[Any]:
     """Return every policy: one for each rule on an input, one for what cannot be judged, and those on declarations."""
-    made: list[Any] = [_of_rule(rule) for rule in rules.RULES.values() if rule.prop not in _NEVER_DECLARED]
+    silent = (*_NEVER_DECLARED, *_TOLD_BY_POLICIES)
+    made: list[Any] = [_of_rule(rule) for rule in rules.RULES.values() if rule.id not in silent]
     made.append(
         _resource_policy(
             "KS100", "ks100-not-judged", "says which inputs are only known during the update", "", Level.NOTE
@@ -76,8 +77,10 @@ def policies() -> list[Any]:
     return made
 
 
-_NEVER_DECLARED: Final = ("user", "key")
+_NEVER_DECLARED: Final = ("KS035", "KS036")
 """What archive keys are judged by: they are in no program."""
+_TOLD_BY_POLICIES: Final = ("KS020", "KS032")
+"""What KS101 and KS106 tell of everything that is declared."""
 
 
 def _of_rule(rule: rules.Rule) -> ResourceValidationPolicy:

@@ -102,6 +102,7 @@ class VaultTenancy(pulumi.ComponentResource):
         # Whoever uses these waits until somebody can log in.
         self.role = login.name.apply(str)
         self.organization = pulumi.Output.all(owner, self.role).apply(lambda pair: str(pair[0]))
+        self.mount = pulumi.Output.all(self.mount, self.role).apply(lambda pair: str(pair[0]))
         self.register_outputs(
             {
                 "organization": self.organization,

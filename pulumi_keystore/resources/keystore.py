@@ -41,7 +41,7 @@ class KeystoreResourceProvider(KeystoreProvider):
         A certificate that is in use is not opened again, which takes a moment by design; `diff` tells when it ends.
         """
         unknown = unknown_properties(news)
-        if olds and all(olds.get(name) == news.get(name) for name in ("kind", *SECRETS)):
+        if news.get("certificate") and all(olds.get(name) == news.get(name) for name in ("kind", *SECRETS)):
             unknown.update(SECRETS)
         violations, warnings = _declaration(news).problems(unknown)
         for name, judge in (("organization", rules.check_organization), ("name", rules.check_name)):

@@ -105,6 +105,20 @@ def test_every_wrong_property_is_named_at_once_and_secrets_are_not_quoted(provid
     assert {f.property for f in failures} == {"address", "", "mount", "organization"}
 
 
+def test_a_certificate_in_use_is_not_judged_again_and_all_else_is(provider):
+    olds = keystore(certificate="not one that opens")
+    legacy = {**olds, "kind": "legacy", "address": None, "certificate": None, "certificate_password": None}
+    for before, change, wrong in (
+        (olds, {}, []),
+        (olds, {"address": "x"}, ["address"]),
+        (olds, {"certificate_password": "CANARY-other"}, [""]),
+        (legacy, {}, []),
+        (legacy, {"address": "https://vault.example.com:8200"}, ["kind"]),
+    ):
+        request = provider_pb2.CheckRequest(urn="urn", olds=struct(before), news=struct({**before, **change}))
+        assert [failure.property for failure in provider.Check(request).failures] == wrong
+
+
 def test_another_kind_replaces_and_another_address_does_not(provider):
     olds = keystore(address="https://vault.example.com:8200")
     for change, replaces in (({"kind": "provider"}, ["kind"]), ({"address": "https://b.example.com:1"}, [])):

@@ -32,6 +32,7 @@ from keystore_harness.binary import obtain_toxiproxy
 from keystore_harness.service import WorkerProcess
 from keystore_harness.tenancy import Tenancy
 
+from docs.sections import replaced
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.archive_keys import LEGACY_PURPOSE
 from pulumi_keystore.control_plane.service import opened
@@ -483,9 +484,7 @@ def main() -> int:
     print(text)
     if options.write:
         begin, end = "<!-- make bench -->\n", "<!-- end of make bench -->"
-        page = PAGE.read_text()
-        head, _, rest = page.partition(begin)
-        PAGE.write_text(f"{head}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
+        PAGE.write_text(replaced(PAGE.read_text(), begin, f"\n{text}\n", end))
     return 0
 
 

@@ -17,6 +17,7 @@ from keystore_harness import Landscape, Toxiproxy, wait_until
 from keystore_harness.binary import obtain_toxiproxy
 from sqlalchemy import func, select, text
 
+from docs.sections import replaced
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.models import HealthSample, Keystore, KeystoreHealth
 from pulumi_keystore.control_plane.plane import CERTIFICATE_PURPOSE
@@ -104,8 +105,7 @@ def main() -> None:
     figures = measure(options.keystores)
     sys.stdout.write(figures)
     if options.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + BEGIN + figures + END + rest.partition(END)[2])
+        PAGE.write_text(replaced(PAGE.read_text(), BEGIN, figures, END))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from keystore_harness import Landscape
 from keystore_harness.engine import PulumiStack
 
+from docs.sections import replaced
 from pulumi_keystore.client import Client
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,8 +121,7 @@ def main() -> int:
     text = measure(options.engine, options.count, options.rounds)
     print(text)
     if options.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + BEGIN + text + "\n" + END + rest.partition(END)[2])
+        PAGE.write_text(replaced(PAGE.read_text(), BEGIN, text + "\n", END))
     return 0
 
 

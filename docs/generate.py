@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from docs import error_page, rule_pages
+from docs.sections import replaced
 from pulumi_keystore import cli, rules
 from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.metrics import METRICS
@@ -124,8 +125,7 @@ def monitoring() -> str:
         lines.append(f"| `{name}` | {', '.join(f'`{label}`' for label in labels)} | {text} |")
     page = (HERE / "monitoring.md").read_text()
     begin, end = "<!-- metrics -->\n", "<!-- end of metrics -->"
-    before, _, rest = page.partition(begin)
-    return before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+    return replaced(page, begin, "\n".join(lines) + "\n", end)
 
 
 def policy_list() -> str:

@@ -12,7 +12,8 @@ import struct
 import threading
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class Database:
         self.plan = plan
         self._gate = threading.Lock()
         self._listener: _Listener | None = None
+        self._going = threading.Event()
+        self._going.set()
 
     @property
     def url(self) -> str:
@@ -89,6 +92,19 @@ class Database:
             self._listener.shutdown()
             self._listener.server_close()
             self._listener = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep every connection, accept new ones, and answer nothing."""
+        self._going.clear()
+        try:
+            yield
+        finally:
+            self._going.set()
+
+    def wait(self) -> None:
+        """Return when the database is not paused."""
+        self._going.wait()
 
     def refuse(self) -> None:
         """Refuse connections for a moment: nothing listens."""
@@ -123,6 +139,7 @@ class _Connection(socketserver.BaseRequestHandler):
         self._server.connect(str(self.server.database.socket))
         self._from_client, self._from_server = self.request.makefile("rb"), self._server.makefile("rb")
         self._status = b"I"
+        self.server.database.wait()
         try:
             size = struct.unpack("!I", self._exactly(self._from_client, 4))[0]
             self._server.sendall(struct.pack("!I", size) + self._exactly(self._from_client, size - 4))
@@ -166,6 +183,7 @@ class _Connection(socketserver.BaseRequestHandler):
                 return False
             parts.append(message)
         database = self.server.database
+        database.wait()
         failure = database.plan.judge("database", parts[0][:60].decode("ascii", "replace"))
         if failure is Failure.REFUSED:
             self._cut()

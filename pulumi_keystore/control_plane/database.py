@@ -30,6 +30,15 @@ _LEADER_LOCK: Final = int.from_bytes(hashlib.sha256(b"pulumi-keystore control pl
 _CHECK: Final = "master-key-check"
 
 
+_NETWORK: Final = {
+    "connect_timeout": "10",
+    # A machine that vanished, or a firewall that forgot: known within twenty seconds (libpq, "Parameter Key Words").
+    "keepalives_idle": "5",
+    "keepalives_interval": "3",
+    "keepalives_count": "5",
+    "tcp_user_timeout": "20000",
+}
+_SILENCE_S: Final = 30
 _DEATH_S: Final = 10.0
 _LONGEST_HOME: Final = 80
 """Socket paths end at 107 bytes (unix(7)), and some are the socket's own name."""
@@ -111,13 +120,12 @@ def connect(url: str) -> Engine:
             "the database URL is not a PostgreSQL URL", hint="give postgresql://USER:PASSWORD@HOST:PORT/NAME"
         ) from None
     engine = create_engine(
-        parsed,
+        parsed.set(query={**_NETWORK, **parsed.query}),
         # What a statement carries may be a user's or a keystore's: it is in no error and no log.
         hide_parameters=True,
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=30,
-        connect_args={"connect_timeout": 10},
     )
     try:
         with engine.connect():
@@ -129,6 +137,11 @@ def connect(url: str) -> Engine:
             hint="check KEYSTORE_DATABASE_URL and that PostgreSQL runs",
         ) from None
     return engine
+
+
+def url_of(engine: Engine) -> str:
+    """Return the URL that an engine connects to, password included, as libpq takes it."""
+    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def upgrade_schema(engine: Engine) -> None:
@@ -198,8 +211,9 @@ class Leadership:
     """A session-level advisory lock: of services started on one database by mistake, one does the work."""
 
     def __init__(self, engine: Engine) -> None:
-        self._url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._url = url_of(engine)
         self._connection: psycopg.Connection[Any] | None = None
+        self._silent_s = 0
 
     def acquire(self, timeout_s: float, say: Callable[[str], None]) -> None:
         """Take the lock; a service that was just killed may hold it for a moment.
@@ -208,7 +222,7 @@ class Leadership:
             Conflict: Another service holds it.
 
         """
-        self._connection = psycopg.connect(self._url, autocommit=True, keepalives_idle=5, keepalives_interval=2)
+        self._connection = psycopg.connect(self._url, autocommit=True)
         deadline, told = time.monotonic() + timeout_s, False
         while True:
             row = self._connection.execute("select pg_try_advisory_lock(%s)", (_LEADER_LOCK,)).fetchone()
@@ -225,14 +239,23 @@ class Leadership:
             time.sleep(0.2)
 
     def held(self) -> bool:
-        """Tell whether the lock is still ours."""
+        """Tell whether the lock is still ours; this waits for the database."""
         if self._connection is None:
             return False
         try:
             self._connection.execute("select 1")
         except psycopg.Error:
             return False
+        self._silent_s = 0
         return True
+
+    def answered(self) -> bool:
+        """Tell whether `held` has had an answer lately; to be asked once a second.
+
+        The seconds counted are those in which it was asked: a process that was paused did not wait meanwhile.
+        """
+        self._silent_s += 1
+        return self._silent_s <= _SILENCE_S
 
     def release(self) -> None:
         """Give the lock up."""

@@ -31,6 +31,7 @@ from pulumi_keystore.control_plane.database import (
     connect,
     sessions,
     upgrade_schema,
+    url_of,
 )
 from pulumi_keystore.control_plane.minute_tests import MinuteTests
 from pulumi_keystore.control_plane.plane import ControlPlane
@@ -92,7 +93,8 @@ def opened(settings: Settings, *, as_guest: bool = False) -> Iterator[Opened]:
             key = MasterKey.load_or_create(key_file)
         factory = sessions(engine)
         check_master_key(factory, key)
-        yield Opened(ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map))), url, embedded)
+        plane = ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map)))
+        yield Opened(plane, url_of(engine), embedded)
 
 
 def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
@@ -138,7 +140,8 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         _every(600.0, lambda: _forget_old(plane), "old data")
         _every(2.0, clean_ups.work, "clean-ups")
         _every(5.0, connections.close_idle, "connections")
-        _every(2.0, lambda: _stop_if_lost(leadership), "leadership")
+        _every(2.0, lambda: _stop_unless(leadership.held(), "is lost"), "leadership")
+        _every(1.0, lambda: _stop_unless(leadership.answered(), "is silent"), "leadership that hangs")
         _every(5.0, lambda: _settle(plane), "unsettled migrations")
         _run(settings, app.create(ServicesOfApp(plane, clean_ups, connections, workflow.begin)), listener, say)
         connections.close_idle(everything=True)
@@ -223,10 +226,10 @@ def _forget_old(plane: ControlPlane) -> None:
         console_sessions.forget_expired(session, now_utc())
 
 
-def _stop_if_lost(leadership: Leadership) -> None:
-    if not leadership.held():
+def _stop_unless(leads: bool, otherwise: str) -> None:
+    if not leads:
         # Another service may lead now. What we have under way is safe to drop: it is resumed from the database.
-        _log.error("the database connection that makes this service the leader is lost; stopping")
+        _log.error(f"the database connection that makes this service the leader {otherwise}; stopping")
         os._exit(workflow.SUPERSEDED_STATUS)
 
 

@@ -9,6 +9,7 @@ from keystore_harness import wait_until
 from keystore_harness.service import ServiceProcess
 
 from pulumi_keystore.errors import AccessDenied, Conflict, Unsuitable
+from pulumi_keystore.migration.workflow import SUPERSEDED_STATUS
 from tests.torture.stage import stage
 
 SUCCEEDED = "Migration succeeded"
@@ -43,6 +44,19 @@ def test_a_clean_up_is_tried_again_though_the_clock_was_put_back():
             (scene.control / "clock").write_text("-86400")
             time.sleep(0.5)
         assert scene.settle(row) == SUCCEEDED
+
+
+# A database that says nothing.
+
+
+@pytest.mark.parametrize("moment", ["share.copying", "commit.undecided"])
+def test_a_database_that_hangs_ends_the_service_and_the_next_one_goes_on(scene, moment):
+    row = scene.stop_at(moment)
+    with scene.database.paused():
+        scene.go()
+        assert scene.land.service.wait(60) == SUPERSEDED_STATUS
+    assert "is silent; stopping" in scene.land.service.log.read_text()
+    assert scene.settle(row) == SUCCEEDED
 
 
 # Operators.

@@ -1,13 +1,16 @@
 """Stalls, clocks that jump, operators who cancel, several organizations at a time; and the drills that peers fail."""
 
 import os
+import socket
 import subprocess
 import time
 
+import psycopg
 import pytest
 from keystore_harness import wait_until
 from keystore_harness.service import ServiceProcess
 
+from pulumi_keystore.control_plane.database import connect, url_of
 from pulumi_keystore.errors import AccessDenied, Conflict, Unsuitable
 from pulumi_keystore.migration.workflow import SUPERSEDED_STATUS
 from tests.torture.stage import stage
@@ -57,6 +60,17 @@ def test_a_database_that_hangs_ends_the_service_and_the_next_one_goes_on(scene, 
         assert scene.land.service.wait(60) == SUPERSEDED_STATUS
     assert "is silent; stopping" in scene.land.service.log.read_text()
     assert scene.settle(row) == SUCCEEDED
+
+
+@pytest.mark.parametrize(("given", "limit_ms"), [("", 20_000), ("&tcp_user_timeout=7000", 7000)])
+def test_the_system_gives_up_a_connection_whose_other_side_is_gone(scene, given, limit_ms):
+    database = connect(scene.database.url + given)
+    with psycopg.connect(url_of(database)) as connection, socket.socket(fileno=os.dup(connection.fileno())) as own:
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == limit_ms
+        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        keepalive = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        assert [own.getsockopt(socket.IPPROTO_TCP, option) for option in keepalive] == [5, 3, 5]
+    database.dispose()
 
 
 # Operators.

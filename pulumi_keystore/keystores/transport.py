@@ -382,7 +382,11 @@ class Transport:
         curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
         curl.setopt(pycurl.SSL_VERIFYPEER, 1)
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
-        curl.setopt(pycurl.CAINFO_BLOB, endpoint.server_ca or _public_cas())
+        if endpoint.server_ca:
+            curl.setopt(pycurl.CAINFO_BLOB, endpoint.server_ca)
+        else:
+            # By its name: a file is parsed once for all connections, a blob for each (CURLOPT_CA_CACHE_TIMEOUT).
+            curl.setopt(pycurl.CAINFO, certifi.where())
         curl.setopt(pycurl.SSLCERTTYPE, "PEM")
         curl.setopt(pycurl.SSLCERT_BLOB, certificate.certificate_pem)
         curl.setopt(pycurl.SSLKEYTYPE, "PEM")
@@ -442,13 +446,3 @@ def _collector(handle: _Handle) -> Callable[[bytes], int]:
 
 def _bracketed(ip: str) -> str:
     return f"[{ip}]" if ":" in ip else ip
-
-
-def _public_cas() -> bytes:
-    global _PUBLIC_CAS  # noqa: PLW0603 - read once, 200 kB
-    if _PUBLIC_CAS is None:
-        _PUBLIC_CAS = certifi.contents().encode()
-    return _PUBLIC_CAS
-
-
-_PUBLIC_CAS: bytes | None = None

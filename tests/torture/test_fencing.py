@@ -19,6 +19,7 @@ from pulumi_keystore.control_plane.grants import Superseded
 from pulumi_keystore.control_plane.service import opened
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import InMaintenance, KeystoreError
+from pulumi_keystore.migration.workflow import SUPERSEDED_STATUS
 from tests.torture.stage import WHOLE, stage
 
 # How long somebody is paused, and how long he is watched after he was let go.
@@ -103,6 +104,16 @@ def test_a_worker_that_is_told_to_end_hands_its_share_over_at_once(crew):
     crew.go()
     assert crew.settle(row) == SUCCEEDED
     worker.start()
+
+
+def test_workers_wait_for_a_database_that_hangs_and_go_on(crew):
+    processes = [worker.pid for worker in crew.workers]
+    row = crew.stop_at("share.copying")
+    with crew.database.paused():
+        crew.go()
+        assert crew.land.service.wait(60) == SUPERSEDED_STATUS
+    assert crew.settle(row) == SUCCEEDED
+    assert [worker.pid for worker in crew.workers if worker.running] == processes
 
 
 def test_two_workers_share_one_migration(crew):

@@ -198,6 +198,7 @@ class WorkerProcess:
         }
         self._timeline = service.timeline
         self.log = service.folder / f"worker-{free_port()}.log"
+        self._told = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -214,6 +215,7 @@ class WorkerProcess:
     def start(self) -> None:
         """Start the process; return when it is ready."""
         with self.log.open("ab") as log:
+            self._told = log.tell()  # what an earlier process has said is not this one's
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 [*self._command, "worker"], env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
@@ -221,7 +223,7 @@ class WorkerProcess:
         self._timeline.end("worker", "killed")
 
     def _ready(self) -> bool:
-        text = self.log.read_text(errors="replace")
+        text = self.log.read_bytes()[self._told :].decode(errors="replace")
         if not self.running:
             raise RuntimeError(f"the worker ended:\n{text[-3000:]}")
         return " is ready" in text

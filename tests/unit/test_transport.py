@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
+import certifi
 import pytest
 from keystore_harness import CertificateAuthority, free_port
 
@@ -198,6 +200,20 @@ def test_a_server_that_nobody_vouches_for_is_not_spoken_to():
         with pytest.raises(HostUnavailable, match="not trusted"):
             transport.run_one(ask(Endpoint(other_name, endpoint.certificate, endpoint.server_ca, mapped)))
         assert asked == []
+
+
+def test_without_a_server_ca_the_public_ones_count_and_no_other(monkeypatch, tmp_path):
+    public = tmp_path / "public.pem"
+    public.write_bytes(CA.pem.encode())
+    with impostor(answer(200)) as (endpoint, _), Transport() as transport:
+        without = replace(endpoint, server_ca=None)
+        transport.run_one(ask(endpoint))
+        with pytest.raises(HostUnavailable, match="not trusted"):
+            transport.run_one(ask(without))
+        monkeypatch.setattr(certifi, "where", lambda: str(public))
+        assert transport.run_one(ask(without)).status == 200
+        with pytest.raises(HostUnavailable, match="not trusted"):
+            transport.run_one(ask(replace(endpoint, server_ca=CertificateAuthority().pem.encode())))
 
 
 def test_flows_run_within_their_bound_and_in_any_order():

@@ -426,7 +426,7 @@ def growth(bench: Bench, sizes: list[int], sections: list[str]) -> None:
 
 
 def million(bench: Bench, keys: int, sections: list[str]) -> None:
-    """So many keys once: out of a legacy keystore (filling a Vault first would take longer), then to a second one."""
+    """So many keys once, from a legacy keystore to a Vault (to fill one would take longer), and on to the other."""
     organization, service = "million", bench.land.service
     bench.admin.put_organization(organization)
     bench.admin.put_keystore(organization, "legacy", {"kind": "legacy"})

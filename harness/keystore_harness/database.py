@@ -61,8 +61,8 @@ class Database:
         self.plan = plan
         self._gate = threading.Lock()
         self._listener: _Listener | None = None
-        self._going = threading.Event()
-        self._going.set()
+        self.going = threading.Event()
+        self.going.set()
 
     @property
     def url(self) -> str:
@@ -96,15 +96,11 @@ class Database:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Keep every connection, accept new ones, and answer nothing."""
-        self._going.clear()
+        self.going.clear()
         try:
             yield
         finally:
-            self._going.set()
-
-    def wait(self) -> None:
-        """Return when the database is not paused."""
-        self._going.wait()
+            self.going.set()
 
     def refuse(self) -> None:
         """Refuse connections for a moment: nothing listens."""
@@ -139,7 +135,7 @@ class _Connection(socketserver.BaseRequestHandler):
         self._server.connect(str(self.server.database.socket))
         self._from_client, self._from_server = self.request.makefile("rb"), self._server.makefile("rb")
         self._status = b"I"
-        self.server.database.wait()
+        self.server.database.going.wait()
         try:
             size = struct.unpack("!I", self._exactly(self._from_client, 4))[0]
             self._server.sendall(struct.pack("!I", size) + self._exactly(self._from_client, size - 4))
@@ -183,7 +179,7 @@ class _Connection(socketserver.BaseRequestHandler):
                 return False
             parts.append(message)
         database = self.server.database
-        database.wait()
+        database.going.wait()
         failure = database.plan.judge("database", parts[0][:60].decode("ascii", "replace"))
         if failure is Failure.REFUSED:
             self._cut()

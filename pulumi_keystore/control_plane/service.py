@@ -55,10 +55,9 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open control plane, the URL of its database, and the database itself where it is the embedded one."""
+    """An open control plane, and its database where it is the embedded one."""
 
     plane: ControlPlane
-    database_url: str
     embedded: EmbeddedPostgres | None
 
 
@@ -96,7 +95,7 @@ def opened(settings: Settings, *, as_guest: bool = False) -> Iterator[Opened]:
         factory = sessions(engine)
         check_master_key(factory, key)
         plane = ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map)))
-        yield Opened(plane, url_of(engine), embedded)
+        yield Opened(plane, embedded)
 
 
 def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
@@ -132,7 +131,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
                 health.release(session, previous)
         workflow.configure(plane, clean_ups, workers)
         workers.start()
-        _launch_workflows(database.database_url)
+        _launch_workflows(url_of(engine))
         _resume(plane)
         connections = Connections(plane)
         caller = Caller(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)

@@ -337,7 +337,8 @@ def side_by_side(bench: Bench, org: Organization, peers: dict[str, str], section
         for kind in kinds:
             rounds[kind].append(bench.ceiling(org, kind))
         say(", ".join(f"{kind or 'bare'} {found[-1]:,.1f}" for kind, found in rounds.items()))
-    each, second_pass, bare, rate, whole = (median(found) for found in rounds.values())
+    each, second_pass, bare = (median(rounds[kind]) for kind in kinds)
+    rate, whole = median(rounds["rate"]), median(rounds["whole"])
     ceiling = max(each, second_pass)
     say(f"KV version {version}: hvac ...")
     read_back = [
@@ -384,7 +385,6 @@ def far(bench: Bench, org: Organization, milliseconds: int, sections: list[str])
         "| --- | ---: |",
     ]
     service = bench.land.service
-    database = f"postgresql://postgres:@/postgres?host={service.data / 'postgres'}"
     with bench.far_away(milliseconds):
         say(f"{milliseconds} ms away: hvac ...")
         lines.append(f"| hvac, {THREADS} threads | {bench.hvac(org, THREADS, FEW, read_back=True):,.0f} |")
@@ -393,9 +393,9 @@ def far(bench: Bench, org: Organization, milliseconds: int, sections: list[str])
         before = dict(service.settings)
         service.settings.update(slots="0", shard_size="500")
         service.restart()
-        with WorkerProcess(service, database):
+        with WorkerProcess(service):
             lines.append(f"| one `keystore worker` | {bench.there_and_back(org)[0]:,.0f} |")
-            with WorkerProcess(service, database):
+            with WorkerProcess(service):
                 lines.append(f"| two `keystore worker`s | {bench.there_and_back(org)[0]:,.0f} |")
         service.settings.clear()
         service.settings.update(before)
@@ -434,9 +434,8 @@ def million(bench: Bench, keys: int, sections: list[str]) -> None:
         bench.land.admit(letter, organization)
         bench.admin.put_keystore(organization, keystore, bench.land.declaration(letter, organization, PASSWORD))
     say(f"writing {keys:,} legacy rows ...")
-    url = f"postgresql://postgres:@/postgres?host={service.data / 'postgres'}"
-    settings = Settings(database_url=url, master_key_file=service.data / "master.key")
-    with opened(settings, as_guest=True) as database, psycopg.connect(url) as connection:
+    settings = Settings(database_url=service.database_url, master_key_file=service.data / "master.key")
+    with opened(settings, as_guest=True) as database, psycopg.connect(service.database_url) as connection:
         master_key, cursor = database.plane.master_key, connection.cursor()
         query = "select id from organizations where name = %s"
         (number,) = cursor.execute(query, (organization,)).fetchone() or (0,)

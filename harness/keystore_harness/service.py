@@ -37,7 +37,7 @@ class ServiceProcess:
     def __init__(
         self, settings: Mapping[str, str], timeline: Timeline | None = None, command: Sequence[str] = ()
     ) -> None:
-        self._command = list(command) or [_command()]
+        self.command = list(command) or [_command()]
         self.port = free_port()
         self.folder = workspace.current().subfolder("service")
         self.timeline = timeline or Timeline()
@@ -50,6 +50,11 @@ class ServiceProcess:
     def url(self) -> str:
         """Where the service answers."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def database_url(self) -> str:
+        """The URL of its database: the one it was given, or the one it embeds, on a socket in its data folder."""
+        return self.settings.get("database_url", f"postgresql://postgres:@/postgres?host={self.data / 'postgres'}")
 
     @property
     def pid(self) -> int:
@@ -80,7 +85,7 @@ class ServiceProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [*self._command, "serve"], env=self.environment, stdout=log, stderr=log, start_new_session=True
+                [*self.command, "serve"], env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
         wait_until(self._answers, "the service to answer", _START_TIMEOUT_S)
         self.timeline.end("service", "killed", "stopped")
@@ -145,7 +150,7 @@ class ServiceProcess:
         if token:
             environment["KEYSTORE_TOKEN"] = token
         return subprocess.run(  # noqa: S603 - our own command
-            [*self._command, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
+            [*self.command, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
         )
 
     def make_token(self, name: str, role: str, organization: str | None = None) -> str:
@@ -174,26 +179,18 @@ class WorkerProcess:
     """`keystore worker` for a running service, as on another machine. Use it as a context manager.
 
     Args:
-        service: The service it works for.
-        database_url: Its database.
-        command: How to run the `keystore` command, the installed one by default.
+        service: The service it works for; its command and its database are the worker's, too.
         settings: Further settings.
 
     """
 
-    def __init__(
-        self,
-        service: ServiceProcess,
-        database_url: str,
-        command: Sequence[str] = (),
-        settings: Mapping[str, str] | None = None,
-    ) -> None:
-        self._command = list(command) or [_command()]
+    def __init__(self, service: ServiceProcess, settings: Mapping[str, str] | None = None) -> None:
+        self._command = service.command
         given = {**service.settings, "slots": "4", **(settings or {})}
         self._environment = {
             **service.environment,
             **{f"KEYSTORE_{name.upper()}": value for name, value in given.items()},
-            "KEYSTORE_DATABASE_URL": database_url,
+            "KEYSTORE_DATABASE_URL": service.database_url,
             "KEYSTORE_MASTER_KEY_FILE": str(service.data / "master.key"),
         }
         self._timeline = service.timeline

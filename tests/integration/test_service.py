@@ -196,7 +196,7 @@ def test_history_cannot_be_changed_even_in_the_database(customer, land):
 
     acme = customer()
     before = acme.history()
-    database = connect(f"postgresql://postgres:@/postgres?host={land.service.data / 'postgres'}")
+    database = connect(land.service.database_url)
     for statement in ("update history set actor = 'x'", "delete from history", "truncate history"):
         with pytest.raises(DatabaseError, match="append-only"), database.begin() as connection:
             connection.execute(text(statement))
@@ -297,7 +297,7 @@ def test_the_embedded_database_is_closed_to_other_users(land):
 
 def test_the_wrong_master_key_and_a_taken_port_are_refused(land, tmp_path):
     (tmp_path / "other.key").write_text(b64encode(bytes(32)).decode())
-    url = f"postgresql://postgres:@/postgres?host={land.service.data / 'postgres'}"
+    url = land.service.database_url
     done = keystore("serve", KEYSTORE_DATABASE_URL=url, KEYSTORE_MASTER_KEY_FILE=str(tmp_path / "other.key"))
     assert done.returncode == 1
     assert "does not open with this master key" in done.stderr

@@ -269,10 +269,7 @@ def test_source_that_forbids_deletion_after_the_commit(customer, land):
 
 
 def test_a_second_service_on_the_same_database_does_not_start(land, tmp_path):
-    folder = land.service.data / "postgres"
-    other = land.service.run(
-        "serve", "--port", "0", "--database-url", f"postgresql://postgres:@/postgres?host={folder}", check=False
-    )
+    other = land.service.run("serve", "--port", "0", "--database-url", land.service.database_url, check=False)
     assert other.returncode == 1
     assert "another control plane is running on this database" in other.stderr
     assert "Traceback" not in other.stderr

@@ -62,8 +62,8 @@ class Stage:
                 targets[f"{vault.name}:{vault.port}"] = f"127.0.0.1:{interceptor.port}"
             given["host_map"] = json.dumps(targets)
         # The service's environment holds nothing of ours.
-        self.command = ["env", f"TORTURE={self.control}", *LAUNCHER] if failpoints else []
-        self.land.service = ServiceProcess(given, self.land.timeline, self.command)
+        command = ["env", f"TORTURE={self.control}", *LAUNCHER] if failpoints else []
+        self.land.service = ServiceProcess(given, self.land.timeline, command)
         stack.enter_context(self.land)
         service = self.land.service
         self.admin_token = service.make_token("ops", "provider-admin")

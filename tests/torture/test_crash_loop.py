@@ -116,7 +116,7 @@ def test_a_server_is_killed(scene, victim, point):
 @pytest.mark.parametrize("point", OF_A_WORKER)
 def test_a_worker_is_killed(point):
     with stage(intercepted=False, failpoints=True, slots="0") as scene:
-        workers = [WorkerProcess(scene.land.service, scene.database.url, scene.command) for _ in range(2)]
+        workers = [WorkerProcess(scene.land.service) for _ in range(2)]
         with workers[0], workers[1]:
             for _ in DIRECTIONS:
                 there = scene.there

@@ -33,7 +33,7 @@ def crew():
     """A service that moves nothing itself, and two workers."""
     # Few requests at a time: most writes of a share come after it was stopped.
     with stage(intercepted=False, failpoints=True, slots="0", in_flight="2") as made:
-        made.workers = [WorkerProcess(made.land.service, made.database.url, made.command) for _ in range(2)]
+        made.workers = [WorkerProcess(made.land.service) for _ in range(2)]
         with made.workers[0], made.workers[1]:
             yield made
 
@@ -142,7 +142,7 @@ def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxip
         targets = json.loads(scene.land.service.settings["host_map"])
         targets[f"{server.name}:{server.port}"] = f"127.0.0.1:{proxy.port}"
         roundabout = {"host_map": json.dumps(targets)}
-        with WorkerProcess(scene.land.service, scene.database.url, scene.command, roundabout) as worker:
+        with WorkerProcess(scene.land.service, roundabout) as worker:
             row = scene.stop_at("share.granted")  # logged in; the next it sends there is a write
             since = len((server.folder / "audit.log").read_text().splitlines())
             with proxy.slow_requests(5000):

@@ -233,7 +233,7 @@ def test_one_server_as_both_ends_is_refused_whatever_it_is_called(scene):
 def test_a_worker_without_a_database_or_of_another_version_says_so_in_one_line(scene, tmp_path):
     service: ServiceProcess = scene.land.service
     none = subprocess.run(
-        [*scene.command, "worker"], env={**os.environ, "KEYSTORE_DATABASE_URL": "", "KEYSTORE_DATA": str(tmp_path)},
+        [*service.command, "worker"], env={**os.environ, "KEYSTORE_DATABASE_URL": "", "KEYSTORE_DATA": str(tmp_path)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert none.returncode == 1

@@ -348,7 +348,7 @@ def test_connection(plane: ControlPlane, organization: Organization, row: Keysto
     vault = plane.vault(organization, row)
     with Transport() as transport:
         try:
-            transport.run_one(vault.names())
+            transport.run_one(vault.check_list())
         except KeystoreFault as fault:
             return {"status": "Offline", "reason": fault.reason, "detail": str(fault)}
         finally:

@@ -11,7 +11,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,7 +24,7 @@ from pulumi_keystore.errors import (
     UnableToAuthenticate,
     Unsuitable,
 )
-from pulumi_keystore.keystores.listing import NameCounter, names_in
+from pulumi_keystore.keystores.listing import Listing, is_empty
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.keystores.transport import (
@@ -41,6 +41,8 @@ from pulumi_keystore.keystores.transport import (
 
 PAGE: Final = 1000
 """How many names a list asks for at a time."""
+_MOST_NAMES: Final = 50_000
+"""How many are kept, some MiB, where a server gives all that it has: a million are looked through 20 times then."""
 _OLD_CANARY_S: Final = 600
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
@@ -398,36 +400,23 @@ class VaultKeystore:
         yield from self.delete(name)
         return True
 
-    def names(self, after: str = "") -> Flow[Iterator[str]]:
-        """Return names in the organization's path, in order (on version 2 deleted ones too).
+    def names(self, after: str = "") -> Flow[list[str]]:
+        """Return the next names in the organization's path, in order (on version 2 deleted ones too); none is the end.
 
-        OpenBao lists a mount of version 2 in pages: the next one comes `after` the last name of this one, and after an
-        empty one there is none. Other servers and version 1 give everything at once; it is then decoded as it is
-        looked at, so that a million names do not lie in memory.
+        OpenBao lists a mount of version 2 in pages: the next one comes `after` the last name of this one. Other
+        servers and version 1 give everything at once, of which no more is kept than what many pages hold.
         """
         page = f"?after={quote(after, safe='')}&limit={PAGE}" if self._kv_version == 2 else ""  # noqa: PLR2004
-        response = yield from self._allowed("LIST", self._path("metadata") + page, "list archive keys")
-        if response.status == 404:  # noqa: PLR2004
-            return iter(())
-        found = names_in(response.body) if response.status == 200 else None  # noqa: PLR2004
-        if found is None:
-            raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
-        # A server that knows no pages starts from the beginning again.
-        return (name for name in found if name > after)
+        return (yield from self._list(page, lambda: Listing(after, _MOST_NAMES))).names
 
     def check_list(self) -> Flow[None]:
-        """Make sure that the organization's path may be listed. What is listed is not kept: it may be a million names.
+        """Make sure that the organization's path may be listed.
 
         Raises:
             KeystoreFault: The keystore cannot be reached or does not allow it.
 
         """
-        page = "?limit=1" if self._kv_version == 2 else ""  # noqa: PLR2004
-        response = yield from self._allowed(
-            "LIST", self._path("metadata") + page, "list archive keys", lambda: lambda _: None
-        )
-        if response.status not in (200, 404):
-            raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
+        yield from self._list("?limit=1" if self._kv_version == 2 else "", Listing)  # noqa: PLR2004
 
     def count(self, transport: Transport) -> int:
         """Return how many names there are in the organization's path, canaries not counted; in constant memory.
@@ -437,38 +426,35 @@ class VaultKeystore:
 
         """
         if self._kv_version == 1:
-            return transport.run_one(self._count())
+            return transport.run_one(self._list("", lambda: Listing(without=CANARY_PREFIX))).count
         names = (name for page in self.pages(transport) for name in page)
         return sum(not name.startswith(CANARY_PREFIX) for name in names)
 
-    def _count(self) -> Flow[int]:
-        counters: list[NameCounter] = []
+    def _list(self, query: str, make: Callable[[], Listing]) -> Flow[Listing]:
+        listings: list[Listing] = []
 
-        def sink() -> NameCounter:
-            counters.append(NameCounter(CANARY_PREFIX))
-            return counters[-1]
+        def sink() -> Listing:
+            listings.append(make())
+            return listings[-1]
 
-        response = yield from self._allowed("LIST", self._path("metadata"), "list archive keys", sink)
-        if response.status == 404:  # noqa: PLR2004
-            return 0
-        if response.status != 200 or not counters[-1].complete:  # noqa: PLR2004
+        response = yield from self._allowed("LIST", self._path("metadata") + query, "list archive keys", sink)
+        if response.status == 404 or (response.status == 200 and is_empty(response.body)):  # noqa: PLR2004
+            return make()
+        if response.status != 200 or not listings[-1].complete:  # noqa: PLR2004
             raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
-        return counters[-1].count
+        return listings[-1]
 
-    def pages(self, transport: Transport) -> Iterator[Iterable[str]]:
-        """Yield the names of everything in the organization's path, canaries too, a page at a time.
+    def pages(self, transport: Transport) -> Iterator[list[str]]:
+        """Yield the names of everything in the organization's path, canaries too, some at a time.
 
         Raises:
             KeystoreFault: The keystore cannot be reached or does not allow it.
 
         """
         names = transport.run_one(self.names())
-        if self._kv_version == 1:
+        while names:
             yield names
-            return
-        while page := list(names):
-            yield page
-            names = transport.run_one(self.names(page[-1]))
+            names = transport.run_one(self.names(names[-1]))
 
     # Proof.
 

@@ -134,15 +134,14 @@ def _remove_unacknowledged(
         return None if record is None or record.origin != parties.migration.id else (name, record.user)
 
     removed = 0
-    names = [name for page in destination.pages(transport) for name in page]
-    for seen in list(transport.run(map(look, names), plane.settings.in_flight)):
-        if seen is None:
-            continue
-        with plane.transaction() as session:
-            # With the gate closed: an enrolment that is under way is written down by then, or has failed.
-            organizations.stop_writes(session, parties.organization.id)
-            if session.get(ArchiveKeyEntry, (parties.organization.id, seen[1])) is None:
-                removed += transport.run_one(destination.delete_own(seen[0], parties.migration.id))
+    for page in destination.pages(transport):
+        seen = list(transport.run(map(look, page), plane.settings.in_flight))
+        for name, user in filter(None, seen):
+            with plane.transaction() as session:
+                # With the gate closed: an enrolment that is under way is written down by then, or has failed.
+                organizations.stop_writes(session, parties.organization.id)
+                if session.get(ArchiveKeyEntry, (parties.organization.id, user)) is None:
+                    removed += transport.run_one(destination.delete_own(name, parties.migration.id))
     return removed
 
 

@@ -1,60 +1,88 @@
 """Lists of names, in whatever pieces they come, and what is no list."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_keystore.keystores import listing
-from pulumi_keystore.keystores.listing import NameCounter, names_in
+from pulumi_keystore.keystores.listing import Listing, is_empty
 
-NAMES = st.lists(
-    st.text(max_size=12) | st.sampled_from(["canary-1", "canary-", '"', "]", "\\", "a/", "me.1"]), max_size=30
-)
+NAME = st.text(min_size=1, max_size=12) | st.sampled_from(["canary-1", "canary-", '"', "]", "\\", "a/", "me.1"])
+NAMES = st.lists(NAME, max_size=30)
+PIECES = st.lists(st.integers(1, 40), min_size=1, max_size=20)
+WHOLE = [1 << 20]
 
 
 def answer(names):
     return json.dumps({"request_id": "x", "data": {"keys": names}, "warnings": None}).encode()
 
 
-@given(NAMES)
-def test_names_are_the_same_decoded_at_once_or_one_by_one(names):
-    body = answer(names)
-    assert list(names_in(body)) == names
-    start = listing._KEYS.search(body)
-    assert list(listing._decoded(body, start.end())) == names
-
-
-@given(NAMES, st.lists(st.integers(1, 40), min_size=1, max_size=20))
-def test_they_are_counted_in_whatever_pieces_they_come(names, sizes):
-    body, counter, position = answer(names), NameCounter("canary-"), 0
+def fed(listing, body, sizes=WHOLE):
+    position = 0
     while position < len(body):
         for size in sizes:
-            counter(body[position : position + size])
+            listing(body[position : position + size])
             position += size
-    assert counter.complete
-    assert counter.count == sum(not name.startswith("canary-") for name in names)
+    return listing
+
+
+@given(NAMES, PIECES)
+def test_names_are_counted_in_whatever_pieces_they_come(names, sizes):
+    listing = fed(Listing(without="canary-"), answer(names), sizes)
+    assert listing.complete
+    assert listing.count == sum(not name.startswith("canary-") for name in names)
+    assert listing.names == []
+
+
+@given(NAMES, PIECES, NAME | st.just(""), st.integers(0, 9))
+def test_the_first_names_after_one_are_kept_whatever_the_order_they_come_in(names, sizes, after, most):
+    listing = fed(Listing(after, most), answer(names), sizes)
+    assert listing.names == sorted(name for name in names if name > after)[:most]
 
 
 @given(NAMES, st.integers(1, 30))
 def test_a_list_that_ends_early_is_not_complete(names, missing):
     body = answer(names)
     end = body.rindex(b"]") + 1
-    counter = NameCounter("canary-")
-    counter(body[: max(0, end - missing)])
-    assert not counter.complete
+    assert not fed(Listing(), body[: max(0, end - missing)]).complete
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]", b"<html>", b'{"data":{}}', b'{"data":{"keys":"a"}}', b'{"data":null}']
+    "body",
+    [
+        b"", b"{}", b"[]", b"<html>", b'{"data":{}}', b'{"data":{"keys":"a"}}', b'{"data":null}',
+        b'{"data":{"keys":["\\x"]}}', b'{"data":{"keys":["\xff"]}}', b'{"data":{"keys":["a",1]}}',
+        b'{"data":{"keys":["' + bytes(1 << 20) + b'"]}}', b" " * (1 << 20) + b'{"data":{"keys":[]}}',
+    ],
+    ids=lambda body: repr(body[:40]),
+)  # fmt: skip
+def test_what_is_no_list_is_not_complete_and_not_empty(body):
+    assert not fed(Listing(), body, [1 << 14]).complete
+    assert not is_empty(body)
+
+
+def test_many_names_are_looked_through_in_the_memory_of_those_that_are_kept():
+    names = [f"me{number:06}.1" for number in range(100_000)]
+    body, listing = answer(names), Listing("me05", 1000)
+    tracemalloc.start()
+    fed(listing, body, [1 << 14])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
+    assert listing.count == 100_000
+    assert listing.names == names[50_000:51_000]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"data":{},"warnings":["unknown parameter"]}', True),
+        (b'{"data":{"keys":null},"warnings":["unknown parameter"]}', True),
+        (b'{"data":{"keys":["a"]},"warnings":["unknown parameter"]}', False),
+        (b'{"data":{},"warnings":null}', False),
+    ],
 )
-def test_what_is_no_list_is_none(body):
-    assert names_in(body) is None
-    counter = NameCounter("canary-")
-    counter(body)
-    assert not counter.complete
-
-
-def test_an_empty_path_with_a_warning_is_an_empty_list():
-    assert list(names_in(b'{"data":{},"warnings":["unknown parameter"]}')) == []
+def test_an_empty_path_is_one_with_a_warning_in_place_of_a_list(body, expected):
+    assert is_empty(body) is expected

@@ -438,11 +438,11 @@ class VaultKeystore:
             return listings[-1]
 
         response = yield from self._allowed("LIST", self._path("metadata") + query, "list archive keys", sink)
+        if response.status == 200 and listings[-1].complete:  # noqa: PLR2004
+            return listings[-1]
         if response.status == 404 or (response.status == 200 and is_empty(response.body)):  # noqa: PLR2004
             return make()
-        if response.status != 200 or not listings[-1].complete:  # noqa: PLR2004
-            raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
-        return listings[-1]
+        raise HostUnavailable(f"{self}: answers a list with HTTP {response.status}, which no Vault server does")
 
     def pages(self, transport: Transport) -> Iterator[list[str]]:
         """Yield the names of everything in the organization's path, canaries too, some at a time.

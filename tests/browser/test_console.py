@@ -406,7 +406,7 @@ def test_the_api_the_command_and_the_console_give_the_same_verdict(signed_in, cu
         entries.append({"organization": acme.name, "name": f"k{number}", "kind": "provider", "address": address,
                         "certificate": "acme.p12", "certificate_password_env": "CHECK_PASSWORD"})  # fmt: skip
     (tmp_path / "all.json").write_text(json.dumps({"keystores": entries}))
-    command = [*land.service._command, "check", str(tmp_path / "all.json"), "--format", "json"]
+    command = [*land.service.command, "check", str(tmp_path / "all.json"), "--format", "json"]
     environment = {**os.environ, "CHECK_PASSWORD": PASSWORD}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=120)
     found = {row["resource"]: row["id"] for row in json.loads(done.stdout) if row["level"] == "error"}

@@ -169,7 +169,7 @@ def test_the_command_tells_the_same(watch, land, admin_token):
 def test_status_is_watched_until_somebody_stops(watch, land, admin_token):
     acme = watch()
     environment = {**land.service.environment, "KEYSTORE_URL": land.service.url, "KEYSTORE_TOKEN": admin_token}
-    command = [*land.service._command, "status", acme.customer.name, "--watch", "--every", "0.2"]
+    command = [*land.service.command, "status", acme.customer.name, "--watch", "--every", "0.2"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert "Online" in process.stdout.readline()
         with land.servers["a"].sealed_for_a_while():

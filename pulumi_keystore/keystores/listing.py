@@ -20,11 +20,11 @@ class Listing:
     Args:
         after: Names up to this one are passed over.
         most: How many of the names after it are kept, the first ones in order.
-        without: Names that begin so are not counted.
+        without: Names that begin with one of these are not counted.
 
     """
 
-    def __init__(self, after: str = "", most: int = 0, without: str = "\0") -> None:
+    def __init__(self, after: str = "", most: int = 0, without: tuple[str, ...] = ()) -> None:
         self._after = after
         self._most = most
         self._without = without
@@ -34,7 +34,7 @@ class Listing:
         self.names: list[str] = []
         """The names that are kept, in order."""
         self.count = 0
-        """How many names there are."""
+        """How many names there are, but for those that are not counted."""
         self.complete = False
         """Whether the whole list has been seen."""
 

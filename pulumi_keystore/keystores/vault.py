@@ -426,7 +426,7 @@ class VaultKeystore:
 
         """
         if self._kv_version == 1:
-            return transport.run_one(self._list("", lambda: Listing(without=CANARY_PREFIX))).count
+            return transport.run_one(self._list("", lambda: Listing(without=(CANARY_PREFIX,)))).count
         names = (name for page in self.pages(transport) for name in page)
         return sum(not name.startswith(CANARY_PREFIX) for name in names)
 

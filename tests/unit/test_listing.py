@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pulumi_keystore.keystores.listing import Listing, is_empty
 
-NAME = st.text(min_size=1, max_size=12) | st.sampled_from(["canary-1", "canary-", '"', "]", "\\", "a/", "me.1"])
+NAME = st.text(max_size=12) | st.sampled_from(["canary-1", "canary-", '"', "]", "\\", "a/", "me.1"])
 NAMES = st.lists(NAME, max_size=30)
 PIECES = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 WHOLE = [1 << 20]
@@ -30,13 +30,13 @@ def fed(listing, body, sizes=WHOLE):
 
 @given(NAMES, PIECES)
 def test_names_are_counted_in_whatever_pieces_they_come(names, sizes):
-    listing = fed(Listing(without="canary-"), answer(names), sizes)
+    listing = fed(Listing(without=("canary-",)), answer(names), sizes)
     assert listing.complete
     assert listing.count == sum(not name.startswith("canary-") for name in names)
     assert listing.names == []
 
 
-@given(NAMES, PIECES, NAME | st.just(""), st.integers(0, 9))
+@given(NAMES, PIECES, NAME, st.integers(0, 9))
 def test_the_first_names_after_one_are_kept_whatever_the_order_they_come_in(names, sizes, after, most):
     listing = fed(Listing(after, most), answer(names), sizes)
     assert listing.names == sorted(name for name in names if name > after)[:most]

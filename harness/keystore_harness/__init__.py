@@ -5,6 +5,7 @@ from keystore_harness.cluster import VaultCluster
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.existing import ExistingServer
 from keystore_harness.landscape import Landscape
+from keystore_harness.line import Line
 from keystore_harness.mailbox import Mailbox
 from keystore_harness.network import Toxiproxy
 from keystore_harness.ports import free_port, wait_until
@@ -18,6 +19,7 @@ __all__ = [
     "ExistingServer",
     "HarnessError",
     "Landscape",
+    "Line",
     "Mailbox",
     "ServiceProcess",
     "Tenancy",

@@ -13,9 +13,11 @@ from keystore_harness import drivers, workspace
 from keystore_harness.authority import CertificateAuthority
 from keystore_harness.cluster import VaultCluster
 from keystore_harness.drivers import Driver
+from keystore_harness.line import Line
 from keystore_harness.mailbox import Mailbox
 from keystore_harness.network import Toxiproxy
 from keystore_harness.organization import Admission
+from keystore_harness.ports import free_port, wait_until
 from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
 from keystore_harness.tenancy import Tenancy
@@ -33,6 +35,7 @@ class Landscape:
         network: A Toxiproxy to put before every server.
         disk_mb: Size of a disk of its own for every single server, for `disk_full()`.
         timeline: Where all faults are recorded, one of its own by default.
+        lines: Whether each single server is reached by a `Line`, `landscape.lines[letter]`, which can lead elsewhere.
 
     """
 
@@ -46,12 +49,13 @@ class Landscape:
         network: Toxiproxy | None = None,
         disk_mb: int | None = None,
         timeline: Timeline | None = None,
+        lines: bool = False,
     ) -> None:
         self.folder = workspace.current().subfolder("landscape")
         self.timeline = timeline or Timeline()
         self.authority = CertificateAuthority()
         self.mailbox = Mailbox()
-        driver = drivers.driver(driver) if isinstance(driver, str) else driver
+        self._driver = driver = drivers.driver(driver) if isinstance(driver, str) else driver
         self.servers = {
             letter: VaultServer(
                 f"vault-{letter}.example.com", self.authority,
@@ -66,11 +70,18 @@ class Landscape:
             for letter in clusters
         }
         self.vaults: dict[str, VaultServer | VaultCluster] = {**self.servers, **self.clusters}
+        self.lines = {
+            letter: Line(server.name, server.port, self.timeline) for letter, server in self.servers.items() if lines
+        }
         host_map = {public: target for vault in self.vaults.values() for public, target in vault.host_map.items()}
+        for letter, line in self.lines.items():
+            server = self.servers[letter]
+            host_map |= dict.fromkeys(server.host_map, f"127.0.0.1:{line.port}")
         self.service = ServiceProcess(
             {"host_map": json.dumps(host_map), "smtp_url": self.mailbox.url, **(settings or {})}, self.timeline
         )
         self._stack = ExitStack()
+        self._further: list[VaultServer] = []
 
     def __enter__(self) -> Landscape:
         try:
@@ -89,13 +100,40 @@ class Landscape:
     def close(self) -> None:
         """End everything and remove the folder; safe to call twice."""
         self._stack.close()
-        for vault in self.vaults.values():
+        for line in self.lines.values():
+            line.close()
+        for vault in (*self.vaults.values(), *self._further):
             vault.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def admit(self, letter: str, organization: str | Tenancy, version: int = 1) -> Admission:
         """Set one organization up on a server: mount, policy and certificate role."""
         return self.vaults[letter].admit(organization, version=version)
+
+    def rebuilt(self, letter: str) -> VaultServer:
+        """Start another server of the same public name: empty, and so another cluster. Lead a line to it."""
+        server = self._another(letter)
+        server.__enter__()
+        return server
+
+    def clone(self, letter: str, snapshot: bytes) -> VaultServer:
+        """Start another server of the same public name from a snapshot: to its clients the same cluster."""
+        server = self._another(letter)
+        server.start()
+        server.initialize()
+        server.unseal()
+        wait_until(lambda: server.active, f"{server.node} to become active", 60)
+        server.become(self.servers[letter], snapshot)
+        return server
+
+    def _another(self, letter: str) -> VaultServer:
+        first = self.servers[letter]
+        node = f"{first.name}-{len(self._further) + 1}"
+        server = VaultServer(
+            first.name, self.authority, driver=self._driver, timeline=self.timeline, node=node, port=free_port()
+        )
+        self._further.append(server)
+        return server
 
     def declaration(self, letter: str, organization: str, password: str, **changes: Any) -> dict[str, Any]:
         """Return the declaration of a self-administered keystore with a newly issued client certificate."""

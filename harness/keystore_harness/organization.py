@@ -115,7 +115,8 @@ class Admission:
     def names(self) -> list[str]:
         """Return the names of all stored keys."""
         found = self.vault.client().list(self._path("", "metadata"))
-        return list(found["data"]["keys"]) if found else []
+        # A name that ends with a slash is a folder: what the product remembers of its decisions, say.
+        return [name for name in found["data"]["keys"] if not name.endswith("/")] if found else []
 
     def record(self, name: str) -> Record | None:
         """Return what is stored under a name."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 import traceback
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from keystore_harness.customer import Customer
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.landscape import Landscape
 from keystore_harness.network import Toxiproxy
+from keystore_harness.ports import wait_until
 from keystore_harness.timeline import Timeline
 
 SUCCEEDED = "Migration succeeded"
@@ -100,6 +102,7 @@ class Scenario:
     play: Callable[[Stage], None] = field(repr=False)
     cluster: bool = False
     disk_mb: int | None = None
+    lines: bool = False
 
 
 @dataclass
@@ -118,7 +121,7 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    fault: str, expectation: str, *, cluster: bool = False, disk_mb: int | None = None
+    fault: str, expectation: str, *, cluster: bool = False, disk_mb: int | None = None, lines: bool = False
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
     """Make a scenario of a function; its name is the function's.
 
@@ -127,12 +130,13 @@ def scenario(
         expectation: What must hold.
         cluster: Let the destination be a cluster of three.
         disk_mb: Give the servers disks of their own.
+        lines: Put a line before each server, which can lead elsewhere.
 
     """
 
     def register(play: Callable[[Stage], None]) -> Callable[[Stage], None]:
         name = play.__name__.replace("_", "-")
-        SCENARIOS[name] = Scenario(name, fault, expectation, play, cluster, disk_mb)
+        SCENARIOS[name] = Scenario(name, fault, expectation, play, cluster, disk_mb, lines)
         return play
 
     return register
@@ -153,6 +157,7 @@ def run_scenario(scenario: Scenario, settings: Settings, say: Callable[[str], No
                 network=toxiproxy,
                 disk_mb=scenario.disk_mb,
                 timeline=timeline,
+                lines=scenario.lines,
             ) as land,
         ):
             customer = Customer(land, settings.keys)
@@ -296,3 +301,74 @@ def service_killed(stage: Stage) -> None:
     stage.land.service.restart()
     stage.expect_ending(row, SUCCEEDED)
     stage.expect_complete("second")
+
+
+@scenario("a database of before a migration is restored", "nothing is deleted, and everything comes back")
+def database_restored(stage: Stage) -> None:
+    land, customer = stage.land, stage.customer
+    backup = land.folder / "yesterday.dump"
+    land.service.dump_database(backup)
+    stage.expect_ending(customer.start_migration(), SUCCEEDED)
+    stage.expect_complete("second")
+    land.service.restore_database(backup)
+    _expect_refused(stage, "an enrolment", lambda: customer.enrol({"keys": {"new@example.com": "A" * 43 + "="}}))
+    stage.expect("the organization is suspended", holds=bool(customer.call("GET", "")["suspended"]))
+    stage.expect("every key is where it was", holds=len(customer.places["second"].names()) == len(customer.keys))
+    customer.call("POST", "recovery", {"code": customer.call("GET", "recovery")["code"]})
+    stage.expect_complete("second")
+
+
+@scenario("the keystore's name leads to another, empty cluster", "nothing is written there", lines=True)
+def name_leads_elsewhere(stage: Stage) -> None:
+    land, customer = stage.land, stage.customer
+    other = land.rebuilt("a")
+    place = other.admit(customer.name)
+    with land.lines["a"].leading_to(other.port):
+        _expect_refused(stage, "an enrolment", lambda: customer.enrol({"keys": {"new@example.com": "A" * 43 + "="}}))
+        stage.expect("nothing lies at the other cluster", holds=place.names() == [])
+    stage.expect_complete("first")
+
+
+@scenario("the server is restored from a snapshot that is too old", "missing keys are named, and come back")
+def snapshot_too_old(stage: Stage) -> None:
+    land, customer = stage.land, stage.customer
+    server = land.servers["a"]
+    snapshot = server.snapshot()
+    user = "late@example.com"
+    customer.enrol({"keys": {user: "A" * 43 + "="}})
+    server.restore(snapshot)
+    missing = wait_until(lambda: _missing(customer), "the service to name what is missing")
+    stage.expect("the user whose key is missing is named", holds=missing == [user])
+    customer.enrol({"keys": {user: "A" * 43 + "="}})
+    stage.expect("the key is there again", holds=_missing(customer) == [])
+    customer.keys[user] = bytes(32)
+    stage.expect_complete("first")
+
+
+def _missing(customer: Customer) -> list[str] | None:
+    try:
+        return list(customer.call("POST", "verify")["missing"]["names"])
+    except HarnessError:
+        return None  # the server loads what it was given
+
+
+@scenario("packets of an outage come late", "no key that was acknowledged is struck by them", lines=True)
+def packets_come_late(stage: Stage) -> None:
+    line, customer = stage.land.lines["a"], stage.customer
+    keys = {f"late-{number}@example.com": bytes([number]) * 32 for number in range(100)}
+    body = {"keys": {user: b64encode(key).decode() for user, key in keys.items()}}
+    with line.outage(late_s=2):
+        _expect_refused(stage, "an enrolment in the outage", lambda: customer.enrol(body))
+    customer.enrol(body)
+    customer.keys |= keys
+    line.await_quiet()
+    stage.expect_complete("first")
+
+
+def _expect_refused(stage: Stage, what: str, call: Callable[[], object]) -> None:
+    try:
+        call()
+    except HarnessError as error:
+        stage.expect(f"{what} is refused ({error})", holds=True)
+    else:
+        stage.expect(f"{what} is refused", holds=False)

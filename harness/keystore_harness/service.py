@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from keystore_harness import workspace
+from keystore_harness import backup, workspace
 from keystore_harness.errors import HarnessError
 from keystore_harness.ports import free_port, wait_until
 from keystore_harness.timeline import Timeline
@@ -143,6 +143,33 @@ class ServiceProcess:
         started = time.monotonic()
         self.start()
         return time.monotonic() - started
+
+    def dump_database(self, path: Path) -> None:
+        """Write a backup of its database to a file, while it runs.
+
+        Raises:
+            HarnessError: It cannot be made.
+
+        """
+        backup.dump(self.database_url, path)
+        self.timeline.note("service", "database dumped")
+
+    def restore_database(self, path: Path, *workers: WorkerProcess) -> None:
+        """Kill the service and its workers, restore a backup of its database, and start them again.
+
+        Raises:
+            HarnessError: It cannot be restored.
+
+        """
+        running = [worker for worker in workers if worker.running]
+        for worker in running:
+            worker.kill()
+        self.kill()
+        backup.restore(self.database_url, path)
+        self.timeline.note("service", "older database restored")
+        self.start()
+        for worker in running:
+            worker.start()
 
     def run(self, *arguments: str, check: bool = True, token: str = "") -> subprocess.CompletedProcess[str]:
         """Run the `keystore` command against this service."""

@@ -10,9 +10,12 @@
     ├── NotAllowed              the token's role may not do this (403)
     ├── NotFound                no such organization, keystore, migration … (404)
     ├── Conflict                right in itself, refused in the present state (409)
+    │   ├── ManagedElsewhere    another Pulumi resource manages it now; it stays
+    │   └── RecoveryNeeded      the keystore knows more than the database; nothing is changed until it is recovered
     ├── InMaintenance           a migration is running; keys may be read, not written (423)
     ├── KeystoreFault           a keystore did not do what was asked (424)
     │   ├── HostUnavailable     DNS, connect, time-out, TLS, 5xx, sealed
+    │   │   ├── AnotherCluster  another Vault cluster answers under the name
     │   │   └── Overloaded      429, or 503 from a server that is not sealed
     │   ├── UnableToAuthenticate  the certificate login is refused
     │   │   └── AccessDenied    logged in, but the role may not do it
@@ -111,6 +114,18 @@ class Conflict(KeystoreError):  # noqa: N818
     code = "conflict"
 
 
+class ManagedElsewhere(Conflict):
+    """Another Pulumi resource manages the object than the one that asks for its deletion."""
+
+    code = "managed-elsewhere"
+
+
+class RecoveryNeeded(Conflict):
+    """A keystore knows more than the database: it was restored, or another service works with the same keystore."""
+
+    code = "recovery-needed"
+
+
 class InMaintenance(KeystoreError):  # noqa: N818
     """The organization's keys are migrating: they can be read, not written."""
 
@@ -131,6 +146,12 @@ class HostUnavailable(KeystoreFault):
     """DNS, connection, time-out, TLS, 5xx, sealed, or an answer that no Vault server gives."""
 
     code = "host-unavailable"
+
+
+class AnotherCluster(HostUnavailable):
+    """Another Vault cluster than the one that was proved answers under the keystore's name."""
+
+    code = "another-cluster"
 
 
 class Overloaded(HostUnavailable):

@@ -19,6 +19,24 @@ class DamagedRecordError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A key as the ledger knows it: whose it is, which generation, and the digest it was enrolled with.
+
+    One that was given up may be missing at the keystore.
+    """
+
+    user: str
+    generation: int
+    fingerprint: bytes = field(repr=False)
+    given_up: bool = False
+
+    @property
+    def name(self) -> str:
+        """Last path segment of the key in a Vault keystore."""
+        return key_name(self.user, self.generation)
+
+
+@dataclass(frozen=True, slots=True)
 class ArchiveKey:
     """A user's archive key: 32 bytes of AES-256, and whose it is.
 
@@ -27,6 +45,7 @@ class ArchiveKey:
         generation: 1 for the first key; a re-wrapped key is a new generation under a new name.
         key: The 32 key bytes.
         origin: Id of the enrolment or migration that wrote this copy: clean-up removes only what is its own.
+        expires: Whether the mount that it was read from will delete it by itself (KV version 2, `deletion_time`).
 
     """
 
@@ -35,6 +54,7 @@ class ArchiveKey:
     generation: int
     key: bytes = field(repr=False)
     origin: str = ""
+    expires: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:

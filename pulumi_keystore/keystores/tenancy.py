@@ -6,6 +6,7 @@ The Vault-side set-up (harness, documentation) and the service's own expectation
 
 from __future__ import annotations
 
+import re
 from base64 import b32encode
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,8 @@ from typing import Any, Final
 DEFAULT_MOUNT: Final = "archive-keys"
 CANARY_PREFIX: Final = "canary-"
 """No archive key's name begins so: base32 has no hyphen."""
+KEY_NAME: Final = re.compile(r"[a-z0-9-]{1,250}\.[0-9]{1,9}")
+"""What names of archive keys look like; another one was not written by us, and may need quoting in a path."""
 _LONGEST_ENCODED: Final = 200
 
 

@@ -12,19 +12,23 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
 from pulumi_keystore.errors import (
     AccessDenied,
+    AnotherCluster,
     HostUnavailable,
     KeystoreFault,
     Overloaded,
     UnableToAuthenticate,
     Unsuitable,
 )
+from pulumi_keystore.keystores import checkpoint
+from pulumi_keystore.keystores.checkpoint import Checkpoint
 from pulumi_keystore.keystores.listing import Listing, is_empty
+from pulumi_keystore.keystores.place import Place
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.keystores.transport import (
@@ -47,16 +51,23 @@ _OLD_CANARY_S: Final = 600
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
-_REVOKE_TIMEOUT_S: Final = 3.0
+REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 """What can be sent back in a header."""
 _PROOF: Final = "proof "
+_HEALTH: Final = "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200"
 _OURS: Final = re.compile(r"[a-z0-9.-]{1,250}")
 """What names of ours look like; another one was not written by us, and may need quoting."""
 _PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
+_NOT_KEYS: Final = (CANARY_PREFIX, checkpoint.FOLDER)
+"""What names of ours begin with that are no archive keys."""
+_SHORTEST_LIFE_S: Final = 60
+"""A token that lives less long would have to be renewed all the time."""
 
 Step = Generator[Request | Pause, Response | None, Response]
+Announce = Callable[[str, str], None]
+"""Is told each token, and the cluster that gave it, before it is used for anything; what it raises ends the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +103,9 @@ class VaultKeystore:
         retry_for_s: For how long after the last success faults of the host are retried; 0 for never.
         timeout_s: Deadline of each request.
         kv_version: Version of the mount where it is known already.
+        cluster_id: The cluster it has to be, where that is known already: another one is not logged in to.
         until: The moment (of `clock`) at which every request has to have ended.
-        announce: Is told each token before it is used for anything; what it raises ends the request.
+        announce: Is told each token before it is used for anything.
         clock: Monotonic seconds.
 
     """
@@ -106,8 +118,9 @@ class VaultKeystore:
         retry_for_s: float = 0,
         timeout_s: float = REQUEST_TIMEOUT_S,
         kv_version: int | None = None,
+        cluster_id: str | None = None,
         until: float = float("inf"),
-        announce: Callable[[str], None] | None = None,
+        announce: Announce | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint
@@ -115,17 +128,29 @@ class VaultKeystore:
         self._retry_for_s = retry_for_s
         self._timeout_s = timeout_s
         self._kv_version = kv_version
+        self._cluster_id = cluster_id
         self._until = until
         self._announce = announce
         self._clock = clock
         self._last_success = clock()
         self._token: _Token | None = None
         self._logging_in = False
+        self._kind_of_token = ("", 0.0)
         self.annotated = 0
         """How many of the keys read carried custom metadata (KV version 2), which no archive key needs."""
 
     def __str__(self) -> str:
         return str(self.endpoint.address)
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster it has to be, or was found to be; empty as long as that is not known."""
+        return self._cluster_id or ""
+
+    @property
+    def place(self) -> Place:
+        """Where the organization's keys lie, as far as it is known."""
+        return Place(self.cluster_id, self.tenancy.mount, self.tenancy.organization)
 
     # Logging in.
 
@@ -147,7 +172,35 @@ class VaultKeystore:
             finally:
                 self._logging_in = False
 
+    def require_cluster(self, timeout_s: float = 0) -> Flow[None]:
+        """Make sure that the cluster that answers is the one that was proved; fine where none was yet.
+
+        Args:
+            timeout_s: Another deadline than that of every request.
+
+        Raises:
+            AnotherCluster: It is another one, or states no cluster id.
+            HostUnavailable: It does not answer.
+
+        """
+        if self._cluster_id is None:
+            return
+        response = yield from self._send("GET", _HEALTH, None, None, timeout_s)
+        stated = response.json()
+        if stated.get("sealed") is True:
+            raise self._sealed()
+        found = _plain(stated.get("cluster_id"))
+        if found != self._cluster_id:
+            raise AnotherCluster(
+                f"{self}: another Vault cluster answers under this name ({found or 'it states no id'}, expected "
+                f"{self._cluster_id})",
+                hint="lead the name back to the right one; or, if the server was rebuilt or replaced on purpose, run "
+                f"`keystore accept-cluster {self.tenancy.organization} KEYSTORE`",
+            )
+
     def _login(self) -> Generator[Request | Pause, Response | None, _Token]:
+        # Before anything is sent that could be used there. Later requests carry a token of this cluster.
+        yield from self.require_cluster()
         body = {"name": self.tenancy.role_name}
         response = yield from self._send("POST", "/v1/auth/cert/login", body, None, wants_index=True)
         auth = response.json().get("auth")
@@ -159,9 +212,10 @@ class VaultKeystore:
                 bool(auth.get("renewable")),
                 response.index,
             )
+            self._kind_of_token = _plain(auth.get("token_type")), _seconds(auth.get("num_uses"))
             if self._announce:
                 try:
-                    self._announce(token.text)
+                    self._announce(token.text, self.cluster_id)
                 except BaseException:
                     yield from self.surrender(token.text)
                     raise
@@ -204,7 +258,7 @@ class VaultKeystore:
 
         """
         token = _Token(text, self._clock(), float("inf"), renewable=False)
-        timeout_s = min(self._timeout_s, _REVOKE_TIMEOUT_S)
+        timeout_s = min(self._timeout_s, REVOKE_TIMEOUT_S)
         yield from self._send("POST", "/v1/auth/token/revoke-self", {}, token, timeout_s)
 
     def login_anew(self) -> None:
@@ -238,7 +292,7 @@ class VaultKeystore:
         if status == 429:  # noqa: PLR2004
             raise Overloaded(f"{self}: asks for fewer requests (HTTP 429)")
         if status == 503 and "sealed" in response.errors.lower():  # noqa: PLR2004
-            raise HostUnavailable(f"{self}: sealed", hint="unseal the server")
+            raise self._sealed()
         if status == 503:  # noqa: PLR2004
             raise Overloaded(f"{self}: overloaded or starting (HTTP 503)")
         if status >= 460:  # noqa: PLR2004 - 472 and 473 are Vault's standbys, 5xx are faults
@@ -246,6 +300,9 @@ class VaultKeystore:
         if status == 200 and "json" not in _shape(response):  # noqa: PLR2004
             raise HostUnavailable(f"{self}: the answer is not a Vault server's")
         return response
+
+    def _sealed(self) -> HostUnavailable:
+        return HostUnavailable(f"{self}: sealed", hint="unseal the server")
 
     def _call(
         self,
@@ -300,8 +357,10 @@ class VaultKeystore:
 
         The refusal means that something is there already, or that the role may not create.
         """
-        body = record.to_body()
-        path = self._path("data", name or record.name)
+        return (yield from self._create(name or record.name, record.to_body()))
+
+    def _create(self, name: str, body: dict[str, Any]) -> Flow[bool]:
+        path = self._path("data", name)
         if self._kv_version == 2:  # noqa: PLR2004
             body = {"options": {"cas": 0}, "data": body}
         response = yield from self._call("POST", path, body)
@@ -319,7 +378,7 @@ class VaultKeystore:
             DamagedRecordError: What lies there is no archive key.
 
         """
-        found = yield from self.place(record)
+        found = yield from self.put(record)
         if found is None:
             found = yield from self.read(record.name)
         if found is None:
@@ -330,7 +389,7 @@ class VaultKeystore:
             raise DamagedRecordError("a key that was just written is missing")
         return found
 
-    def place(self, record: ArchiveKey) -> Flow[ArchiveKey | None]:
+    def put(self, record: ArchiveKey) -> Flow[ArchiveKey | None]:
         """Write a record where nothing is; return what lies there already, or None where it was written.
 
         Raises:
@@ -349,7 +408,10 @@ class VaultKeystore:
                 # Nothing there, so the write was refused for another reason: perhaps the token has ended, or a
                 # standby that lags behind says so. After a new login neither is possible.
                 self._token = None
-        raise AccessDenied(
+        raise self._may_not_create()
+
+    def _may_not_create(self) -> AccessDenied:
+        return AccessDenied(
             f"{self}: the role {self.tenancy.role_name!r} may not create archive keys",
             hint=f'give its policy "create" below {self.tenancy.mount}/{self.tenancy.organization}/',
         )
@@ -361,10 +423,16 @@ class VaultKeystore:
             DamagedRecordError: There is something else under that name.
 
         """
-        body = yield from self._body(name)
-        return None if body is None else ArchiveKey.from_body(body)
+        found = yield from self._stored(name)
+        return None if found is None else replace(ArchiveKey.from_body(found[0]), expires=found[1])
 
     def _body(self, name: str) -> Flow[dict[str, Any] | None]:
+        found = yield from self._stored(name)
+        return None if found is None else found[0]
+
+    def _stored(self, name: str) -> Flow[tuple[dict[str, Any], bool] | None]:
+        """Return what lies under a name, and whether the mount will delete it by itself."""
+        expires = False
         response = yield from self._allowed("GET", self._path("data", name), "read archive keys")
         if response.status == 404:  # noqa: PLR2004
             if "no handler" in response.errors:
@@ -375,30 +443,27 @@ class VaultKeystore:
             return None
         data = response.json().get("data")
         if self._kv_version == 2 and isinstance(data, dict):  # noqa: PLR2004
-            if _object(data.get("metadata")).get("custom_metadata"):
+            metadata = _object(data.get("metadata"))
+            if metadata.get("custom_metadata"):
                 self.annotated += 1
-            data = data.get("data")
+            expires, data = bool(metadata.get("deletion_time")), data.get("data")
         if response.status != 200 or not isinstance(data, dict):  # noqa: PLR2004
             raise HostUnavailable(f"{self}: answers a read with HTTP {response.status}, which no Vault server does")
-        return data
+        return data, expires
 
-    def _origin(self, name: str) -> Flow[str | None]:
+    def origin(self, name: str) -> Flow[str | None]:
         """Return who says to have written what lies under a name, whatever it is; None where there is nothing."""
         body = (yield from self._body(name)) if _OURS.fullmatch(name) else None
         return None if body is None else str(body.get("origin", ""))
 
-    def delete(self, name: str) -> Flow[None]:
-        """Remove a key for good: on version 2 all its versions and its metadata. Missing is fine."""
+    def erase(self, name: str) -> Flow[None]:
+        """Remove what lies under a name for good: on version 2 all versions and metadata. Missing is fine.
+
+        It asks nothing: archive keys are removed by `keystores.removal`, which alone may call this for them.
+        """
         response = yield from self._allowed("DELETE", self._path("metadata", name), "delete archive keys")
         if response.status not in (*_OK, 404):
             raise HostUnavailable(f"{self}: answers a delete with HTTP {response.status}")
-
-    def delete_own(self, name: str, origin: str) -> Flow[bool]:
-        """Remove a key only where `origin` wrote it; return whether it was there."""
-        if (yield from self._origin(name)) != origin:
-            return False
-        yield from self.delete(name)
-        return True
 
     def names(self, after: str = "") -> Flow[list[str]]:
         """Return the next names in the organization's path, in order (on version 2 deleted ones too); none is the end.
@@ -419,25 +484,33 @@ class VaultKeystore:
         yield from self._list("?limit=1" if self._kv_version == 2 else "", Listing)  # noqa: PLR2004
 
     def count(self, transport: Transport) -> int:
-        """Return how many names there are in the organization's path, canaries not counted; in constant memory.
+        """Return how many names there are in the organization's path, canaries and checkpoints not counted.
 
         Raises:
             KeystoreFault: The keystore cannot be reached or does not allow it.
 
         """
-        if self._kv_version == 1:
-            return transport.run_one(self._list("", lambda: Listing(without=(CANARY_PREFIX,)))).count
-        names = (name for page in self.pages(transport) for name in page)
-        return sum(not name.startswith(CANARY_PREFIX) for name in names)
+        return transport.run_one(self.entries())
 
-    def _list(self, query: str, make: Callable[[], Listing]) -> Flow[Listing]:
+    def entries(self) -> Flow[int]:
+        """Return the same, as a flow."""
+        if self._kv_version == 1:
+            return (yield from self._list("", lambda: Listing(without=_NOT_KEYS))).count
+        total, page = 0, (yield from self.names())
+        while page:
+            total += sum(not name.startswith(_NOT_KEYS) for name in page)
+            page = yield from self.names(page[-1])
+        return total
+
+    def _list(self, query: str, make: Callable[[], Listing], folder: str = "") -> Flow[Listing]:
         listings: list[Listing] = []
 
         def sink() -> Listing:
             listings.append(make())
             return listings[-1]
 
-        response = yield from self._allowed("LIST", self._path("metadata") + query, "list archive keys", sink)
+        path = self._path("metadata", folder)
+        response = yield from self._allowed("LIST", path + query, "list archive keys", sink)
         if response.status == 200 and listings[-1].complete:  # noqa: PLR2004
             return listings[-1]
         if response.status == 404 or (response.status == 200 and is_empty(response.body)):  # noqa: PLR2004
@@ -456,11 +529,60 @@ class VaultKeystore:
             yield names
             names = transport.run_one(self.names(names[-1]))
 
+    def key_pages(self, transport: Transport) -> Iterator[list[str]]:
+        """Yield the same without canaries and checkpoints: archive keys, and what others have put there.
+
+        Raises:
+            KeystoreFault: The keystore cannot be reached or does not allow it.
+
+        """
+        for page in self.pages(transport):
+            yield [name for name in page if not name.startswith(_NOT_KEYS)]
+
+    # Checkpoints.
+
+    def remembered(self) -> Flow[Checkpoint | None]:
+        """Return the latest checkpoint in the organization's path, None where there is none.
+
+        Raises:
+            DamagedRecordError: What lies under its name is none.
+            KeystoreFault: The keystore cannot be reached or does not allow it.
+
+        """
+        names = (yield from self._list("", lambda: Listing(most=_MOST_NAMES), checkpoint.FOLDER)).names
+        name = checkpoint.latest(names)
+        body = (yield from self._body(f"{checkpoint.FOLDER}{name}")) if name else None
+        return None if body is None else Checkpoint.from_body(body)
+
+    def remember(self, made: Checkpoint) -> Flow[bool]:
+        """Write a checkpoint, and remove older ones; return False where another one has its number.
+
+        Raises:
+            DamagedRecordError: What lies under its name is none.
+            KeystoreFault: The keystore cannot be reached or does not allow it.
+
+        """
+        for attempt in (1, 2):
+            token = self._token
+            if (yield from self._create(made.name, made.to_body())):
+                break
+            body = yield from self._body(made.name)
+            if body is not None:
+                return Checkpoint.from_body(body).nonce == made.nonce
+            if attempt == 1 and self._token is token:
+                self._token = None
+        else:
+            raise self._may_not_create()
+        for name in (yield from self._list("", lambda: Listing(most=_MOST_NAMES), checkpoint.FOLDER)).names:
+            if name < made.name.removeprefix(checkpoint.FOLDER):
+                yield from self.erase(f"{checkpoint.FOLDER}{name}")
+        return True
+
     # Proof.
 
     def identify(self) -> Flow[tuple[str, str]]:
         """Return the cluster id and the version that the server states (`/sys/health`)."""
-        health = yield from self._call("GET", "/v1/sys/health?standbyok=true&perfstandbyok=true")
+        health = yield from self._call("GET", _HEALTH)
         stated = health.json()
         return _plain(stated.get("cluster_id")), _plain(stated.get("version"))
 
@@ -490,10 +612,13 @@ class VaultKeystore:
             after = _plain(_object(config.json().get("data")).get("delete_version_after", "0s"))
             if after not in ("0s", "0", ""):
                 raise Unsuitable(
-                    f"{self}: the mount {mount!r} deletes what is written after {after}",
-                    hint=f"run `bao write {mount}/config delete_version_after=0s`",
+                    f"{self}: the mount {mount!r} deletes what is written after {after}", hint=self.keep_hint()
                 )
         return self._kv_version
+
+    def keep_hint(self) -> str:
+        """Say what to do where the mount deletes what is written to it."""
+        return f"run `bao write {self.tenancy.mount}/config delete_version_after=0s`"
 
     def prove(self, origin: str = "") -> Flow[Proof]:
         """Prove that the organization can keep archive keys here: write, read, list, delete a canary, in its own path.
@@ -510,16 +635,14 @@ class VaultKeystore:
         """
         version = yield from self.detect()
         cluster_id, server_version = yield from self.identify()
+        self._require_usable_tokens()
         # Of two proofs in one second each removes its own canary.
         origin = origin or f"{_PROOF}{time.time():.0f} {secrets.token_hex(4)}"
         canary = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
         other = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
         name = f"{CANARY_PREFIX}{secrets.token_hex(8)}"
         if not (yield from self.create(canary, name)):
-            raise AccessDenied(
-                f"{self}: the role {self.tenancy.role_name!r} may not create archive keys",
-                hint=f'give its policy "create" below {self.tenancy.mount}/{self.tenancy.organization}/',
-            )
+            raise self._may_not_create()
         try:
             overwritten = yield from self.create(other, name)
             if overwritten:
@@ -528,6 +651,8 @@ class VaultKeystore:
                     hint='take "update" out of its policy: keys are written once',
                 )
             found = yield from self.read(name)
+            if found is not None and found.expires:
+                raise Unsuitable(f"{self}: the mount deletes what is written by itself", hint=self.keep_hint())
             if found is None or not found.same_key(canary):
                 raise Unsuitable(
                     f"{self}: what was written is not what is read back", hint="check the server's storage"
@@ -536,22 +661,56 @@ class VaultKeystore:
             if name not in listed:
                 raise Unsuitable(f"{self}: what was written is not listed", hint="check the server's storage")
         finally:
-            yield from self.delete(name)
+            yield from self.erase(name)
         if (yield from self.read(name)) is not None:
-            yield from self.delete(name)
+            yield from self.erase(name)
             raise Unsuitable(f"{self}: what was deleted is still there", hint="check the role's policy")
+        yield from self._require_tokens_end(name)
         yield from self.remove_canaries(origin)
+        self._cluster_id = cluster_id
         return Proof(version, cluster_id, server_version)
+
+    def _require_usable_tokens(self) -> None:
+        """Raise `Unsuitable` unless tokens can be ended and renewed, serve any number of requests, and live a while."""
+        kind, uses = self._kind_of_token
+        life_s = self._token.ttl_s if self._token else 0.0
+        role = self.tenancy.role_name
+        if kind != "service":
+            raise Unsuitable(
+                f"{self}: the role {role!r} gives tokens of type {kind!r}, which cannot be ended",
+                hint=f"run `bao write auth/cert/certs/{role} token_type=service`",
+            )
+        if uses:
+            raise Unsuitable(
+                f"{self}: the role {role!r} gives tokens for {uses:g} requests",
+                hint=f"run `bao write auth/cert/certs/{role} token_num_uses=0`",
+            )
+        if life_s < _SHORTEST_LIFE_S:
+            raise Unsuitable(
+                f"{self}: the role {role!r} gives tokens that live {life_s:g} s",
+                hint=f"run `bao write auth/cert/certs/{role} token_ttl=3600`",
+            )
+
+    def _require_tokens_end(self, name: str) -> Flow[None]:
+        """Raise `Unsuitable` unless a token that was ended is refused: whoever is replaced must not go on writing."""
+        spare = yield from self._login()
+        yield from self.surrender(spare.text)
+        response = yield from self._send("GET", self._path("data", name), None, spare)
+        if response.status != 403:  # noqa: PLR2004
+            raise Unsuitable(
+                f"{self}: a token that was ended is still good",
+                hint=f'give the policy of the role {self.tenancy.role_name!r} "update" on auth/token/revoke-self',
+            )
 
     def remove_canaries(self, origin: str) -> Flow[None]:
         """Remove the canaries that an origin has left, and those of proofs that were killed long ago."""
         names = yield from self.names(CANARY_PREFIX)
         for name in itertools.takewhile(lambda name: name.startswith(CANARY_PREFIX), names):
-            found = (yield from self._origin(name)) or ""
+            found = (yield from self.origin(name)) or ""
             begun = found.removeprefix(_PROOF).partition(" ")[0]
             old = begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S
             if old or found == origin:
-                yield from self.delete(name)
+                yield from self.erase(name)
 
 
 def _object(stated: object) -> dict[str, Any]:

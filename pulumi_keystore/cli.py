@@ -53,7 +53,13 @@ organization_app = typer.Typer(help="The customers whose archive keys are kept."
 monitor_app = typer.Typer(help="Who is told when a keystore is offline.", no_args_is_help=True)
 token_app = typer.Typer(help="API tokens and their roles.", no_args_is_help=True)
 migration_app = typer.Typer(help="Moving all archive keys to another keystore.", no_args_is_help=True)
+key_app = typer.Typer(help="Single archive keys: destroyed, or given up as lost.", no_args_is_help=True)
+clean_up_app = typer.Typer(
+    help="Keys that are still to be removed from the losing side of a migration.", no_args_is_help=True
+)
 app.add_typer(organization_app, name="organization")
+app.add_typer(key_app, name="key")
+app.add_typer(clean_up_app, name="clean-up")
 app.add_typer(token_app, name="token")
 app.add_typer(migration_app, name="migration")
 app.add_typer(monitor_app, name="monitor")
@@ -296,11 +302,20 @@ def status(
             **_health_lines(shown["health"]),
             "certificate until": active and active["certificate_not_after"] and _local(active["certificate_not_after"]),
             "archive keys": f"{shown['archive_keys']:,}",
+            "verified": _verified(shown["verification"]),
+            "suspended": shown["suspended"],
             "maintenance": _progress_line(shown["migration"]) if shown["migration"] else "no",
         }
         _pairs(line)
     if shown["connection"] and shown["connection"]["status"] != "Online":
         raise typer.Exit(OFFLINE)
+
+
+def _verified(shown: dict[str, Any] | None) -> str | None:
+    if shown is None:
+        return None
+    wrong = [f"{shown[kind]:,} {kind}" for kind in ("missing", "damaged", "surplus") if shown[kind]]
+    return f"{_local(shown['at'])}: {', '.join(wrong) or 'every key is there'}"
 
 
 def _watch_status(service: Client, organization: str, every: float, output: Format) -> NoReturn:
@@ -416,9 +431,174 @@ def history(
     _list(rows, ("at", "actor", "action", "detail"), Format(output))
 
 
-# Health monitors.
-
 KeystoreArgument = Annotated[str, typer.Argument(help="Name of the keystore.", show_default=False)]
+
+# When something has gone wrong.
+
+ReasonOption = Annotated[str, typer.Option(help="Why, in one line; history keeps it.", show_default=False)]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+
+
+@app.command()
+def verify(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """Read every archive key at the active keystore and compare it with the ledger.
+
+    Names the users whose key is missing or damaged, and archive keys that are not in the ledger.
+
+    Exit status: 0 every key is there, 2 something is wrong, 1 an error.
+    """
+    with _service() as service:
+        report = service.verify(organization)
+    if output is Format.JSON:
+        _json(report)
+    else:
+        _out.print(f"{report['keystore']}: {report['keys']:,} archive keys in the ledger", markup=False)
+        for kind in ("missing", "damaged", "surplus"):
+            found = report[kind]
+            _out.print(f"{found['count']:,} {kind}" + (":" if found["count"] else ""), markup=False)
+            for name in found["names"]:
+                _out.print(f"  {name}", markup=False)
+            if found["count"] > len(found["names"]):
+                _out.print(f"  and {found['count'] - len(found['names']):,} more", markup=False)
+        if report["given_up"]:
+            _out.print(f"{report['given_up']:,} of the missing keys have been given up", markup=False)
+    if not report["sound"]:
+        raise typer.Exit(OFFLINE)
+
+
+@app.command()
+def recover(
+    organization: OrganizationArgument,
+    yes: YesOption = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Bring an organization back whose keystores know more than the database: it was lost, or restored from a backup.
+
+    Reads every registered keystore and shows what would be taken over; after a confirmation the keystore that
+    remembers the latest decision becomes the active one, and the archive keys there are taken into the ledger. Nothing
+    is deleted.
+    """
+    with _service() as service:
+        plan = service.plan_recovery(organization)
+        if output is Format.TABLE:
+            _show_recovery(plan)
+        if not yes and not typer.confirm("Recover the organization as shown?", err=True):
+            raise typer.Exit(1)
+        done = service.recover(organization, plan["code"])
+    if output is Format.JSON:
+        _json(done)
+    else:
+        _out.print(f"recovered; check it with `keystore verify {organization}`", markup=False)
+
+
+def _show_recovery(plan: dict[str, Any]) -> None:
+    if plan["suspended"]:
+        _out.print(f"suspended: {plan['suspended']}", markup=False)
+    columns = ("keystore", "address", "readable", "epoch", "was_active", "remembered_at", "keys", "detail")
+    _list(plan["sides"], columns, Format.TABLE)
+    _out.print(f"{plan['keystore']} becomes the active keystore", markup=False)
+    said = {
+        "added": "are taken into the ledger",
+        "replaced": "take the place of another key in the ledger",
+        "gathered": "lie only at another keystore, and are written to the active one",
+        "missing": "are in the ledger and were found nowhere",
+    }
+    for kind, text in said.items():
+        users = plan[kind]
+        named = ", ".join(users["names"]) + (", …" if users["count"] > len(users["names"]) else "")
+        _out.print(f"{users['count']:,} keys {text}" + (f": {named}" if named else ""), markup=False)
+
+
+@app.command("accept-cluster")
+def accept_cluster(
+    organization: OrganizationArgument,
+    keystore: KeystoreArgument,
+    yes: YesOption = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Accept the Vault cluster that answers under a keystore's name now: its server was rebuilt or replaced on purpose.
+
+    The keystore is proved as if it were new, and where it is active it has to hold every archive key.
+    """
+    if not yes and not typer.confirm(f"Is another cluster on purpose what answers for {keystore}?", err=True):
+        raise typer.Exit(1)
+    with _service() as service:
+        _show(service.accept_cluster(organization, keystore), output)
+
+
+@key_app.command("destroy")
+def key_destroy(
+    organization: OrganizationArgument,
+    user: Annotated[str, typer.Argument(help="User id.", show_default=False)],
+    reason: ReasonOption,
+    yes: YesOption = False,
+) -> None:
+    """Take a user's archive key out of escrow for good: at the keystore, then in the ledger.
+
+    What was backed up with it can then be restored only by a device that still has the key.
+    """
+    if not yes and typer.prompt("This cannot be undone. Type the user id to go on", err=True) != user:
+        raise KeystoreError("that is not the user id; nothing was destroyed")
+    with _service() as service:
+        service.destroy_key(organization, user, reason)
+
+
+@key_app.command("give-up")
+def key_give_up(
+    organization: OrganizationArgument,
+    user: Annotated[list[str], typer.Argument(help="User ids.", show_default=False)],
+    reason: ReasonOption,
+    yes: YesOption = False,
+) -> None:
+    """Note that users' keys are lost: edits and migrations are not refused because they are missing.
+
+    Nothing is deleted. A key that is there after all moves like any other; a device may enrol its key again, or a new
+    one. `keystore verify` names the users whose key is missing.
+    """
+    if not yes and not typer.confirm(f"Give up the archive keys of {len(user)} users?", err=True):
+        raise typer.Exit(1)
+    with _service() as service:
+        _err.print(f"{service.give_up_keys(organization, user, reason):,} keys given up", markup=False)
+
+
+_CLEAN_UP_COLUMNS = ("id", "keystore", "side", "state", "place", "attempts", "next_at", "detail")
+
+
+@clean_up_app.command("list")
+def clean_up_list(
+    organization: OrganizationArgument,
+    all_: Annotated[bool, typer.Option("--all", help="Show those that have ended, too.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """List the clean-ups that are pending, and why."""
+    with _service() as service:
+        _list(service.clean_ups(organization, ended=all_), _CLEAN_UP_COLUMNS, output)
+
+
+@clean_up_app.command("retry")
+def clean_up_retry(
+    organization: OrganizationArgument,
+    number: Annotated[int, typer.Argument(help="Number of the clean-up.", show_default=False)],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Try a clean-up now; the service tries it again by itself, too."""
+    with _service() as service:
+        _show(service.retry_clean_up(organization, number), output)
+
+
+@clean_up_app.command("abandon")
+def clean_up_abandon(
+    organization: OrganizationArgument,
+    number: Annotated[int, typer.Argument(help="Number of the clean-up.", show_default=False)],
+    reason: ReasonOption,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Give a clean-up up, of a server that is gone for good, say: copies of keys may stay there."""
+    with _service() as service:
+        _show(service.abandon_clean_up(organization, number, reason), output)
+
+
+# Health monitors.
 
 
 @monitor_app.command("set")
@@ -545,6 +725,21 @@ def migration_cancel(
     _show(row, output)
     if row["state"] == "succeeded":
         raise KeystoreError(f"the migration {migration} had been decided", hint="to move back, start another one")
+
+
+@migration_app.command("undo")
+def migration_undo(
+    organization: OrganizationArgument,
+    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Make the keystore active again that the latest migration came from, as long as its keys are retained there.
+
+    The service's setting KEYSTORE_RETAIN_S says for how long; by default the source is emptied at once. Keys that were
+    enrolled since are copied back first.
+    """
+    with _service() as service:
+        _show(service.undo_migration(organization, migration or _latest(service, organization)), output)
 
 
 def _latest(service: Client, organization: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -100,39 +100,94 @@ class Client:
 
     # Organizations.
 
-    def put_organization(self, organization: str, environment: str = "cloud") -> dict[str, Any]:
+    def put_organization(
+        self, organization: str, environment: str = "cloud", *, mark: str | None = None
+    ) -> dict[str, Any]:
         """Create an organization, or return the one there is."""
-        return dict(self.request("PUT", "organizations", organization, body={"environment": environment}))
+        body = {"environment": environment}
+        return dict(self.request("PUT", "organizations", organization, body=body, **_marked(mark)))
 
     def organization(self, organization: str) -> dict[str, Any]:
         """Return an organization."""
         return dict(self.request("GET", "organizations", organization))
 
-    def delete_organization(self, organization: str) -> None:
+    def delete_organization(self, organization: str, *, mark: str | None = None) -> None:
         """Delete an organization that has no keystores and no keys."""
-        self.request("DELETE", "organizations", organization)
+        self.request("DELETE", "organizations", organization, **_marked(mark))
 
     # Keystores.
 
     def put_keystore(
-        self, organization: str, name: str, declaration: Mapping[str, Any], *, adopt: bool = False
+        self,
+        organization: str,
+        name: str,
+        declaration: Mapping[str, Any],
+        *,
+        adopt: bool = False,
+        mark: str | None = None,
     ) -> dict[str, Any]:
         """Prove and register a keystore."""
         path = ("organizations", organization, "keystores", name)
-        return dict(self.request("PUT", *path, body=declaration, adopt=adopt))
+        return dict(self.request("PUT", *path, body=declaration, adopt=adopt, **_marked(mark)))
 
-    def swap_keystore(self, organization: str, name: str, declaration: Mapping[str, Any]) -> dict[str, Any]:
+    def swap_keystore(
+        self, organization: str, name: str, declaration: Mapping[str, Any], *, mark: str | None = None
+    ) -> dict[str, Any]:
         """Prove and swap in a new address, certificate or both."""
         path = ("organizations", organization, "keystores", name, "swap")
-        return dict(self.request("POST", *path, body=declaration))
+        return dict(self.request("POST", *path, body=declaration, **_marked(mark)))
 
     def keystore(self, organization: str, name: str) -> dict[str, Any]:
         """Return a keystore."""
         return dict(self.request("GET", "organizations", organization, "keystores", name))
 
-    def delete_keystore(self, organization: str, name: str) -> None:
+    def delete_keystore(self, organization: str, name: str, *, mark: str | None = None) -> None:
         """Forget a keystore."""
-        self.request("DELETE", "organizations", organization, "keystores", name)
+        self.request("DELETE", "organizations", organization, "keystores", name, **_marked(mark))
+
+    def accept_cluster(self, organization: str, name: str) -> dict[str, Any]:
+        """Use the cluster that answers under a keystore's name now."""
+        path = ("organizations", organization, "keystores", name, "accept-cluster")
+        return dict(self.request("POST", *path))
+
+    # Archive keys, and what keeps them safe.
+
+    def destroy_key(self, organization: str, user: str, reason: str) -> None:
+        """Take a user's archive key out of escrow for good."""
+        body = {"user": user, "reason": reason}
+        self.request("POST", "organizations", organization, "archive-keys", "destroy", body=body)
+
+    def give_up_keys(self, organization: str, users: Sequence[str], reason: str) -> int:
+        """Note that users' keys may be missing; return how many."""
+        body = {"users": list(users), "reason": reason}
+        return int(
+            self.request("POST", "organizations", organization, "archive-keys", "give-up", body=body)["given_up"]
+        )
+
+    def verify(self, organization: str) -> dict[str, Any]:
+        """Return what a look through every archive key has found."""
+        return dict(self.request("POST", "organizations", organization, "verify"))
+
+    def plan_recovery(self, organization: str) -> dict[str, Any]:
+        """Return what a recovery would take over."""
+        return dict(self.request("GET", "organizations", organization, "recovery"))
+
+    def recover(self, organization: str, code: str) -> dict[str, Any]:
+        """Recover an organization as the plan of that code says."""
+        return dict(self.request("POST", "organizations", organization, "recovery", body={"code": code}))
+
+    def clean_ups(self, organization: str, *, ended: bool = False) -> list[dict[str, Any]]:
+        """Return the clean-ups that are pending, or all."""
+        return list(self.request("GET", "organizations", organization, "clean-ups", ended=ended))
+
+    def retry_clean_up(self, organization: str, number: int) -> dict[str, Any]:
+        """Try a clean-up now."""
+        return dict(self.request("POST", "organizations", organization, "clean-ups", str(number), "retry"))
+
+    def abandon_clean_up(self, organization: str, number: int, reason: str) -> dict[str, Any]:
+        """Give a clean-up up."""
+        path = ("organizations", organization, "clean-ups", str(number), "abandon")
+        return dict(self.request("POST", *path, body={"reason": reason}))
 
     # Health.
 
@@ -144,14 +199,22 @@ class Client:
         """Return who is told when a keystore is offline."""
         return dict(self.request("GET", "organizations", organization, "keystores", keystore, "monitor"))
 
-    def put_monitor(self, organization: str, keystore: str, alerting: Mapping[str, Any]) -> dict[str, Any]:
+    def put_monitor(
+        self,
+        organization: str,
+        keystore: str,
+        alerting: Mapping[str, Any],
+        *,
+        adopt: bool = True,
+        mark: str | None = None,
+    ) -> dict[str, Any]:
         """Have a keystore monitored, or change who is told."""
         path = ("organizations", organization, "keystores", keystore, "monitor")
-        return dict(self.request("PUT", *path, body=alerting))
+        return dict(self.request("PUT", *path, body=alerting, adopt=adopt, **_marked(mark)))
 
-    def delete_monitor(self, organization: str, keystore: str) -> None:
+    def delete_monitor(self, organization: str, keystore: str, *, mark: str | None = None) -> None:
         """Tell nobody any more."""
-        self.request("DELETE", "organizations", organization, "keystores", keystore, "monitor")
+        self.request("DELETE", "organizations", organization, "keystores", keystore, "monitor", **_marked(mark))
 
     def export_history(self, organization: str, form: str) -> str:
         """Return the whole history, as csv or json."""
@@ -182,3 +245,12 @@ class Client:
     def cancel_migration(self, organization: str, migration_id: str) -> dict[str, Any]:
         """End a migration where it is."""
         return dict(self.request("POST", "organizations", organization, "migrations", migration_id, "cancel"))
+
+    def undo_migration(self, organization: str, migration_id: str) -> dict[str, Any]:
+        """Make the source of a migration the active keystore again."""
+        return dict(self.request("POST", "organizations", organization, "migrations", migration_id, "undo"))
+
+
+def _marked(mark: str | None) -> dict[str, Any]:
+    """Return the query that says which Pulumi resource asks; a person's has none."""
+    return {} if mark is None else {"mark": mark}

@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 
 from pulumi_keystore.console import forms, pages
 from pulumi_keystore.console.access import HOME, refusal
-from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, tokens
+from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, safety, tokens
 from pulumi_keystore.control_plane.api.access import ServicesOfApp, Who
 from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors, problem
 from pulumi_keystore.errors import KeystoreError
@@ -45,7 +45,7 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         """Tell whom the token stands for."""
         return {"name": who.name, "role": who.role, "organization": who.organization}
 
-    for noun in (organizations, keystores, health, migrations, archive_keys, tokens):
+    for noun in (organizations, keystores, health, migrations, archive_keys, safety, tokens):
         app.include_router(noun.router, prefix="/v1")
     app.include_router(health.metrics_router)
     app.include_router(pages.router)

@@ -12,29 +12,28 @@ import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import rules
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import migrations, organizations
+from pulumi_keystore.control_plane import ledger, migrations, organizations
+from pulumi_keystore.control_plane.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.connections import Connections
-from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, LegacyKey, Organization
+from pulumi_keystore.control_plane.models import ArchiveKeyEntry, DestroyedKey, Keystore, LegacyKey, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
-from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreFault, NotFound
+from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreFault, NotFound, Unsuitable
 from pulumi_keystore.keystores.legacy import read_rows
 from pulumi_keystore.keystores.record import KEY_BYTES, ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import key_name
-from pulumi_keystore.keystores.transport import Flow, Transport
-from pulumi_keystore.keystores.vault import VaultKeystore
+from pulumi_keystore.keystores.transport import Flow
 
-LEGACY_PURPOSE: Final = "legacy-key"
 FIRST_GENERATION: Final = 1
 _AT_A_TIME: Final = 16
 SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -61,15 +60,37 @@ def release_info(organization: str, user: str) -> bytes:
     return f"pulumi-keystore release v1\0{organization}\0{user}".encode()
 
 
-def escrow(plane: ControlPlane, connections: Connections, organization: str, keys: Mapping[str, bytes]) -> int:
-    """Put users' first archive keys into the active keystore; return how many were new.
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What an enrolment came to.
 
-    All or nothing. Safe to repeat with the same keys.
+    Attributes:
+        new: How many users had no key in escrow before.
+        restored: How many had this very key, which was missing at the keystore and is there again.
+
+    """
+
+    new: int
+    restored: int
+
+
+def escrow(
+    plane: ControlPlane,
+    connections: Connections,
+    checkpoints: Checkpoints,
+    organization: str,
+    keys: Mapping[str, bytes],
+) -> Enrolled:
+    """Put users' first archive keys into the active keystore.
+
+    All or nothing as far as the answer goes. Safe to repeat with the same keys: what an attempt that failed has
+    written is found, and nothing is ever deleted or written over here.
 
     Raises:
         RuleViolation: KS035.
-        Conflict: A user has another key in escrow, or there is no keystore.
+        Conflict: A user has another key in escrow or at the keystore, or there is no keystore.
         InMaintenance: A migration is running.
+        RecoveryNeeded: The keystore knows more than this database.
         KeystoreFault: The keystore cannot take them; nothing was enrolled.
 
     """
@@ -78,29 +99,50 @@ def escrow(plane: ControlPlane, connections: Connections, organization: str, key
     origin = f"enrolment {secrets.token_hex(8)}"
     with plane.transaction() as session:
         owner = organizations.find(session, organization)
+        active = _active(session, owner)
+    if active.kind != "legacy":
+        connections.require_known(owner, active)
+    with plane.transaction() as session:
+        owner = organizations.find(session, organization)
         organizations.let_write(session, owner.id)
         # Read again now that nobody changes it; others may share the lock.
         session.refresh(owner, with_for_update={"read": True})
+        organizations.require_known(owner)
         online = migrations.online(session, owner)
         if online is None:
             organizations.require_no_maintenance(owner)
         active = _active(session, owner)
-        new = _insert_entries(plane, session, owner, keys)
-        records = [ArchiveKey(owner.name, user, FIRST_GENERATION, keys[user], origin) for user in new]
-        other = migrations.note_late(session, online, new) if online else None
+        found = _insert_entries(plane, session, owner, keys)
+        records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]
+        known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
+        other = migrations.note_late(session, online, [record.user for record in records]) if online else None
+        restored = 0
         if active.kind == "legacy":
             for record in records:
-                sealed = plane.master_key.seal(LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
+                sealed = plane.master_key.seal(ledger.LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
                 session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))
-        elif records:
-            _write(plane, connections, owner, active, records)
+        elif keys:
+            restored = _write(plane, connections, owner, active, records, known)
             if other is not None and online is not None:
                 _copy_over(connections, owner, other, [replace(record, origin=online.id) for record in records])
-        return len(records)
+    if records and active.kind != "legacy":
+        checkpoints.note(owner.id)
+    return Enrolled(len(records), restored)
 
 
-def _insert_entries(plane: ControlPlane, session: Session, owner: Organization, keys: Mapping[str, bytes]) -> list[str]:
-    """Insert a row for each new user; return their ids. A second enrolment of one user waits here for the first."""
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """Users and the generation of their key: those who are new in the ledger, and those who had this very key."""
+
+    new: list[tuple[str, int]]
+    known: list[tuple[str, int]]
+
+
+def _insert_entries(plane: ControlPlane, session: Session, owner: Organization, keys: Mapping[str, bytes]) -> _Ledger:
+    """Insert a row for each new user. A second enrolment of one user waits here for the first.
+
+    A user whose key was given up may come with another one, which gets the next generation.
+    """
     rows = [
         {
             "organization_id": owner.id,
@@ -112,22 +154,35 @@ def _insert_entries(plane: ControlPlane, session: Session, owner: Organization, 
         for user in sorted(keys)
     ]
     if not rows:
-        return []
+        return _Ledger([], [])
     statement = insert(ArchiveKeyEntry).on_conflict_do_nothing().returning(ArchiveKeyEntry.user)
-    new = set(session.scalars(statement, rows))
-    known = {user: _fingerprint(plane, owner, user, keys) for user in keys if user not in new}
-    for entry in session.scalars(
-        select(ArchiveKeyEntry).where(
-            ArchiveKeyEntry.organization_id == owner.id, ArchiveKeyEntry.user.in_(list(known))
-        )
-    ):
-        if not hmac.compare_digest(entry.fingerprint, known[entry.user]):
+    inserted = set(session.scalars(statement, rows))
+    new, known = [(user, FIRST_GENERATION) for user in inserted], []
+    given = {user: _fingerprint(plane, owner, user, keys) for user in keys if user not in inserted}
+    mine = (ArchiveKeyEntry.organization_id == owner.id, ArchiveKeyEntry.user.in_(list(given)))
+    for entry in session.scalars(select(ArchiveKeyEntry).where(*mine)):
+        if hmac.compare_digest(entry.fingerprint, given[entry.user]):
+            entry.given_up_at = None
+            known.append((entry.user, entry.generation))
+        elif entry.given_up_at is not None:
+            entry.generation, entry.fingerprint, entry.given_up_at = entry.generation + 1, given[entry.user], None
+            new.append((entry.user, entry.generation))
+        else:
             raise Conflict(
                 f"user: {entry.user[:100]!r} has another archive key in escrow",
                 hint="an archive key is never overwritten; release the one there is",
                 prop="user",
             )
-    return sorted(new)
+    session.execute(
+        delete(DestroyedKey).where(
+            DestroyedKey.organization_id == owner.id, DestroyedKey.fingerprint.in_(_fingerprints(rows))
+        )
+    )
+    return _Ledger(sorted(new), sorted(known))
+
+
+def _fingerprints(rows: list[dict[str, Any]]) -> list[bytes]:
+    return [row["fingerprint"] for row in rows]
 
 
 def _fingerprint(plane: ControlPlane, owner: Organization, user: str, keys: Mapping[str, bytes]) -> bytes:
@@ -135,44 +190,58 @@ def _fingerprint(plane: ControlPlane, owner: Organization, user: str, keys: Mapp
 
 
 def _write(
-    plane: ControlPlane, connections: Connections, owner: Organization, keystore: Keystore, records: list[ArchiveKey]
-) -> None:
+    plane: ControlPlane,
+    connections: Connections,
+    owner: Organization,
+    keystore: Keystore,
+    records: list[ArchiveKey],
+    known: list[ArchiveKey],
+) -> int:
+    """Write new keys, and those known ones that are missing; return how many of these there were.
+
+    What an attempt leaves that fails in the middle stays: a repeat finds it, and a deletion that is late in the
+    network would strike the key of a repeat that was acknowledged.
+    """
     with connections.borrow(owner, keystore) as connection:
         transport, vault = connection.transport, connection.vault
 
-        def put(record: ArchiveKey) -> Flow[bool]:
+        def write(record: ArchiveKey) -> Flow[bool]:
             found = yield from vault.ensure(record)
             if not found.same_key(record):
-                # Of an enrolment that was never acknowledged: the user's row would be there otherwise.
-                yield from vault.delete(record.name)
-                found = yield from vault.ensure(record)
-            return found.same_key(record)
+                raise Conflict(
+                    f"user: {record.user[:100]!r} has another archive key at the keystore {keystore.name!r}, which "
+                    "this database does not know",
+                    hint=f"nothing is written over: `keystore recover {owner.name}` takes it into the ledger, "
+                    f"`keystore key destroy {owner.name} USER` removes it for good",
+                    prop="user",
+                )
+            if found.expires:
+                raise Unsuitable(f"{vault}: the mount deletes what is written by itself", hint=vault.keep_hint())
+            return True
+
+        def restore(record: ArchiveKey) -> Flow[bool]:
+            found = yield from vault.read(record.name)
+            if found is None:
+                return (yield from write(record))
+            if not found.same_key(record):
+                raise KeystoreFault(
+                    f"{vault}: holds another key than the one that was enrolled",
+                    hint=f"see whose with `keystore verify {owner.name}`, and restore the keystore from its snapshot",
+                )
+            return False
 
         try:
-            if not all(list(transport.run(map(put, records), plane.settings.in_flight))):
-                raise KeystoreFault(f"{vault}: a key read back differs", hint="check the server's storage")
+            list(transport.run(map(write, records), plane.settings.in_flight))
+            return sum(transport.run(map(restore, known), plane.settings.in_flight))
         except DamagedRecordError as damage:
-            _withdraw(transport, vault, records)
             raise KeystoreFault(f"{vault}: {damage}", hint="check the server's storage") from None
-        except KeystoreFault:
-            _withdraw(transport, vault, records)
-            raise
 
 
 def _copy_over(connections: Connections, owner: Organization, keystore: Keystore, copies: list[ArchiveKey]) -> None:
     """Write the keys to the other side of an online migration, too; what fails here, the migration does."""
     with contextlib.suppress(KeystoreFault, DamagedRecordError), connections.borrow(owner, keystore) as connection:
-        for _ in connection.transport.run(map(connection.vault.place, copies), _AT_A_TIME):
+        for _ in connection.transport.run(map(connection.vault.put, copies), _AT_A_TIME):
             pass
-
-
-def _withdraw(transport: Transport, vault: VaultKeystore, records: list[ArchiveKey]) -> None:
-    """Remove what a failed enrolment wrote, as far as the server lets us; a repeat finds and replaces the rest."""
-    try:
-        for _ in transport.run((vault.delete_own(record.name, record.origin) for record in records), _AT_A_TIME):
-            pass
-    except KeystoreFault:
-        return
 
 
 def read(plane: ControlPlane, connections: Connections, organization: str, user: str) -> ArchiveKey:
@@ -202,7 +271,8 @@ def read(plane: ControlPlane, connections: Connections, organization: str, user:
     ):
         raise KeystoreFault(
             f"the keystore {active.name!r} does not hold the archive key that was enrolled",
-            hint="restore the keystore from its snapshot",
+            hint=f"`keystore verify {owner.name}` names what is missing; restore its snapshot, or let "
+            "the device enrol the same key again",
         )
     return record
 
@@ -214,18 +284,9 @@ def _read_legacy(
         select(LegacyKey.key_sealed).where(LegacyKey.organization_id == owner.id, LegacyKey.user == entry.user)
     ).all()
     try:
-        return read_rows(owner.name, entry.user, entry.generation, rows, legacy_unseal(plane, owner.id))
+        return read_rows(owner.name, entry.user, entry.generation, rows, ledger.legacy_unseal(plane, owner.id))
     except DamagedRecordError:
         return None
-
-
-def legacy_unseal(plane: ControlPlane, organization_id: int) -> Any:
-    """Return the function that opens a user's legacy row."""
-
-    def unseal(user: str, sealed: bytes) -> bytes:
-        return plane.master_key.open(LEGACY_PURPOSE, f"{organization_id}/{user}", sealed)
-
-    return unseal
 
 
 def release(plane: ControlPlane, connections: Connections, organization: str, user: str, public_key: str) -> bytes:

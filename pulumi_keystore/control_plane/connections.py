@@ -1,16 +1,23 @@
-"""Logged-in connections to keystores, kept for a while: a restore of a thousand users is not a thousand logins."""
+"""Logged-in connections to keystores, kept for a while: a restore of a thousand users is not a thousand logins.
+
+Keys are written through them, so their tokens are written down, and whoever takes a keystore over ends them.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from pulumi_keystore.control_plane import checkpoints, grants
 from pulumi_keystore.control_plane.models import Keystore, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.keystores.transport import Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 
@@ -27,12 +34,9 @@ class Connection:
 
     transport: Transport
     vault: VaultKeystore
+    organization_id: int
+    holder: str
     idle_since: float = 0.0
-
-    def close(self) -> None:
-        """Give the token back and close."""
-        self.transport.run_one(self.vault.revoke())
-        self.transport.close()
 
 
 class Connections:
@@ -42,6 +46,7 @@ class Connections:
         self._plane = plane
         self._lock = threading.Lock()
         self._idle: dict[Binding, list[Connection]] = {}
+        self._known: set[Binding] = set()
 
     @contextmanager
     def borrow(self, organization: Organization, keystore: Keystore) -> Iterator[Connection]:
@@ -51,11 +56,14 @@ class Connections:
             idle = self._idle.get(binding)
             connection = idle.pop() if idle else None
         if connection is None:
-            connection = Connection(Transport(), self._plane.vault(organization, keystore))
+            holder = grants.new_name(self._plane.instance)
+            announce = grants.for_leader(self._plane, keystore, holder)
+            vault = self._plane.vault(organization, keystore, announce=announce)
+            connection = Connection(Transport(), vault, organization.id, holder)
         try:
             yield connection
         except BaseException:
-            connection.close()
+            self._close(connection)
             raise
         connection.idle_since = time.monotonic()
         with self._lock:
@@ -63,7 +71,33 @@ class Connections:
             if len(kept) < _MOST_IDLE:
                 kept.append(connection)
                 return
-        connection.close()
+        self._close(connection)
+
+    def require_known(self, organization: Organization, keystore: Keystore) -> None:
+        """Make sure, once in this process's life, that a keystore does not know more than this database.
+
+        A database that was restored has a service that was started since.
+
+        Raises:
+            RecoveryNeeded: It does.
+            KeystoreFault: It cannot be asked.
+
+        """
+        binding = (keystore.id, keystore.revision)
+        if binding in self._known:
+            return
+        with self.borrow(organization, keystore) as connection:
+            checkpoints.look(self._plane, connection.transport, connection.vault, organization.id)
+        self._known.add(binding)
+
+    def _close(self, connection: Connection) -> None:
+        """Give the token back and close; a token that cannot be given back stays written down."""
+        try:
+            with suppress(KeystoreError, SQLAlchemyError):
+                transport, vault = connection.transport, connection.vault
+                grants.fence(self._plane, transport, vault, connection.organization_id, holder=connection.holder)
+        finally:
+            connection.transport.close()
 
     def close_idle(self, *, everything: bool = False) -> None:
         """End the connections that nobody has used for half a minute, or all."""
@@ -76,4 +110,4 @@ class Connections:
                 if not self._idle[binding]:
                     del self._idle[binding]
         for connection in ended:
-            connection.close()
+            self._close(connection)

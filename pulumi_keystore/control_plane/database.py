@@ -192,6 +192,12 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
     return sessionmaker(engine, expire_on_commit=False)
 
 
+def knows_master_key(factory: sessionmaker[Session]) -> bool:
+    """Tell whether a master key belongs to this database already."""
+    with factory() as session:
+        return session.get(Fact, _CHECK) is not None
+
+
 def check_master_key(factory: sessionmaker[Session], key: MasterKey) -> None:
     """Make sure that the master key belongs to this database; the first key to come is remembered.
 

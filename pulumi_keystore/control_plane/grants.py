@@ -10,17 +10,16 @@ still holds the work may do that. (Sources: Kleppmann, "How to do distributed lo
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.control_plane.models import Fact, Grant, Share
+from pulumi_keystore.control_plane.models import Fact, Grant, Keystore, Share
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.keystores.transport import Transport
-from pulumi_keystore.keystores.vault import VaultKeystore
+from pulumi_keystore.keystores.vault import REVOKE_TIMEOUT_S, Announce, VaultKeystore
 
 _PURPOSE: Final = "vault-token"
 _LEADER: Final = "leader"
@@ -54,51 +53,68 @@ def require_lead(session: Session, plane: ControlPlane) -> None:
         raise Superseded("another service leads")
 
 
-def for_leader(plane: ControlPlane, keystore_id: int) -> Callable[[str], None]:
+def for_leader(plane: ControlPlane, keystore: Keystore, holder: str | None = None) -> Announce:
     """Return what a keystore announces its tokens to while the leading service works on it."""
 
-    def announce(token: str) -> None:
+    def announce(token: str, cluster_id: str) -> None:
         with plane.transaction() as session:
             require_lead(session, plane)
-            _record(plane, session, keystore_id, plane.instance, token)
+            _record(plane, session, keystore, holder or plane.instance, token, cluster_id)
 
     return announce
 
 
-def for_holder(plane: ControlPlane, keystore_id: int, holder: str) -> Callable[[str], None]:
+def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce:
     """Return what a keystore announces its tokens to while a worker's session works on a share."""
 
-    def announce(token: str) -> None:
+    def announce(token: str, cluster_id: str) -> None:
         with plane.transaction() as session:
             held = select(Share.id).where(Share.holder == holder, Share.state == "held").limit(1)
             if session.scalar(held.with_for_update(read=True)) is None:
                 raise Superseded("the share was given to somebody else")
-            _record(plane, session, keystore_id, holder, token)
+            _record(plane, session, keystore, holder, token, cluster_id)
         failpoints.reach("share.granted")
 
     return announce
 
 
-def _record(plane: ControlPlane, session: Session, keystore_id: int, holder: str, token: str) -> None:
-    sealed = plane.master_key.seal(_PURPOSE, str(keystore_id), token.encode())
-    session.add(Grant(keystore_id=keystore_id, holder=holder, token_sealed=sealed))
+def _record(
+    plane: ControlPlane, session: Session, keystore: Keystore, holder: str, token: str, cluster_id: str
+) -> None:
+    sealed = plane.master_key.seal(_PURPOSE, str(keystore.id), token.encode())
+    session.add(
+        Grant(
+            organization_id=keystore.organization_id,
+            keystore_id=keystore.id,
+            cluster_id=cluster_id,
+            holder=holder,
+            token_sealed=sealed,
+        )
+    )
 
 
 def fence(
-    plane: ControlPlane, transport: Transport, vault: VaultKeystore, keystore_id: int, *, holder: str | None = None
+    plane: ControlPlane, transport: Transport, vault: VaultKeystore, organization_id: int, *, holder: str | None = None
 ) -> None:
-    """End every token that was written down for a keystore, or those of one holder.
+    """End every token that was written down for an organization on a keystore's cluster, or those of one holder.
+
+    They are found by the cluster, not by the keystore: another registration may have led to the same place before.
 
     Raises:
-        KeystoreFault: The server cannot be reached: somebody may still write there.
+        KeystoreFault: The server cannot be reached, or is another cluster: somebody may still write there.
 
     """
+    transport.run_one(vault.require_cluster(REVOKE_TIMEOUT_S))
     with plane.transaction() as session:
-        query = select(Grant.id, Grant.token_sealed).where(Grant.keystore_id == keystore_id)
+        # Tokens of the version before clusters were written down belong to whichever it is now.
+        there = Grant.cluster_id.in_((vault.cluster_id, ""))
+        query = select(Grant.id, Grant.keystore_id, Grant.token_sealed).where(
+            Grant.organization_id == organization_id, there
+        )
         if holder is not None:
             query = query.where(Grant.holder == holder)
         found = session.execute(query.order_by(Grant.id)).all()
-    for number, sealed in found:
+    for number, keystore_id, sealed in found:
         transport.run_one(vault.surrender(plane.master_key.open(_PURPOSE, str(keystore_id), sealed).decode()))
         with plane.transaction() as session:
             session.execute(delete(Grant).where(Grant.id == number))

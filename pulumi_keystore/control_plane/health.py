@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Float, Numeric, cast, delete, func, literal, or_, select, update
@@ -12,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import holdings
 from pulumi_keystore.control_plane.models import (
     HealthMonitor,
     HealthSample,
@@ -86,11 +88,18 @@ def release(session: Session, who: str) -> None:
     session.execute(mine.values(claimed_by=None, claimed_until=None))
 
 
-def record(session: Session, who: str, results: Mapping[Turn, Result | None], length_s: float) -> list[Alert]:
+def record(
+    session: Session,
+    who: str,
+    results: Mapping[Turn, Result | None],
+    length_s: float,
+    ledger: Mapping[int, int] = MappingProxyType({}),
+) -> list[Alert]:
     """Write down what tests found, with the mails that follow from it; return the alerts.
 
     A result of a keystore that somebody else has taken meanwhile is dropped, as is one for a minute that has a result.
-    None stands for a test that could not be made: the keystore is free for another one.
+    None stands for a test that could not be made: the keystore is free for another one. `ledger` tells how many keys
+    should have been there before the tests.
     """
     told: list[Alert] = []
     turns = {turn.keystore_id: turn for turn in results}
@@ -115,7 +124,8 @@ def record(session: Session, who: str, results: Mapping[Turn, Result | None], le
         row.minute, row.tested_at = turn.minute, turn.at
         row.since = row.since if same and row.since else turn.at
         row.online, row.reason, row.detail = result.online, result.reason, result.detail
-        row.warning, row.seconds = result.warning, round(result.seconds, 3)
+        row.seconds = round(result.seconds, 3)
+        row.warning = "; ".join(filter(None, (result.warning, holdings.compare(session, row, result, ledger)))) or None
         if number in monitored:
             alert = _advance(session, monitored[number], result, passed)
             told += [alert] if alert else []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,26 +13,23 @@ from sqlalchemy.orm import Session
 from pulumi_keystore import rules
 from pulumi_keystore.address import KeystoreAddress
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import history, organizations
-from pulumi_keystore.control_plane.models import (
-    ArchiveKeyEntry,
-    CleanUp,
-    Keystore,
-    LateKey,
-    Organization,
-    as_document,
-)
-from pulumi_keystore.control_plane.plane import CERTIFICATE_PURPOSE, ControlPlane
+from pulumi_keystore.control_plane import checkpoints, clean_ups, grants, history, ledger, organizations, ownership
+from pulumi_keystore.control_plane.models import Keystore, Organization, as_document
+from pulumi_keystore.control_plane.plane import CERTIFICATE_PURPOSE, ControlPlane, tenancy
 from pulumi_keystore.control_plane.tokens import Principal
 from pulumi_keystore.declaration import Binding, Declaration
-from pulumi_keystore.errors import Conflict, KeystoreFault, NotFound, Unsuitable
-from pulumi_keystore.keystores.record import DamagedRecordError
-from pulumi_keystore.keystores.tenancy import Tenancy
+from pulumi_keystore.errors import AnotherCluster, Conflict, KeystoreError, KeystoreFault, NotFound, Unsuitable
+from pulumi_keystore.keystores.checkpoint import Checkpoint, Stamp
+from pulumi_keystore.keystores.place import Place
+from pulumi_keystore.keystores.record import DamagedRecordError, Entry
+from pulumi_keystore.keystores.tenancy import KEY_NAME, Tenancy
 from pulumi_keystore.keystores.transport import Endpoint, Flow, Transport
 from pulumi_keystore.keystores.vault import Proof, VaultKeystore
-from pulumi_keystore.migration.copy import Entry
 
-PAGE = 1000
+_SAMPLE: Final = 20
+"""How many entries at the most are read to find out whether they are archive keys."""
+_NAMED: Final = 5
+"""How many users are named whose keys are lacking."""
 
 
 def find(session: Session, organization: Organization, name: str) -> Keystore:
@@ -76,7 +73,14 @@ def describe(organization: Organization, row: Keystore) -> dict[str, Any]:
 
 
 def put(
-    plane: ControlPlane, who: Principal, organization: str, name: str, declared: Declaration, *, adopt: bool = False
+    plane: ControlPlane,
+    who: Principal,
+    organization: str,
+    name: str,
+    declared: Declaration,
+    *,
+    adopt: bool = False,
+    mark: str | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Register a keystore after proving it; the organization's first one becomes active.
 
@@ -99,33 +103,86 @@ def put(
             _require_kind(existing, binding)
             changes = _differences(existing, binding)
             if not changes:
-                return describe(owner, existing), warnings
+                return describe(owner, existing), warnings + _take_over(session, who, existing, mark)
             if not adopt:
                 raise Conflict(
                     f"the keystore {name!r} is registered with another {changes[0]}",
                     hint="set adopt=True to take it over and change it to what is declared",
                 )
     if existing is not None:
-        return swap(plane, who, organization, name, declared)
-    proof, _ = _prove(plane, organization, binding, None)
+        return swap(plane, who, organization, name, declared, mark=mark)
+    found = _prove(plane, organization, binding)
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
         if _named(session, owner, name) is not None:
             raise Conflict(
                 f"the keystore {name!r} was registered by somebody else meanwhile", hint="look, and try again"
             )
+        _require_free(session, owner, binding, found.proof)
         row = Keystore(organization_id=owner.id, name=name, kind=binding.kind, created_at=now_utc(), revision=0)
-        _bind(plane, owner, row, binding, proof)
+        row.owner_mark = mark or None
+        _bind(plane, owner, row, binding, found.proof)
         session.add(row)
         session.flush()
-        if owner.active_keystore_id is None:
+        first = owner.active_keystore_id is None
+        if first:
             owner.active_keystore_id = row.id
-        history.append(session, owner.id, who.name, "Keystore registered", f"{name}: {row.address or row.kind}")
+        history.append(session, owner.id, who.name, "Keystore registered", f"{name}: {_where(row)}")
+        keys = organizations.count_keys(session, owner)
+        if found.holds_keys and (not keys or found.is_newer_than(owner)):
+            reason = f"the keystore {name!r} holds {found.entries:,} entries that this database does not know"
+            checkpoints.suspend(session, owner, reason)
+        elif first and not keys and found.checkpoint is not None and found.checkpoint.active:
+            # Of an organization of this name that was deleted when it held no key any more.
+            owner.epoch = max(owner.epoch, found.checkpoint.epoch)
+            checkpoints.advance(owner)
+        if found.entries:
+            warnings.append(
+                f"{found.entries:,} entries lie in {found.place}; nothing of them is deleted or written over"
+                + (f": run `keystore recover {organization}` to take the archive keys in" if owner.suspended else "")
+            )
         return describe(owner, row), warnings
 
 
+def _take_over(session: Session, who: Principal, row: Keystore, mark: str | None) -> list[str]:
+    """Let a keystore bear the mark of the resource that declares it; history says where it bore another."""
+    warnings = ownership.take_over(row, mark, f"the keystore {row.name!r}")
+    for warning in warnings:
+        history.append(session, row.organization_id, who.name, "Keystore taken over", warning)
+    return warnings
+
+
+def _require_free(
+    session: Session, owner: Organization, binding: Binding, proof: Proof | None, but: Keystore | None = None
+) -> None:
+    """Raise where another keystore of the organization is at the place that a new one was proved at.
+
+    Raises:
+        Conflict: Then the clean-up of one would be the end of the other.
+
+    """
+    if proof is None:
+        return
+    query = select(Keystore).where(
+        Keystore.organization_id == owner.id, Keystore.cluster_id == proof.cluster_id, Keystore.mount == binding.mount
+    )
+    for other in session.scalars(query):
+        if but is None or other.id != but.id:
+            raise Conflict(
+                f"the keystore {other.name!r} is at this very place already: mount {binding.mount!r} of the cluster "
+                f"{proof.cluster_id}",
+                hint=f"use {other.name!r}, or another mount or server",
+            )
+
+
 def swap(
-    plane: ControlPlane, who: Principal, organization: str, name: str, declared: Declaration
+    plane: ControlPlane,
+    who: Principal,
+    organization: str,
+    name: str,
+    declared: Declaration,
+    *,
+    mark: str | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Change address, certificate or both after proving the new pair: a validated swap.
 
@@ -139,7 +196,10 @@ def swap(
 
     """
     binding = declared.judge(organization)
-    return _swap(plane, who, organization, name, lambda _owner, _row: binding)
+    shown, warnings = _swap(plane, who, organization, name, lambda _owner, _row: binding)
+    with plane.transaction() as session:
+        row = find(session, organizations.find(session, organization), name)
+        return shown, warnings + _take_over(session, who, row, mark)
 
 
 def edit(
@@ -160,53 +220,162 @@ def _swap(
     organization: str,
     name: str,
     binding_of: Callable[[Organization, Keystore], Binding],
+    *,
+    accept_cluster: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     with plane.transaction() as session:
         owner = organizations.find(session, organization)
-        organizations.require_cloud(owner)
-        organizations.require_no_maintenance(owner)
+        _require_changeable(owner)
         row = find(session, owner, name)
         binding = binding_of(owner, row)
         warnings = list(binding.certificate.warnings) if binding.certificate else []
         revision, active = row.revision, owner.active_keystore_id == row.id
         _require_kind(row, binding)
-        if not _differences(row, binding):
+        if not _differences(row, binding) and not accept_cluster:
             return describe(owner, row), warnings
-    proof, keys = _prove(plane, organization, binding, owner if active else None)
+    # The last key that was enrolled: enrolments under way have come to their end, later ones have higher numbers.
     with plane.transaction() as session:
+        organizations.stop_writes(session, owner.id)
+        last = ledger.highest(session, owner.id)
+    proof = _prove(plane, organization, binding, owner).proof
+    if proof is None:
+        return describe(owner, row), warnings
+    change = _Change(binding, proof, row)
+    if not accept_cluster:
+        change.require_cluster(organization)
+    if change.moved:
+        with plane.transaction() as session:
+            _require_room(session, owner, row, change)
+    if active:
+        warnings += _require_keys(plane, owner, change)
+    with plane.transaction() as session:
+        # First the gate, then the row: in the order in which enrolments take them.
+        organizations.stop_writes(session, owner.id)
         owner = organizations.find(session, organization, lock=True)
-        organizations.require_no_maintenance(owner)
+        _require_changeable(owner)
         row = find(session, owner, name)
         if row.revision != revision or (owner.active_keystore_id == row.id) != active:
             raise Conflict(f"the keystore {name!r} was changed by somebody else meanwhile", hint="look, and try again")
-        if proof is not None and proof.cluster_id != row.cluster_id and pending_clean_ups(session, row.id):
-            raise Conflict(
-                f"the keystore {name!r} still holds keys that a clean-up has to remove where it is now",
-                hint="make its server reachable; the service tries again by itself",
-            )
-        moved = proof is not None and proof.cluster_id != row.cluster_id
-        if active and moved and organizations.count_keys(session, owner) != keys:
-            # Written to the old server after the new one was looked through: the swap would lose them.
-            raise Conflict(f"archive keys of {organization!r} were enrolled meanwhile", hint="look, and try again")
-        before = f"{row.address}, certificate {(row.certificate_fingerprint or '')[:16]}"
+        _require_room(session, owner, row, change)
+        if active and change.elsewhere:
+            # What was enrolled since the look began went to where the keystore is now.
+            _require_there(plane, owner, change, ledger.since(session, owner.id, last))
+            checkpoints.advance(owner)
+        before, left = _where(row), plane.vault(owner, row) if active and change.moved else None
         _bind(plane, owner, row, binding, proof)
-        after = f"{row.address}, certificate {(row.certificate_fingerprint or '')[:16]}"
-        history.append(session, owner.id, who.name, "Keystore edited", f"{name}: {before} → {after}")
-        return describe(owner, row), warnings
+        history.append(session, owner.id, who.name, "Keystore edited", f"{name}: {before} → {_where(row)}")
+        shown = describe(owner, row)
+    if active and change.elsewhere:
+        _remember(plane, owner, row, left)
+    return shown, warnings
 
 
-def remove(plane: ControlPlane, who: Principal, organization: str, name: str) -> None:
+class _Change:
+    """What an edit would change about where a keystore is.
+
+    Args:
+        binding: What it would be.
+        proof: What was found there.
+        row: What it is.
+
+    """
+
+    def __init__(self, binding: Binding, proof: Proof, row: Keystore) -> None:
+        self.binding = binding
+        self.proof = proof
+        self._name, self._address, self._cluster_id = row.name, row.address, row.cluster_id
+        self.moved = (proof.cluster_id, binding.mount) != (row.cluster_id, row.mount)
+        """Whether it is another place."""
+        self.elsewhere = self.moved or str(binding.address) != row.address
+        """Whether it may be another server: a snapshot that is restored elsewhere keeps its cluster id."""
+
+    def require_cluster(self, organization: str) -> None:
+        """Raise where another cluster answers under the address that stays.
+
+        Raises:
+            AnotherCluster: That is accepted by a command of its own.
+
+        """
+        if self.proof.cluster_id != self._cluster_id and str(self.binding.address) == self._address:
+            raise AnotherCluster(
+                f"{self._address}: another Vault cluster answers under this name ({self.proof.cluster_id}, expected "
+                f"{self._cluster_id})",
+                hint="lead the name back to the right one; or, if the server was rebuilt or replaced on purpose, run "
+                f"`keystore accept-cluster {organization} {self._name}`",
+            )
+
+
+def _require_changeable(owner: Organization) -> None:
+    organizations.require_cloud(owner)
+    organizations.require_known(owner)
+    organizations.require_no_maintenance(owner)
+
+
+def _require_room(session: Session, owner: Organization, row: Keystore, change: _Change) -> None:
+    """Raise where a keystore may not move: its keys have still to be removed, or another one is there."""
+    if change.moved:
+        clean_ups.require_none(session, row)
+        _require_free(session, owner, change.binding, change.proof, row)
+
+
+def _require_keys(plane: ControlPlane, owner: Organization, change: _Change) -> list[str]:
+    """Look for every key where a keystore would be; return a warning where some lack that lack where it is now, too."""
+    with _opened(plane, owner.name, change.binding, change.proof) as (transport, vault):
+        looked = _look_for(plane, transport, vault, owner, ledger.entries(plane, owner.id))
+    if looked.lacking and change.elsewhere:
+        raise _lacks(vault, looked, owner)
+    # Otherwise it is the same place: that is no reason to go on with a certificate that expires.
+    return [_lacks(vault, looked, owner).summary] if looked.lacking else []
+
+
+def accept_cluster(
+    plane: ControlPlane, who: Principal, organization: str, name: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Prove a keystore whose server was rebuilt or replaced, and use the cluster that answers now from then on.
+
+    Raises:
+        KeystoreFault: The proof fails, or the keystore is active and keys are missing.
+        Conflict: It is a legacy keystore, or was changed meanwhile.
+
+    """
+
+    def binding(owner: Organization, row: Keystore) -> Binding:
+        if row.address is None:
+            raise Conflict(f"the keystore {name!r} is a legacy keystore", hint="only Vault keystores are on a cluster")
+        endpoint = plane.endpoint(owner, row)
+        there = tenancy(owner, row)
+        return Binding(row.kind, endpoint.address, endpoint.certificate, endpoint.server_ca, there.mount, there.role)
+
+    return _swap(plane, who, organization, name, binding, accept_cluster=True)
+
+
+def _remember(plane: ControlPlane, owner: Organization, row: Keystore, left: VaultKeystore | None) -> None:
+    """Leave the decision at both places, as far as they let us: the next one that is made there leaves it, too."""
+    there = plane.vault(owner, row, announce=grants.for_leader(plane, row))
+    with Transport() as transport:
+        for vault, active in ((there, True), (left, False)):
+            if vault is not None:
+                with suppress(KeystoreError):
+                    checkpoints.leave(plane, transport, vault, owner.id, active=active)
+                transport.run_one(vault.revoke())
+
+
+def remove(plane: ControlPlane, who: Principal, organization: str, name: str, mark: str | None = None) -> None:
     """Forget a keystore.
 
     Raises:
+        ManagedElsewhere: A Pulumi resource asks that does not manage it any more.
         Conflict: It is active and holds keys, or a clean-up of it is still to be done.
         InMaintenance: A migration is running.
 
     """
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
+        organizations.require_known(owner)
         organizations.require_no_maintenance(owner)
         row = find(session, owner, name)
+        ownership.require_owned(row, mark, f"the keystore {name!r}")
+        clean_ups.require_none(session, row)
         if owner.active_keystore_id == row.id:
             if keys := organizations.count_keys(session, owner):
                 raise Conflict(
@@ -214,51 +383,9 @@ def remove(plane: ControlPlane, who: Principal, organization: str, name: str) ->
                     hint="migrate them to another keystore first (KeystoreMigration), then delete this one",
                 )
             owner.active_keystore_id = None
-        if pending_clean_ups(session, row.id):
-            raise Conflict(
-                f"the keystore {name!r} still holds keys that a clean-up has to remove",
-                hint="make its server reachable; the service tries again by itself",
-            )
         session.flush()
         session.delete(row)
         history.append(session, owner.id, who.name, "Keystore removed", name)
-
-
-def entries(
-    plane: ControlPlane,
-    organization_id: int,
-    after: str | None = None,
-    upto: str | None = None,
-    *,
-    without_late_of: str | None = None,
-) -> Iterator[Entry]:
-    """Yield enrolled keys in the order of user ids, a page at a time.
-
-    Args:
-        plane: Where they are written down.
-        organization_id: Whose they are.
-        after: Begin after this user id.
-        upto: End with this user id.
-        without_late_of: Leave out those that were enrolled during this migration.
-
-    """
-    query = select(ArchiveKeyEntry.user, ArchiveKeyEntry.generation, ArchiveKeyEntry.fingerprint).where(
-        ArchiveKeyEntry.organization_id == organization_id
-    )
-    if upto is not None:
-        query = query.where(ArchiveKeyEntry.user <= upto)
-    if without_late_of is not None:
-        late = select(LateKey.user).where(LateKey.migration_id == without_late_of, LateKey.user == ArchiveKeyEntry.user)
-        query = query.where(~late.exists())
-    query = query.order_by(ArchiveKeyEntry.user).limit(PAGE)
-    while True:
-        with plane.transaction() as session:
-            page = session.execute(query if after is None else query.where(ArchiveKeyEntry.user > after)).all()
-        for row in page:
-            yield Entry(*row)
-        if len(page) < PAGE:
-            return
-        after = page[-1][0]
 
 
 def _require_kind(row: Keystore, binding: Binding) -> None:
@@ -297,48 +424,133 @@ def _bind(plane: ControlPlane, owner: Organization, row: Keystore, binding: Bind
     row.kv_version, row.cluster_id, row.proved_at = proof.kv_version, proof.cluster_id, now_utc()
 
 
-def _prove(
-    plane: ControlPlane, organization: str, binding: Binding, holder: Organization | None
-) -> tuple[Proof | None, int]:
-    """Prove a binding; with a `holder` also that every one of its archive keys is there, and return how many."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found at a keystore while it was proved."""
+
+    proof: Proof | None = None
+    place: Place | None = None
+    checkpoint: Checkpoint | None = None
+    entries: int = 0
+    holds_keys: bool = False
+
+    def is_newer_than(self, owner: Organization) -> bool:
+        return Stamp(owner.epoch, owner.epoch_nonce).is_behind(self.checkpoint)
+
+
+@dataclass(slots=True)
+class _Looked:
+    """How many keys were looked for, how many are lacking, and the first users whose key is."""
+
+    keys: int = 0
+    lacking: int = 0
+    users: list[str] = field(default_factory=list)
+
+
+def _prove(plane: ControlPlane, organization: str, binding: Binding, owner: Organization | None = None) -> _Found:
+    """Prove a binding, and find out what lies there.
+
+    Where the keystore is registered already (of an `owner`), what it remembers is compared with the database.
+    """
     if binding.address is None or binding.certificate is None:
-        return None, 0
+        return _Found()
+    with _opened(plane, organization, binding) as (transport, vault):
+        proof = transport.run_one(vault.prove())
+        if owner is not None:
+            # Tokens that were written down for this place and may still be good are ended.
+            grants.fence(plane, transport, vault, owner.id)
+            checkpoints.look(plane, transport, vault, owner.id)
+        return _Found(
+            proof,
+            vault.place,
+            checkpoints.remembered(transport, vault),
+            vault.count(transport),
+            _holds_keys(transport, vault),
+        )
+
+
+@contextmanager
+def _opened(
+    plane: ControlPlane, organization: str, binding: Binding, proof: Proof | None = None
+) -> Iterator[tuple[Transport, VaultKeystore]]:
+    """Lend a keystore that is not registered, or not so; one that was proved is still the one that was."""
+    assert binding.address is not None  # noqa: S101 - a legacy keystore is not opened
+    assert binding.certificate is not None  # noqa: S101
     endpoint = Endpoint(binding.address, binding.certificate, binding.server_ca, plane.resolver)
-    tenancy = Tenancy(organization, binding.mount, binding.role)
-    vault = VaultKeystore(endpoint, tenancy, timeout_s=plane.settings.request_s)
+    there = Tenancy(organization, binding.mount, binding.role)
+    version, cluster_id = (proof.kv_version, proof.cluster_id) if proof else (None, None)
+    timeout_s = plane.settings.request_s
+    vault = VaultKeystore(endpoint, there, timeout_s=timeout_s, kv_version=version, cluster_id=cluster_id)
     with Transport() as transport:
         try:
-            proof = transport.run_one(vault.prove())
-            keys = _require_all_keys(plane, transport, vault, holder) if holder is not None else 0
+            yield transport, vault
         except DamagedRecordError as damage:
             raise Unsuitable(f"{vault}: {damage}", hint="check the server's storage") from None
         finally:
             transport.run_one(vault.revoke())
-    return proof, keys
 
 
-def _require_all_keys(plane: ControlPlane, transport: Transport, vault: VaultKeystore, holder: Organization) -> int:
-    def present(entry: Entry) -> Flow[bool]:
+def _holds_keys(transport: Transport, vault: VaultKeystore) -> bool:
+    """Tell whether at least one of the first entries is an archive key of this organization."""
+    names = [name for name in transport.run_one(vault.names()) if KEY_NAME.fullmatch(name)]
+    for name in names[:_SAMPLE]:
+        with suppress(DamagedRecordError):
+            record = transport.run_one(vault.read(name))
+            if record is not None and record.organization == vault.tenancy.organization:
+                return True
+    return False
+
+
+def _look_for(
+    plane: ControlPlane, transport: Transport, vault: VaultKeystore, owner: Organization, wanted: Iterable[Entry]
+) -> _Looked:
+    """Look for keys; those that were given up do not count as lacking."""
+
+    def lacks(entry: Entry) -> Flow[str | None]:
         try:
             record = yield from vault.read(entry.name)
         except DamagedRecordError:
-            return False
-        if record is None:
-            return False
-        digest = plane.master_key.fingerprint(holder.name, entry.user, record.key)
-        return hmac.compare_digest(digest, entry.fingerprint)
+            record = None
+        return None if entry.given_up or ledger.is_enrolled(plane, owner, entry, record) else entry.user
 
-    total = lacking = 0
-    for there in transport.run((present(entry) for entry in entries(plane, holder.id)), plane.settings.in_flight):
-        total += 1
-        lacking += not there
+    looked = _Looked()
+    for user in transport.run(map(lacks, wanted), plane.settings.in_flight):
+        looked.keys += 1
+        if user is not None:
+            looked.lacking += 1
+            if len(looked.users) < _NAMED:
+                looked.users.append(user)
+    return looked
+
+
+def _require_there(plane: ControlPlane, owner: Organization, change: _Change, fresh: list[Entry]) -> None:
+    """Raise where a key is missing that was enrolled while the others were looked for; the gate is closed."""
+    if not fresh:
+        return
+    with _opened(plane, owner.name, change.binding, change.proof) as (transport, vault):
+        lacking = _look_for(plane, transport, vault, owner, fresh).lacking
     if lacking:
-        raise Unsuitable(
-            f"{vault}: lacks {lacking:,} of the {total:,} archive keys of {holder.name!r}",
-            hint="migrate, do not edit: declare it as a second Keystore and make it the destination of a "
-            "KeystoreMigration",
+        raise Conflict(
+            f"archive keys of {owner.name!r} were enrolled meanwhile, and {lacking:,} are not at the new place",
+            hint="nothing was changed; migrate instead, or try again when no one enrols",
         )
-    return total
+
+
+def _lacks(vault: VaultKeystore, looked: _Looked, owner: Organization) -> Unsuitable:
+    shown = ", ".join(looked.users) + (", …" if looked.lacking > len(looked.users) else "")
+    return Unsuitable(
+        f"{vault}: lacks {looked.lacking:,} of the {looked.keys:,} archive keys of {owner.name!r}: {shown}",
+        hint="migrate, do not edit: declare it as a second Keystore and make it the destination of a "
+        f"KeystoreMigration; keys that are lost for good are given up with `keystore key give-up {owner.name} USER`",
+    )
+
+
+def _where(row: Keystore) -> str:
+    """Return where a keystore is and who we are there, as history tells it."""
+    if row.address is None:
+        return row.kind
+    fingerprint = (row.certificate_fingerprint or "")[:16]
+    return f"{row.address}, mount {row.mount}, role {row.role}, certificate {fingerprint}"
 
 
 def test_connection(plane: ControlPlane, organization: Organization, row: Keystore) -> dict[str, Any]:
@@ -354,10 +566,3 @@ def test_connection(plane: ControlPlane, organization: Organization, row: Keysto
         finally:
             transport.run_one(vault.revoke())
     return {"status": "Online", "reason": None, "detail": None}
-
-
-def pending_clean_ups(session: Session, keystore_id: int) -> list[CleanUp]:
-    """Return what still has to be removed from a keystore, oldest first."""
-    mine = (CleanUp.keystore_id == keystore_id, CleanUp.state == "pending", CleanUp.side != "proof")
-    query = select(CleanUp).where(*mine)
-    return list(session.scalars(query.order_by(CleanUp.id)))

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane import health, organizations
+from pulumi_keystore.control_plane import health, organizations, verification
 from pulumi_keystore.control_plane.models import CleanUp, Hook, Keystore, KeystoreHealth, Mail, Migration, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.health.connection import NO_REQUEST, Status
@@ -27,6 +27,11 @@ METRICS: Final = {
     "keystore_certificate_not_after_timestamp_seconds": ("end of the client certificate", _OF_KEYSTORE),
     "keystore_active": ("1 for the keystore in use", _OF_KEYSTORE),
     "keystore_archive_keys": ("archive keys in escrow", ("organization",)),
+    "keystore_archive_keys_missing": ("archive keys that the latest count or look did not find", ("organization",)),
+    "keystore_suspended": (
+        "1 where a keystore knows more than the database",
+        ("organization",),
+    ),
     "keystore_migration_running": ("1 while a migration runs", ("organization",)),
     "keystore_migration_keys": ("keys of the running migration: total, copied and verified", ("organization", "state")),
     "keystore_clean_ups_pending": ("clean-ups that are left over from migrations", ()),
@@ -63,6 +68,10 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
 
 def _of_organization(session: Session, gauges: dict[str, Gauge], owner: Organization) -> None:
     gauges["keystore_archive_keys"].labels(owner.name).set(organizations.count_keys(session, owner))
+    gauges["keystore_suspended"].labels(owner.name).set(owner.suspended is not None)
+    looked, counted = verification.latest(session, owner), session.get(KeystoreHealth, owner.active_keystore_id or 0)
+    missing = max(looked.missing + looked.damaged if looked else 0, counted.lacking if counted else 0)
+    gauges["keystore_archive_keys_missing"].labels(owner.name).set(missing)
     gauges["keystore_migration_running"].labels(owner.name).set(owner.maintenance_by is not None)
     row = session.get(Migration, owner.maintenance_by) if owner.maintenance_by else None
     if row is not None:

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints, rules
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import grants, history, keystores, organizations, shares
+from pulumi_keystore.control_plane import checkpoints, grants, history, keystores, ledger, organizations, shares
+from pulumi_keystore.control_plane import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.models import (
     ArchiveKeyEntry,
@@ -29,6 +30,9 @@ from pulumi_keystore.control_plane.models import (
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
 from pulumi_keystore.errors import Conflict, InMaintenance, NotFound
+from pulumi_keystore.keystores.removal import Removal
+from pulumi_keystore.keystores.transport import Transport
+from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.migration.preflight import preflight
 from pulumi_keystore.notify import outbox, templates
@@ -98,9 +102,35 @@ def check_ends(
     source = None
     if parties.source.kind != "legacy":
         source = plane.vault(owner, parties.source, retry_for_s=retry_for_s)
-    announce = grants.for_leader(plane, to.id)
+    announce = grants.for_leader(plane, to)
     destination = plane.vault(owner, to, retry_for_s=retry_for_s, announce=announce)
-    preflight(source, destination, parties.migration.id, lambda: clean_ups.finish(to.id))
+
+    def look(transport: Transport, vault: VaultKeystore) -> None:
+        checkpoints.look(plane, transport, vault, owner.id)
+
+    def make_room(transport: Transport) -> None:
+        # Of whoever wrote or deleted there before, under whatever name the place was registered.
+        grants.fence(plane, transport, destination, owner.id)
+        clean_ups.finish(to.id)
+        if destination.count(transport):
+            _remove_old_copies(plane, transport, parties, destination)
+
+    preflight(source, destination, parties.migration.id, look, make_room)
+
+
+def _remove_old_copies(plane: ControlPlane, transport: Transport, parties: Parties, destination: VaultKeystore) -> None:
+    """Remove what an earlier life has left at the destination, as far as the active keystore holds the same keys."""
+    owner = parties.organization
+    with ledger.witness(plane, transport, owner, parties.source) as witness:
+        in_flight, destroyed = plane.settings.in_flight, ledger.was_destroyed(plane, owner)
+        tally = Removal(transport, destination, witness.keystore, in_flight, destroyed).all_keys()
+    if tally.removed:
+        detail = (
+            f"{parties.destination.name} ({parties.destination.address}): {tally.removed:,} copies of keys that the "
+            f"active keystore holds were removed, {tally.carried:,} of which it lacked until then"
+        )
+        with plane.transaction() as session:
+            history.append(session, owner.id, history.SYSTEM, "Old copies removed", detail)
 
 
 def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, Any]:
@@ -121,6 +151,7 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, 
         "keys": keys if moves else 0,
         "estimate_s": round(keys / USUAL_RATE, 1) if moves else 0,
         "unreachable": unreachable,
+        "retain_s": plane.settings.retain_s,
         "maintenance": owner.maintenance_by,
     }
 
@@ -160,7 +191,7 @@ def start(
         owner, source, to = found
         _require_vault(source, mode)
         # If this process is killed while it proves the destination, somebody has to remove the canary.
-        proof = _clean_up(migration_id, to.id, "proof", state="reserved")
+        proof = clean_ups_of.new(migration_id, to, clean_ups_of.PROOF, state=clean_ups_of.RESERVED)
         session.add(proof)
     probe = Migration(id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id)
     try:
@@ -256,6 +287,7 @@ def _destination(
     """Return what has to move where; the id of a migration that does it already; or None if nothing has to."""
     owner = organizations.find(session, organization, lock=True)
     organizations.require_cloud(owner)
+    organizations.require_known(owner)
     to = keystores.find(session, owner, destination)
     if to.kind == "legacy":
         raise rules.MIGRATION_TO_LEGACY.violation(f"{destination!r} is a legacy keystore")
@@ -275,7 +307,7 @@ def _destination(
     return owner, session.get_one(Keystore, owner.active_keystore_id), to
 
 
-def commit(session: Session, migration_id: str) -> None:
+def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
     """Make the destination active: the only point of decision. Safe to repeat.
 
     Raises:
@@ -288,10 +320,13 @@ def commit(session: Session, migration_id: str) -> None:
     owner = session.get_one(Organization, row.organization_id, with_for_update=True)
     if row.cancel_by is not None:
         raise MigrationFailed(Ending.STALLED, canceled(row.cancel_by))
+    if owner.suspended is not None:
+        raise MigrationFailed(Ending.STALLED, f"the organization is suspended: {owner.suspended}")
     if row.state != "running" or owner.maintenance_by != migration_id:
         raise MigrationFailed(Ending.STALLED, "the organization left maintenance before the commit")
     receipt = _receipt(session, row, owner)
     source = session.get_one(Keystore, row.source_id)
+    checkpoints.advance(owner)
     owner.active_keystore_id = row.destination_id
     owner.maintenance_by = None
     row.state, row.ending, row.phase, row.ended_at = "succeeded", Ending.SUCCEEDED.value, "clean-up", now_utc()
@@ -300,9 +335,12 @@ def commit(session: Session, migration_id: str) -> None:
     if source.kind == "legacy":
         session.execute(delete(LegacyKey).where(LegacyKey.organization_id == owner.id))
     else:
-        session.add(_clean_up(migration_id, source.id, "source"))
+        retain_s = plane.settings.retain_s
+        session.add(clean_ups_of.new(migration_id, source, clean_ups_of.SOURCE, wait_s=retain_s))
     annotated = shares.annotated(session, migration_id)
     remark = f"; {annotated:,} keys had custom metadata, which is not moved" if annotated else ""
+    if left_behind := receipt["given_up"]:
+        remark += f"; {left_behind:,} keys that were given up are missing"
     detail = f"{row.source} → {row.destination}, {row.done:,} keys{remark}; {_receipt_text(row)}"
     history.append(session, owner.id, history.SYSTEM, Ending.SUCCEEDED.value, detail)
     letter = templates.migration_succeeds(owner.name, row.destination, row.done)
@@ -325,7 +363,8 @@ def _receipt(session: Session, row: Migration, owner: Organization) -> dict[str,
         left.add(fingerprint)
         arrived.add(fingerprint)
     enrolled = organizations.count_keys(session, owner)
-    if left != arrived or arrived.count != enrolled:
+    given_up = enrolled - arrived.count
+    if left != arrived or not 0 <= given_up <= ledger.count_given_up(session, owner.id):
         raise MigrationFailed(
             Ending.VERIFICATION_FAILED,
             f"{enrolled:,} keys are enrolled, {left.count:,} were read at the source and {arrived.count:,} at the "
@@ -336,6 +375,7 @@ def _receipt(session: Session, row: Migration, owner: Organization) -> dict[str,
         "migration": row.id,
         "organization": owner.name,
         "keys": arrived.count,
+        "given_up": given_up,
         "inventory_source": left.digest.hex(),
         "inventory_destination": arrived.digest.hex(),
         "cluster_source": source.cluster_id,
@@ -368,7 +408,8 @@ def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *,
     row.state, row.ending, row.detail, row.phase, row.ended_at = ending.state, ending.value, detail, "ended", now_utc()
     row.copy_ended_at = row.copy_ended_at or now_utc()
     if not cleaned:
-        session.add(_clean_up(migration_id, row.destination_id, "destination"))
+        destination = session.get_one(Keystore, row.destination_id)
+        session.add(clean_ups_of.new(migration_id, destination, clean_ups_of.DESTINATION))
         detail += "; copies at the destination are removed as soon as it lets us"
     shares.forget(session, migration_id)
     history.append(session, owner.id, history.SYSTEM, ending.value, detail)
@@ -408,6 +449,7 @@ def describe(session: Session, owner: Organization, row: Migration, now: datetim
         # Reading back is quicker than copying; as long as nothing is known of it, it counts as much.
         left = max(row.total - row.verified, 0) + (max(row.total - row.done, 0) if row.phase == "copy" else 0)
         remaining_s = round(left / rate, 1)
+    kept = retained(session, row, now)
     pending = select(CleanUp.side).where(
         CleanUp.migration_id == row.id, CleanUp.state == "pending", CleanUp.side != "proof"
     )
@@ -420,7 +462,20 @@ def describe(session: Session, owner: Organization, row: Migration, now: datetim
         "rate": rate,
         "remaining_s": remaining_s,
         "clean_up_pending": list(session.scalars(pending)),
+        "retained_until": kept.next_at.isoformat() if kept else None,
     }  # fmt: skip
+
+
+def retained(session: Session, row: Migration, now: datetime) -> CleanUp | None:
+    """Return the clean-up that has not begun to empty a migration's source: as long there is a way back."""
+    query = select(CleanUp).where(
+        CleanUp.migration_id == row.id,
+        CleanUp.side == clean_ups_of.SOURCE,
+        CleanUp.state == clean_ups_of.PENDING,
+        CleanUp.attempts == 0,
+        CleanUp.next_at > now,
+    )
+    return session.scalar(query) if row.state == "succeeded" else None
 
 
 def _seconds(begin: datetime | None, end: datetime | None, now: datetime) -> float:
@@ -429,12 +484,6 @@ def _seconds(begin: datetime | None, end: datetime | None, now: datetime) -> flo
 
 def _rate(keys: int, seconds: float) -> float | None:
     return round(keys / max(seconds, 0.001), 1) if keys else None
-
-
-def _clean_up(migration_id: str, keystore_id: int, side: str, state: str = "pending") -> CleanUp:
-    return CleanUp(
-        migration_id=migration_id, keystore_id=keystore_id, side=side, state=state, attempts=0, next_at=now_utc()
-    )
 
 
 def _label(row: Keystore) -> str:

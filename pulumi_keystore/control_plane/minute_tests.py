@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import health
+from pulumi_keystore.control_plane import health, holdings
 from pulumi_keystore.control_plane.health import Turn
 from pulumi_keystore.control_plane.models import Keystore, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane, tenancy
@@ -93,13 +94,15 @@ class MinuteTests:
 
     def _test(self, turns: list[Turn]) -> None:
         found: dict[Turn, Result | None] = {}
+        with self._plane.transaction() as session:
+            ledger = holdings.in_ledger(session, [turn.keystore_id for turn in turns])
 
         def record() -> None:
             # What has come meanwhile, together: one result does not wait for another, and many are one transaction.
-            self._record(found)
+            self._record(found, ledger)
             found.clear()
 
-        subjects = self._subjects(turns)
+        subjects = self._subjects(turns, ledger)
         with Transport() as transport:
             flows = (self._one(turn, subject) for turn, subject in subjects)
             for turn, result in transport.run(flows, _IN_FLIGHT, record, adaptive=False):
@@ -107,7 +110,7 @@ class MinuteTests:
                 found[turn] = result
         record()
 
-    def _subjects(self, turns: list[Turn]) -> list[tuple[Turn, Subject]]:
+    def _subjects(self, turns: list[Turn], ledger: Mapping[int, int]) -> list[tuple[Turn, Subject]]:
         by_id = {turn.keystore_id: turn for turn in turns}
         query = select(Keystore, Organization).join(Organization, Organization.id == Keystore.organization_id)
         with self._plane.transaction() as session:
@@ -120,7 +123,9 @@ class MinuteTests:
                 # Its certificate does not open: that is our own fault, so there is no result.
                 _log.error("a keystore cannot be tested", keystore=keystore.id, error=type(error).__name__)
                 continue
-            subject = Subject(endpoint, tenancy(owner, keystore), keystore.kv_version)
+            counts = keystore.id in ledger
+            there = tenancy(owner, keystore)
+            subject = Subject(endpoint, there, keystore.kv_version, keystore.cluster_id, counts)
             subjects.append((by_id[keystore.id], subject))
         return subjects
 
@@ -131,11 +136,11 @@ class MinuteTests:
         disturbed = result is not None and not result.online and self._pulse.held_up_since(begun)
         return turn, None if disturbed else result
 
-    def _record(self, found: dict[Turn, Result | None]) -> None:
+    def _record(self, found: dict[Turn, Result | None], ledger: Mapping[int, int]) -> None:
         if not found:
             return
         with self._plane.transaction() as session:
-            told = health.record(session, self._plane.instance, found, self._plane.settings.minute_s)
+            told = health.record(session, self._plane.instance, found, self._plane.settings.minute_s, ledger)
         failpoints.reach("health.recorded")
         for alert in told:
             _log.info("administrators are told", alert=alert)

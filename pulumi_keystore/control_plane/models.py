@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     LargeBinary,
     MetaData,
@@ -38,7 +39,12 @@ class Base(DeclarativeBase):
 
 
 class Organization(Base):
-    """A customer. `maintenance_by` is the running migration, if any."""
+    """A customer. `maintenance_by` is the running migration, if any.
+
+    `epoch` and `epoch_nonce` are the stamp of the latest decision (see `keystores.checkpoint`). `suspended` says why
+    nothing may be changed: a keystore knows more than this database. `checkpointed` is the number of the last key
+    that a checkpoint covers.
+    """
 
     __tablename__ = "organizations"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -48,6 +54,11 @@ class Organization(Base):
         ForeignKey("keystores.id", use_alter=True, name="fk_organizations_active_keystore_id_keystores")
     )
     maintenance_by: Mapped[str | None] = mapped_column(String(36))
+    epoch: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    epoch_nonce: Mapped[str] = mapped_column(String(32), server_default="")
+    suspended: Mapped[str | None]
+    checkpointed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    owner_mark: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -55,7 +66,11 @@ class Keystore(Base):
     """A registered keystore and its binding (address and certificate)."""
 
     __tablename__ = "keystores"
-    __table_args__ = (UniqueConstraint("organization_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("organization_id", "name"),
+        # One place, one keystore: the database itself allows no other.
+        Index("ix_keystores_place", "organization_id", "cluster_id", "mount", unique=True),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str] = mapped_column(String(100))
@@ -72,19 +87,55 @@ class Keystore(Base):
     cluster_id: Mapped[str | None] = mapped_column(String(100))
     revision: Mapped[int] = mapped_column(server_default="1")
     proved_at: Mapped[datetime | None]
+    owner_mark: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class ArchiveKeyEntry(Base):
-    """That a user's archive key is in escrow, with a keyed digest of it; the key itself lies in the keystore."""
+    """That a user's archive key is in escrow, with a keyed digest of it; the key itself lies in the keystore.
+
+    `number` only grows: what was enrolled after a moment has a higher one. A key that an administrator has given up
+    may be missing at the keystore.
+    """
 
     __tablename__ = "archive_keys"
+    __table_args__ = (Index("ix_archive_keys_number", "organization_id", "number"),)
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"), primary_key=True)
     # Byte order: paging by user must not depend on the database's locale.
     user: Mapped[str] = mapped_column("user_id", String(512, collation="C"), primary_key=True)
     generation: Mapped[int]
     fingerprint: Mapped[bytes]
     escrowed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    number: Mapped[int] = mapped_column(BigInteger, Identity())
+    given_up_at: Mapped[datetime | None]
+
+
+class DestroyedKey(Base):
+    """An archive key that a person has destroyed: a copy that turns up is removed, and not carried over."""
+
+    __tablename__ = "destroyed_keys"
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"), primary_key=True)
+    user: Mapped[str] = mapped_column("user_id", String(512, collation="C"), primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(primary_key=True)
+    destroyed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Verification(Base):
+    """The latest look through all keys of an organization's active keystore.
+
+    Attributes of a row: how many keys were looked for, how many are missing, damaged, or lie there without being in
+    the ledger, and the first of their names by kind.
+    """
+
+    __tablename__ = "verifications"
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime]
+    keystore: Mapped[str]
+    keys: Mapped[int]
+    missing: Mapped[int]
+    damaged: Mapped[int]
+    surplus: Mapped[int]
+    named: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
 class LegacyKey(Base):
@@ -183,11 +234,16 @@ class LateKey(Base):
 
 
 class Grant(Base):
-    """A Vault token that may write or delete at a keystore, sealed: whoever takes over ends it first."""
+    """A Vault token that may write or delete at a keystore, sealed: whoever takes over ends it first.
+
+    `cluster_id` is the cluster that gave it, and the only one where it can be ended.
+    """
 
     __tablename__ = "grants"
     id: Mapped[int] = mapped_column(primary_key=True)
+    organization_id: Mapped[int] = mapped_column(index=True)
     keystore_id: Mapped[int] = mapped_column(index=True)
+    cluster_id: Mapped[str] = mapped_column(String(100), server_default="")
     holder: Mapped[str] = mapped_column(String(100))
     token_sealed: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -196,15 +252,19 @@ class Grant(Base):
 class CleanUp(Base):
     """Keys that still have to be removed from the losing side of a migration.
 
-    It is `reserved` while somebody may still write there under that id, `pending`, or `done`.
+    It is `reserved` while somebody may still write there under that id, `pending`, `done`, or `abandoned`.
+    `cluster_id` and `mount` are the place where they lie, wherever the keystore has been moved to since.
     """
 
     __tablename__ = "clean_ups"
     id: Mapped[int] = mapped_column(primary_key=True)
     migration_id: Mapped[str] = mapped_column(String(36))
     keystore_id: Mapped[int]
+    cluster_id: Mapped[str | None] = mapped_column(String(100))
+    mount: Mapped[str | None] = mapped_column(String(128))
     side: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     attempts: Mapped[int] = mapped_column(server_default="0")
     detail: Mapped[str | None]
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -242,6 +302,9 @@ class KeystoreHealth(Base):
     seconds: Mapped[float | None]
     since: Mapped[datetime | None]
     tested_at: Mapped[datetime | None]
+    lacking: Mapped[int] = mapped_column(server_default="0")
+    surplus: Mapped[int] = mapped_column(server_default="0")
+    alerted: Mapped[bool] = mapped_column(server_default="false")
 
 
 class HealthSample(Base):
@@ -266,6 +329,7 @@ class HealthMonitor(Base):
     repeat_hours: Mapped[int]
     online_minutes: Mapped[int]
     alert: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    owner_mark: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import rules
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import history, keystores, organizations
+from pulumi_keystore.control_plane import history, keystores, organizations, ownership
 from pulumi_keystore.control_plane.models import HealthMonitor, Keystore, Organization, as_document
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
@@ -52,12 +52,22 @@ class Alerting:
             rules.check_webhook(self.webhook)
 
 
-def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, wanted: Alerting) -> dict[str, Any]:
+def put(
+    plane: ControlPlane,
+    who: Principal,
+    organization: str,
+    keystore: str,
+    wanted: Alerting,
+    *,
+    adopt: bool = True,
+    mark: str | None = None,
+) -> dict[str, Any]:
     """Have a keystore monitored, or change who is told. Safe to repeat; an open incident goes on.
 
     Raises:
         RuleViolation: A property breaks a rule.
-        Conflict: The keystore is not a self-administered one.
+        Conflict: The keystore is not a self-administered one; or its monitor is another Pulumi resource's and says
+            something else, and `adopt` is not set.
 
     """
     wanted.check()
@@ -73,6 +83,11 @@ def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, w
             )
         monitor = find(session, row)
         before = alerting(plane, monitor) if monitor else None
+        if monitor is not None and ownership.is_anothers(monitor, mark) and before != wanted and not adopt:
+            raise Conflict(
+                f"the monitor of {keystore!r} is managed by another Pulumi resource, and says something else",
+                hint="set adopt=True to take it over and change it to what is declared",
+            )
         if monitor is None:
             monitor = HealthMonitor(keystore_id=row.id, created_at=now_utc())
             session.add(monitor)
@@ -89,8 +104,11 @@ def put(plane: ControlPlane, who: Principal, organization: str, keystore: str, w
             recipients = ", ".join(wanted.recipients) or "nobody by mail"
             hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
             history.append(session, owner.id, who.name, "Health monitor set", f"{keystore}: {recipients}{hook}")
+        warnings = ownership.take_over(monitor, mark, f"the monitor of {keystore!r}")
+        for warning in warnings:
+            history.append(session, owner.id, who.name, "Health monitor taken over", warning)
         session.flush()
-        return describe(plane, owner, row, monitor)
+        return {**describe(plane, owner, row, monitor), "warnings": warnings}
 
 
 def get(plane: ControlPlane, session: Session, owner: Organization, keystore: str) -> dict[str, Any]:
@@ -119,16 +137,19 @@ def _require(session: Session, keystore: Keystore) -> HealthMonitor:
     return monitor
 
 
-def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str) -> None:
+def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str, mark: str | None = None) -> None:
     """Tell nobody any more; the tests go on.
 
     Raises:
         NotFound: It has no monitor.
+        ManagedElsewhere: A Pulumi resource asks that does not manage it any more.
 
     """
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
-        session.delete(_require(session, keystores.find(session, owner, keystore)))
+        monitor = _require(session, keystores.find(session, owner, keystore))
+        ownership.require_owned(monitor, mark, f"the monitor of {keystore!r}")
+        session.delete(monitor)
         history.append(session, owner.id, who.name, "Health monitor removed", keystore)
 
 

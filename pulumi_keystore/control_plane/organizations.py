@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import rules
 from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.control_plane import ownership
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, LegacyKey, Organization, Token, as_document
 from pulumi_keystore.control_plane.tokens import no_organization
-from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed
+from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed, RecoveryNeeded
 
 ENVIRONMENTS: Final = ("cloud", "federal")
 _GATE: Final = 0x6B7901
@@ -39,7 +40,7 @@ def list_all(session: Session) -> list[Organization]:
     return list(session.scalars(select(Organization).order_by(Organization.name)))
 
 
-def put(session: Session, name: str, environment: str = "cloud") -> Organization:
+def put(session: Session, name: str, environment: str = "cloud", mark: str | None = None) -> Organization:
     """Create an organization, or return the one there is.
 
     Raises:
@@ -61,17 +62,20 @@ def put(session: Session, name: str, environment: str = "cloud") -> Organization
             hint="an organization never changes its environment",
             prop="environment",
         )
+    ownership.take_over(row, mark, f"the organization {name!r}")
     return row
 
 
-def remove(session: Session, name: str) -> None:
+def remove(session: Session, name: str, mark: str | None = None) -> None:
     """Delete an organization that has no keystores and no keys.
 
     Raises:
         Conflict: It still has some.
+        ManagedElsewhere: A Pulumi resource asks that does not manage it any more.
 
     """
     row = find(session, name, lock=True)
+    ownership.require_owned(row, mark, f"the organization {name!r}")
     keys = count_keys(session, row)
     if keys:
         raise Conflict(
@@ -101,7 +105,7 @@ def describe(session: Session, row: Organization) -> dict[str, Any]:
     """Return what may be shown of an organization."""
     active = active_keystore(session, row)
     return {
-        **as_document(row, "name", "environment", "created_at"),
+        **as_document(row, "name", "environment", "created_at", "suspended"),
         "active_keystore": active.name if active else None,
         "maintenance": row.maintenance_by,
         "archive_keys": count_keys(session, row),
@@ -147,4 +151,18 @@ def require_no_maintenance(row: Organization) -> None:
         raise InMaintenance(
             f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
             hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
+        )
+
+
+def require_known(row: Organization) -> None:
+    """Raise where a keystore knows more than this database.
+
+    Raises:
+        RecoveryNeeded: Nothing may be changed until an administrator has recovered the organization.
+
+    """
+    if row.suspended is not None:
+        raise RecoveryNeeded(
+            f"the organization {row.name!r} is suspended: {row.suspended}",
+            hint=f"see what is where with `keystore recover {row.name}`; nothing is deleted meanwhile",
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -17,7 +17,7 @@ from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.keystores.tenancy import Tenancy
 from pulumi_keystore.keystores.transport import Endpoint
-from pulumi_keystore.keystores.vault import VaultKeystore
+from pulumi_keystore.keystores.vault import Announce, VaultKeystore
 from pulumi_keystore.network import Resolver
 
 CERTIFICATE_PURPOSE = "client-certificate"
@@ -64,14 +64,21 @@ class ControlPlane:
         keystore: Keystore,
         *,
         retry_for_s: float = 0,
-        announce: Callable[[str], None] | None = None,
+        announce: Announce | None = None,
+        mount: str | None = None,
+        cluster_id: str | None = None,
     ) -> VaultKeystore:
-        """Return a registered Vault keystore, ready for use; see there for what can be told it."""
+        """Return a registered Vault keystore, ready for use; see there for what can be told it.
+
+        `mount` and `cluster_id` are those of a place that it is reached for, where that is not the one in use.
+        """
+        there = tenancy(organization, keystore)
         return VaultKeystore(
             self.endpoint(organization, keystore),
-            tenancy(organization, keystore),
+            replace(there, mount=mount) if mount else there,
             retry_for_s=retry_for_s,
             timeout_s=self.settings.request_s,
             kv_version=keystore.kv_version,
+            cluster_id=cluster_id or keystore.cluster_id,
             announce=announce,
         )

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.control_plane import app, console_sessions, grants, health, logs, migrations, shares
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
+from pulumi_keystore.control_plane.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.connections import Connections
 from pulumi_keystore.control_plane.database import (
@@ -30,6 +31,7 @@ from pulumi_keystore.control_plane.database import (
     check_master_key,
     check_schema,
     connect,
+    knows_master_key,
     sessions,
     upgrade_schema,
     url_of,
@@ -38,6 +40,7 @@ from pulumi_keystore.control_plane.minute_tests import MinuteTests
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.sealing import MasterKey
 from pulumi_keystore.control_plane.settings import Settings
+from pulumi_keystore.control_plane.verification import Audits
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.migration import workflow
 from pulumi_keystore.migration.worker import Workers
@@ -91,7 +94,9 @@ def opened(settings: Settings, *, as_guest: bool = False) -> Iterator[Opened]:
             key = MasterKey.load(key_file)
         else:
             upgrade_schema(engine)
-            key = MasterKey.load_or_create(key_file)
+            # A new one beside a database that has one would open nothing of it.
+            known = knows_master_key(sessions(engine))
+            key = MasterKey.load(key_file) if known else MasterKey.load_or_create(key_file)
         factory = sessions(engine)
         check_master_key(factory, key)
         plane = ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map)))
@@ -133,7 +138,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         workers.start()
         _launch_workflows(url_of(engine))
         _resume(plane)
-        connections = Connections(plane)
+        connections, checkpoints = Connections(plane), Checkpoints(plane)
         caller = Caller(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)
         if settings.tests:
             MinuteTests(plane).start()
@@ -141,11 +146,14 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         _every(1.0, caller.send_due, "webhooks")
         _every(600.0, lambda: _forget_old(plane), "old data")
         _every(2.0, clean_ups.work, "clean-ups")
+        _every(2.0, checkpoints.work, "checkpoints")
+        _every(30.0, Audits(plane).work, "verification")
         _every(5.0, connections.close_idle, "connections")
         _every(2.0, lambda: _stop_unless(leadership.held(), "is lost"), "leadership")
         _every(1.0, lambda: _stop_unless(leadership.answered(), "is silent"), "leadership that hangs")
         _every(5.0, lambda: _settle(plane), "unsettled migrations")
-        _run(settings, app.create(ServicesOfApp(plane, clean_ups, connections, workflow.begin)), listener, say)
+        services = ServicesOfApp(plane, clean_ups, connections, checkpoints, workflow.begin)
+        _run(settings, app.create(services), listener, say)
         connections.close_idle(everything=True)
         if database.embedded is not None:
             database.embedded.stop()

@@ -81,3 +81,9 @@ class Settings(BaseSettings):
     cleanup_retry_s: Annotated[float, Field(gt=0)] = Field(
         default=30, description="seconds between attempts of a clean-up that is left over"
     )
+    retain_s: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="seconds for which the keys stay at the source after a migration, as a way back"
+    )
+    audit_s: Annotated[float, Field(ge=0)] = Field(
+        default=86_400, description="seconds between the looks through all keys of an organization; 0 for none"
+    )

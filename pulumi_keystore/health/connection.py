@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from pulumi_keystore.keystores.checkpoint import Checkpoint
+
 NO_REQUEST: Final = "No request"
 UNKNOWN: Final = "Unknown"
 TESTS_AFTER_MIGRATION: Final = 5
@@ -33,6 +35,8 @@ class Result:
         detail: What exactly is wrong, and what to do about it; one line.
         warning: What is wrong although the keystore works, such as a sealed standby.
         seconds: How long the test took.
+        checkpoint: What the keystore remembers of the latest decision.
+        entries: How many entries lie there, where they were counted.
 
     """
 
@@ -41,6 +45,8 @@ class Result:
     detail: str | None = None
     warning: str | None = None
     seconds: float = 0.0
+    checkpoint: Checkpoint | None = None
+    entries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
-from pulumi_keystore.errors import HostUnavailable, KeystoreFault
+from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Unsuitable
 from pulumi_keystore.health.connection import Result
+from pulumi_keystore.keystores.checkpoint import Checkpoint
 from pulumi_keystore.keystores.record import DamagedRecordError
 from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause
@@ -24,11 +25,22 @@ _LOOK_EVERY_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A keystore to test."""
+    """A keystore to test; `counts` says whether its entries are counted, too."""
 
     endpoint: Endpoint
     tenancy: Tenancy
     kv_version: int | None
+    cluster_id: str | None = None
+    counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen at a keystore that works."""
+
+    warning: str | None = None
+    checkpoint: Checkpoint | None = None
+    entries: int | None = None
 
 
 class _NotMadeError(Exception):
@@ -49,14 +61,15 @@ def probe(subject: Subject, lookups: Executor, deadline_s: float) -> Flow[Result
     begun = time.monotonic()
     try:
         target = yield from _look_up(subject.endpoint, lookups, begun + deadline_s)
-        warning = yield from _try_each(subject, target, begun + deadline_s)
+        seen = yield from _try_each(subject, target, begun + deadline_s)
     except _NotMadeError:
         return None
     except KeystoreFault as fault:
         return Result(
             online=False, reason=fault.reason, detail=explain(fault, subject.endpoint), seconds=time.monotonic() - begun
         )
-    return Result(online=True, warning=warning, seconds=time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    return Result(online=True, warning=seen.warning, seconds=seconds, checkpoint=seen.checkpoint, entries=seen.entries)
 
 
 def explain(fault: KeystoreFault, endpoint: Endpoint) -> str:
@@ -77,37 +90,52 @@ def _look_up(endpoint: Endpoint, lookups: Executor, until: float) -> Flow[Target
     return found.result()
 
 
-def _try_each(subject: Subject, target: Target, until: float) -> Flow[str | None]:
-    """Use every server that the name leads to; return what is wrong with some, raise what is wrong with all."""
+def _try_each(subject: Subject, target: Target, until: float) -> Flow[Seen]:
+    """Use every server that the name leads to; say what is wrong with some, raise what is wrong with all."""
+    seen = Seen()
     faults: list[tuple[str, HostUnavailable]] = []
     for number, ip in enumerate(target.ips):
         # One that hangs must leave time for the others.
         left = (until - time.monotonic()) / (len(target.ips) - number)
         node = replace(subject.endpoint, resolver=Vetted(target=Target((ip,), target.port)))
         try:
-            yield from _use(replace(subject, endpoint=node), time.monotonic() + left)
+            seen = yield from _use(replace(subject, endpoint=node), time.monotonic() + left)
         except HostUnavailable as fault:
             faults.append((ip, fault))
     if len(faults) == len(target.ips):
         raise faults[0][1]
     if not faults:
-        return None
+        return seen
     ill = "; ".join(f"{ip}: {explain(fault, subject.endpoint)}" for ip, fault in faults)
-    return f"{len(faults)} of {len(target.ips)} servers behind this name cannot be used: {ill}"
+    warning = f"{len(faults)} of {len(target.ips)} servers behind this name cannot be used: {ill}"
+    return replace(seen, warning="; ".join(filter(None, (warning, seen.warning))))
 
 
-def _use(subject: Subject, until: float) -> Flow[None]:
+def _use(subject: Subject, until: float) -> Flow[Seen]:
     vault = VaultKeystore(
         subject.endpoint,
         subject.tenancy,
         timeout_s=max(until - time.monotonic(), 0.001),
         kv_version=subject.kv_version,
+        cluster_id=subject.cluster_id,
         until=until,
     )
     try:
         # Nothing lies there: an answer that says so is an authorized one.
         yield from vault.read(f"{CANARY_PREFIX}{secrets.token_hex(8)}")
+        return (yield from _look(vault, subject))
     except DamagedRecordError:
-        return
+        return Seen()
     finally:
         yield from vault.revoke()
+
+
+def _look(vault: VaultKeystore, subject: Subject) -> Flow[Seen]:
+    """See what the keystore remembers and holds; what is unfit about its mount is a warning, for it does work."""
+    checkpoint = yield from vault.remembered()
+    entries = (yield from vault.entries()) if subject.counts else None
+    try:
+        yield from vault.detect()
+    except Unsuitable as unfit:
+        return Seen(explain(unfit, subject.endpoint), checkpoint, entries)
+    return Seen(None, checkpoint, entries)

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.errors import KeystoreFault
-from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.tenancy import key_name
+from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError, Entry
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 
 Fingerprint = Callable[[str, str, bytes], bytes]
 """Keyed digest of (organization, user, key)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A key that has to move: whose it is, which generation, and the digest it was enrolled with."""
-
-    user: str
-    generation: int
-    fingerprint: bytes = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Last path segment of the key in a Vault keystore."""
-        return key_name(self.user, self.generation)
 
 
 class Source(Protocol):
@@ -60,10 +45,11 @@ class Copier:
     origin: str
     fingerprint: Fingerprint
 
-    def copy(self, entry: Entry) -> Flow[bytes]:
+    def copy(self, entry: Entry) -> Flow[bytes | None]:
         """Write one key at the destination where nothing is; return the fingerprint of what was read at the source.
 
-        Safe to repeat: a copy of this migration that is there already is compared instead.
+        Safe to repeat: a copy of this migration that is there already is compared instead. None is for a key that
+        was given up and is missing.
 
         Raises:
             MigrationFailed: It cannot be moved.
@@ -75,6 +61,8 @@ class Copier:
             raise MigrationFailed(Ending.SOURCE_NOT_REACHABLE, str(fault)) from None
         except DamagedRecordError as damage:
             raise _unverified(f"the source holds a damaged key: {damage}") from None
+        if record is None and entry.given_up:
+            return None
         if record is None:
             raise _unverified("a key that is in escrow is missing at the source")
         digest = self.fingerprint(record.organization, record.user, record.key)
@@ -82,7 +70,7 @@ class Copier:
             raise _unverified("a key at the source is not the one that was enrolled")
         copy = replace(record, generation=entry.generation, origin=self.origin)
         try:
-            found = yield from self.destination.place(copy)
+            found = yield from self.destination.put(copy)
         except KeystoreFault as fault:
             raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None
         except DamagedRecordError as damage:
@@ -92,8 +80,10 @@ class Copier:
         failpoints.reach("share.copying")
         return digest
 
-    def verify(self, entry: Entry) -> Flow[bytes]:
+    def verify(self, entry: Entry) -> Flow[bytes | None]:
         """Read one key back at the destination; return the fingerprint of what was read there.
+
+        None is for a key that was given up and is missing.
 
         Raises:
             MigrationFailed: It is missing, or another one, or cannot be read.
@@ -105,8 +95,12 @@ class Copier:
             raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None
         except DamagedRecordError as damage:
             raise _unverified(f"read back at the destination: {damage}") from None
+        if record is None and entry.given_up:
+            return None
         if record is None:
             raise _unverified("a key is missing at the destination")
+        if record.expires:
+            raise _unverified(f"the destination deletes what is written there; {self.destination.keep_hint()}")
         digest = self.fingerprint(record.organization, record.user, record.key)
         whose = (record.user, record.generation, record.origin)
         if whose != (entry.user, entry.generation, self.origin) or not hmac.compare_digest(digest, entry.fingerprint):
@@ -128,68 +122,6 @@ def check_inventory(transport: Transport, keystore: VaultKeystore, expected: int
         raise _unverified(f"{expected - found:,} keys are missing at the destination")
     if found > expected:
         raise _unverified(f"{found - expected:,} entries at the destination are not of this migration")
-
-
-def remove_own(
-    transport: Transport, keystore: VaultKeystore, origin: str, in_flight: int, watch: Callable[[], None] | None = None
-) -> None:
-    """Remove the copies and canaries that one migration wrote, and nothing else.
-
-    It is done when a whole list has shown none of them, twice: one wrong answer of a server is not believed.
-
-    Raises:
-        KeystoreFault: The keystore cannot be reached or does not allow it; some copies may be left.
-
-    """
-    clean = 0
-    while clean < 2:  # noqa: PLR2004 - twice, see above
-        removed = 0
-        for page in keystore.pages(transport):
-            removed += sum(transport.run((keystore.delete_own(name, origin) for name in page), in_flight, watch))
-        clean = 0 if removed else clean + 1
-
-
-def remove_all(
-    transport: Transport,
-    keystore: VaultKeystore,
-    entries: Callable[[], Iterable[Entry]],
-    in_flight: int,
-    watch: Callable[[], None] | None = None,
-) -> int:
-    """Remove the keys of entries whoever wrote them, as after a migration away from a keystore.
-
-    Returns how many other things are left in the organization's path: deleted versions of keys that nobody has in
-    escrow, say. They are not ours to remove.
-
-    Args:
-        transport: What carries the requests.
-        keystore: The keystore to empty.
-        entries: Returns what has to be gone; asked twice.
-        in_flight: How many requests may be under way.
-        watch: Called at least once a second; what it raises ends the work.
-
-    Raises:
-        KeystoreFault: The keystore cannot be reached or does not allow it; some keys may be left.
-
-    """
-    for _ in transport.run((keystore.delete(entry.name) for entry in entries()), in_flight, watch):
-        failpoints.reach("clean-up.removing")
-    left = keystore.count(transport)
-    if not left:
-        return 0
-    # Either others' things, or ours whose deletion was not true: only reading each tells.
-    ours = sum(transport.run((_present(keystore, entry.name) for entry in entries()), in_flight, watch))
-    if ours:
-        raise KeystoreFault(f"{keystore}: {ours:,} keys that were deleted are still there", hint="check its storage")
-    return left
-
-
-def _present(keystore: VaultKeystore, name: str) -> Flow[bool]:
-    try:
-        record = yield from keystore.read(name)
-    except DamagedRecordError:
-        return True
-    return record is not None
 
 
 def _unverified(detail: str) -> MigrationFailed:

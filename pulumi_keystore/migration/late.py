@@ -15,13 +15,14 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.control_plane import grants, migrations, organizations
+from pulumi_keystore.control_plane import grants, ledger, migrations, organizations
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, LateKey, Migration
 from pulumi_keystore.control_plane.plane import ControlPlane
-from pulumi_keystore.keystores.record import DamagedRecordError
+from pulumi_keystore.keystores.record import DamagedRecordError, Entry
+from pulumi_keystore.keystores.removal import Removal
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
-from pulumi_keystore.migration.copy import Copier, Entry, VaultSource, check_inventory
+from pulumi_keystore.migration.copy import Copier, VaultSource, check_inventory
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 
 _FEW: Final = 50
@@ -87,7 +88,7 @@ def _hold_and_commit(
         in_time()
         row = session.get_one(Migration, migration_id)
         row.held_s = (row.held_s or 0.0) + time.monotonic() - begun
-        migrations.commit(session, migration_id)
+        migrations.commit(plane, session, migration_id)
         failpoints.reach("commit.undecided")
 
 
@@ -133,15 +134,17 @@ def _remove_unacknowledged(
             return None
         return None if record is None or record.origin != parties.migration.id else (name, record.user)
 
-    removed = 0
-    for page in destination.pages(transport):
-        seen = list(transport.run(map(look, page), plane.settings.in_flight))
-        for name, user in filter(None, seen):
-            with plane.transaction() as session:
-                # With the gate closed: an enrolment that is under way is written down by then, or has failed.
-                organizations.stop_writes(session, parties.organization.id)
-                if session.get(ArchiveKeyEntry, (parties.organization.id, user)) is None:
-                    removed += transport.run_one(destination.delete_own(name, parties.migration.id))
+    owner, removed = parties.organization, 0
+    with ledger.witness(plane, transport, owner, parties.source) as witness:
+        removal = Removal(transport, destination, witness.keystore, plane.settings.in_flight)
+        for page in destination.key_pages(transport):
+            seen = list(transport.run(map(look, page), plane.settings.in_flight))
+            for name, user in filter(None, seen):
+                with plane.transaction() as session:
+                    # With the gate closed: an enrolment that is under way is written down by then, or has failed.
+                    organizations.stop_writes(session, owner.id)
+                    if session.get(ArchiveKeyEntry, (owner.id, user)) is None:
+                        removed = removal.names([name], parties.migration.id).removed
     return removed
 
 

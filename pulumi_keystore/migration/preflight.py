@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pulumi_keystore.errors import Conflict, HostUnavailable, KeystoreFault, Unsuitable
+from pulumi_keystore.errors import AnotherCluster, Conflict, HostUnavailable, KeystoreFault, Unsuitable
 from pulumi_keystore.keystores.record import DamagedRecordError
 from pulumi_keystore.keystores.transport import Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 
+Look = Callable[[Transport, VaultKeystore], None]
+"""Compares what a keystore remembers with the database."""
+
 
 def preflight(
-    source: VaultKeystore | None, destination: VaultKeystore, origin: str, clean_up: Callable[[], None]
+    source: VaultKeystore | None,
+    destination: VaultKeystore,
+    origin: str,
+    look: Look,
+    make_room: Callable[[Transport], None],
 ) -> None:
     """Prove both ends, and that the destination is another cluster and holds nothing.
 
@@ -22,12 +29,14 @@ def preflight(
         source: The Vault keystore that is active; None for a legacy one, which is always within reach.
         destination: Where the keys shall go.
         origin: Id of the migration; the canary carries it.
-        clean_up: Removes what earlier migrations left at the destination; called once it answers.
+        look: Is called with each end.
+        make_room: Ends old tokens, and removes copies that lie at the destination, as far as the active keystore
+            holds the same; called once both ends are as they should be.
 
     Raises:
         MigrationFailed: A side cannot be reached.
-        KeystoreFault: The destination refuses us or is unfit.
-        Conflict: Both are one cluster.
+        KeystoreFault: The destination refuses us or is unfit, or either is another cluster than it was.
+        Conflict: Both are one cluster, or an end knows more than the database.
 
     """
     with Transport() as transport:
@@ -36,6 +45,9 @@ def preflight(
             try:
                 cluster, _ = transport.run_one(source.identify())
                 transport.run_one(source.check_list())
+                look(transport, source)
+            except AnotherCluster:
+                raise
             except KeystoreFault as fault:
                 raise MigrationFailed(Ending.SOURCE_NOT_REACHABLE, str(fault)) from None
             finally:
@@ -51,14 +63,17 @@ def preflight(
                     hint="choose a keystore on another server",
                     prop="destination",
                 )
-            clean_up()
+            look(transport, destination)
+            make_room(transport)
             if foreign := destination.count(transport):
-                tenancy = destination.tenancy
                 raise Unsuitable(
-                    f"{destination}: the path {tenancy.mount}/{tenancy.organization}/ holds {foreign:,} entries",
-                    hint="nothing is written over; look whose they are, and empty the path first",
+                    f"{destination}: {destination.place} holds {foreign:,} entries that are not keys of the active "
+                    "keystore",
+                    hint="nothing is written over: find out whose they are; if in doubt, use another mount or server",
                 )
             transport.run_one(destination.prove(origin))
+        except AnotherCluster:
+            raise
         except HostUnavailable as fault:
             raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None
         except DamagedRecordError as damage:

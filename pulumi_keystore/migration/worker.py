@@ -17,17 +17,16 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.control_plane import grants, keystores, migrations, shares
-from pulumi_keystore.control_plane.archive_keys import legacy_unseal
+from pulumi_keystore.control_plane import grants, ledger, migrations, shares
 from pulumi_keystore.control_plane.grants import Superseded
 from pulumi_keystore.control_plane.models import LegacyKey
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.shares import Task
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.keystores.legacy import read_rows
-from pulumi_keystore.keystores.record import ArchiveKey
+from pulumi_keystore.keystores.record import ArchiveKey, Entry
 from pulumi_keystore.keystores.transport import Flow, Transport
-from pulumi_keystore.migration.copy import Copier, Entry, Source, VaultSource
+from pulumi_keystore.migration.copy import Copier, Source, VaultSource
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.migration.inventory import Inventory
 
@@ -139,7 +138,7 @@ class Session:
             self._parties = migrations.load(session, migration_id)
         owner, retry_s = self._parties.organization, plane.settings.retry_s
         self._transport = Transport()
-        announce = grants.for_holder(plane, self._parties.destination.id, holder)
+        announce = grants.for_holder(plane, self._parties.destination, holder)
         self._destination = plane.vault(owner, self._parties.destination, retry_for_s=retry_s, announce=announce)
         legacy = self._parties.source.kind == "legacy"
         self._source = None if legacy else plane.vault(owner, self._parties.source, retry_for_s=retry_s)
@@ -171,7 +170,7 @@ class Session:
 
     def _move(self, task: Task) -> tuple[Inventory, int]:
         plane, organization = self._plane, self._parties.organization
-        entries = keystores.entries(plane, organization.id, task.after, task.upto, without_late_of=task.migration_id)
+        entries = ledger.entries(plane, organization.id, task.after, task.upto, without_late_of=task.migration_id)
         if task.work == shares.VERIFY and self._work == shares.COPY:
             # What is read from now on must not be older than the end of the copy.
             self._work = shares.VERIFY
@@ -188,7 +187,8 @@ class Session:
         inventory, beat = Inventory(), _Beat(lambda: shares.beat(plane, task, self.holder, inventory.count))
         annotated = self._source.annotated if self._source else 0
         for fingerprint in self._transport.run(map(move, entries), plane.settings.in_flight, beat):
-            inventory.add(fingerprint)
+            if fingerprint is not None:
+                inventory.add(fingerprint)
         return inventory, (self._source.annotated if self._source else 0) - annotated
 
     def close(self) -> None:
@@ -201,8 +201,8 @@ class Session:
         try:
             if self._source is not None:
                 self._transport.run_one(self._source.revoke())
-            destination = self._parties.destination.id
-            grants.fence(self._plane, self._transport, self._destination, destination, holder=self.holder)
+            organization = self._parties.organization.id
+            grants.fence(self._plane, self._transport, self._destination, organization, holder=self.holder)
         finally:
             self._transport.close()
 
@@ -224,7 +224,7 @@ class _LegacyRows:
     """The rows of a legacy keystore that one share needs."""
 
     def __init__(self, plane: ControlPlane, organization_id: int, organization: str, entries: list[Entry]) -> None:
-        self._unseal = legacy_unseal(plane, organization_id)
+        self._unseal = ledger.legacy_unseal(plane, organization_id)
         self._organization = organization
         self._rows: dict[str, list[bytes | None]] = {entry.user: [] for entry in entries}
         with plane.transaction() as session:

@@ -17,15 +17,16 @@ from sqlalchemy.exc import DBAPIError
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import grants, migrations, organizations, shares
+from pulumi_keystore.control_plane import checkpoints, grants, ledger, migrations, organizations, shares
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.models import Migration
 from pulumi_keystore.control_plane.plane import ControlPlane
-from pulumi_keystore.errors import KeystoreError, KeystoreFault
+from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded
+from pulumi_keystore.keystores.removal import Removal
 from pulumi_keystore.keystores.transport import Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.migration import late
-from pulumi_keystore.migration.copy import check_inventory, remove_own
+from pulumi_keystore.migration.copy import check_inventory
 from pulumi_keystore.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.migration.supervisor import LeaseWatch, StallWatch
 from pulumi_keystore.migration.worker import Workers
@@ -161,7 +162,7 @@ def _verify(migration_id: str) -> Outcome:
     destination = _destination(plane, parties, plane.settings.retry_s)
     try:
         with Transport() as transport:
-            grants.fence(plane, transport, destination, parties.destination.id)
+            grants.fence(plane, transport, destination, parties.organization.id)
             # Of a proof that was killed, or whose answers were lost; after this none can appear any more.
             transport.run_one(destination.remove_canaries(migration_id))
             transport.run_one(destination.revoke())
@@ -223,7 +224,7 @@ def _replace(migration_id: str, holder: str) -> None:
     destination = plane.vault(parties.organization, parties.destination)
     try:
         with Transport() as transport:
-            grants.fence(plane, transport, destination, parties.destination.id, holder=holder)
+            grants.fence(plane, transport, destination, parties.organization.id, holder=holder)
     except KeystoreFault as fault:
         _log.warning("a lost worker's token cannot be ended yet", migration=migration_id, reason=str(fault))
         return
@@ -246,18 +247,23 @@ def _commit(migration_id: str) -> Outcome:
     try:
         with Transport() as transport:
             try:
+                # What the proof has shown may have been changed since.
+                transport.run_one(destination.detect())
+                checkpoints.look(plane, transport, destination, parties.organization.id)
                 if parties.migration.mode == migrations.ONLINE:
                     late.commit(plane, transport, parties, destination)
                 else:
                     check_inventory(transport, destination, parties.migration.verified)
                     with plane.transaction() as session:
                         grants.require_lead(session, plane)
-                        migrations.commit(session, migration_id)
+                        migrations.commit(plane, session, migration_id)
                         failpoints.reach("commit.undecided")
             finally:
                 transport.run_one(destination.revoke())
     except KeystoreFault as fault:
         return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
+    except RecoveryNeeded as refusal:
+        return [Ending.STALLED.value, str(refusal)]
     except MigrationFailed as failure:
         return [failure.ending.value, failure.detail]
     failpoints.reach("commit.decided")
@@ -281,15 +287,12 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
         row.phase = "clean-up"
         shares.take_all_away(session, migration_id)
     destination = _destination(plane, parties)
-    cleaned = True
+    cleaned = False
     with Transport() as transport:
         try:
-            grants.fence(plane, transport, destination, parties.destination.id)
-            failpoints.reach("roll-back.fenced")
-            remove_own(transport, destination, migration_id, plane.settings.in_flight)
+            cleaned = _remove_copies(plane, transport, parties, destination)
         except KeystoreError as error:
             _log.warning("the destination cannot be emptied yet", migration=migration_id, reason=str(error))
-            cleaned = False
         finally:
             transport.run_one(destination.revoke())
     failpoints.reach("roll-back.removed")
@@ -302,11 +305,32 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     return True
 
 
+def _remove_copies(
+    plane: ControlPlane, transport: Transport, parties: migrations.Parties, destination: VaultKeystore
+) -> bool:
+    """Remove what the migration wrote, where the source still holds it; return whether nothing is left.
+
+    Raises:
+        KeystoreError: An end does not answer, or knows more than the database: the copies stay for the time being.
+
+    """
+    owner = parties.organization
+    grants.fence(plane, transport, destination, owner.id)
+    failpoints.reach("roll-back.fenced")
+    with ledger.witness(plane, transport, owner, parties.source) as witness:
+        for vault in filter(None, (destination, witness.vault)):
+            checkpoints.look(plane, transport, vault, owner.id)
+        destroyed = ledger.was_destroyed(plane, owner)
+        removal = Removal(transport, destination, witness.keystore, plane.settings.in_flight, destroyed)
+        return not removal.own(parties.migration.id).kept
+
+
 @_step("clean up")
 def _clean_up(migration_id: str) -> None:
     """Empty the source; what cannot be removed now is worked on in the background."""
     failpoints.reach("clean-up.begun")
     plane, clean_ups, _ = _given()
+    _remember(plane, _load(plane, migration_id))
     try:
         clean_ups.of_migration(migration_id)
         failpoints.reach("clean-up.done")
@@ -315,6 +339,21 @@ def _clean_up(migration_id: str) -> None:
         with plane.transaction() as session:
             session.get_one(Migration, migration_id).phase = "ended"
             shares.forget(session, migration_id)
+
+
+def _remember(plane: ControlPlane, parties: migrations.Parties) -> None:
+    """Leave the decision at both ends, as far as they answer; the clean-up insists on it before it deletes anything."""
+    with Transport() as transport:
+        for keystore, active in ((parties.destination, True), (parties.source, False)):
+            if keystore.kind == "legacy":
+                continue
+            vault = plane.vault(parties.organization, keystore, announce=grants.for_leader(plane, keystore))
+            try:
+                checkpoints.leave(plane, transport, vault, parties.organization.id, active=active)
+            except KeystoreError as error:
+                _log.warning("checkpoint not left", keystore=keystore.id, reason=error.code)
+            finally:
+                transport.run_one(vault.revoke())
 
 
 def _given() -> tuple[ControlPlane, CleanUps, Workers]:
@@ -330,7 +369,7 @@ def _load(plane: ControlPlane, migration_id: str) -> migrations.Parties:
 
 def _destination(plane: ControlPlane, parties: migrations.Parties, retry_for_s: float = 0) -> VaultKeystore:
     """Return the destination; whoever leads after us can end what we log in with."""
-    announce = grants.for_leader(plane, parties.destination.id)
+    announce = grants.for_leader(plane, parties.destination)
     return plane.vault(parties.organization, parties.destination, retry_for_s=retry_for_s, announce=announce)
 
 

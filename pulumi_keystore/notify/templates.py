@@ -76,3 +76,27 @@ def migration_failed(organization: str, source: str, ending: str, detail: str) -
         f"Organization: {organization}\n{ending}\nReason: {detail}\n\n"
         f"All archive keys are where they were, and in use: {source}\nThe migration can be started again.\n",
     )
+
+
+def recovery_needed(organization: str, reason: str) -> Letter:
+    """Return the mail about an organization that is suspended."""
+    return Letter(
+        "suspended",
+        "Error: Keystore recovery needed",
+        f"The control plane has stopped changing anything about your archive encryption keys.\n\n"
+        f"Organization: {organization}\nReason: {reason}\n\n"
+        "No key has been deleted because of it. Keys can be read; none is enrolled, moved or deleted until an "
+        f"administrator runs `keystore recover {organization}`.\n",
+    )
+
+
+def keys_missing(organization: str, keystore: str, lacking: int, keys: int) -> Letter:
+    """Return the mail about archive keys that are in escrow and not in the keystore."""
+    return Letter(
+        "missing",
+        "Error: Archive keys are missing",
+        f"Your keystore does not hold every archive encryption key that was put into it.\n\n"
+        f"Organization: {organization}\nKeystore: {keystore}\nMissing: {lacking:,} of {keys:,}\n\n"
+        f"`keystore verify {organization}` names the users. Restore the keystore from a newer snapshot, or let their "
+        "devices enrol the same keys again.\n",
+    )

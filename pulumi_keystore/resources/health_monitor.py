@@ -9,13 +9,15 @@ import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
 from pulumi_keystore import rules
-from pulumi_keystore.errors import InvalidInput, NotFound
+from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
 from pulumi_keystore.resources.keystore import Keystore
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
     changed,
     failure,
     is_unknown,
+    mark_of,
+    new_mark,
     one_line,
     tell,
     unknown_properties,
@@ -43,13 +45,17 @@ class HealthMonitorProvider(KeystoreProvider):
 
     @one_line
     def create(self, props: dict[str, Any]) -> CreateResult:
-        """Have the keystore monitored; safe to repeat."""
-        return CreateResult(f"{props['organization']}/{props['keystore']}", self._put(props))
+        """Have the keystore monitored; safe to repeat.
+
+        Another resource's monitor is taken over where it says the same, or with `adopt`.
+        """
+        done = self._put(props, new_mark(), adopt=bool(props.get("adopt")))
+        return CreateResult(f"{props['organization']}/{props['keystore']}", done)
 
     @one_line
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """Change who is told, and when; an open incident goes on."""
-        return UpdateResult(self._put(news))
+        return UpdateResult(self._put(news, mark_of(olds) or new_mark(), adopt=True))
 
     @one_line
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -64,25 +70,39 @@ class HealthMonitorProvider(KeystoreProvider):
         if found["webhook_fingerprint"] != props.get("webhook_fingerprint"):
             tell(f"{id_}: the webhook was changed outside Pulumi")
             outs["webhook"] = "changed outside Pulumi" if found["webhook_host"] else None
-        return ReadResult(id_, outs, {name: outs.get(name) for name in ("organization", "keystore", *DECLARED)})
+        return ReadResult(
+            id_, outs, {name: outs.get(name) for name in ("organization", "keystore", *DECLARED)} | _adopting(props)
+        )
 
     @one_line
-    def delete(self, id_: str, _props: dict[str, Any]) -> None:
-        """Tell nobody any more; the keystore stays, and goes on being tested."""
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
+        """Tell nobody any more; the keystore stays, and goes on being tested.
+
+        A monitor that another resource manages by now, as after this one was renamed, stays.
+        """
         organization, keystore = id_.split("/", 1)
         with self.client() as service:
             try:
-                service.delete_monitor(organization, keystore)
+                service.delete_monitor(organization, keystore, mark=mark_of(props))
             except NotFound:
                 return
+            except ManagedElsewhere as reason:
+                tell(f"warning: {reason.summary}")
 
-    def _put(self, props: dict[str, Any]) -> dict[str, Any]:
+    def _put(self, props: dict[str, Any], mark: str, *, adopt: bool) -> dict[str, Any]:
         body = {name: props[name] for name in ("recipients", "webhook") if props.get(name) is not None}
         # Numbers come from the engine as floats.
         body |= {name: int(props[name]) for name in TIMINGS if props.get(name) is not None}
         with self.client() as service:
-            found = service.put_monitor(str(props["organization"]), str(props["keystore"]), body)
-        return {**props, **{name: found[name] for name in FOUND}}
+            organization, keystore = str(props["organization"]), str(props["keystore"])
+            found = service.put_monitor(organization, keystore, body, adopt=adopt, mark=mark)
+        for warning in found.get("warnings", ()):
+            tell(f"warning: {organization}/{keystore}: {warning}")
+        return {**props, **{name: found[name] for name in FOUND}, "mark": mark}
+
+
+def _adopting(props: Mapping[str, Any]) -> dict[str, Any]:
+    return {"adopt": props["adopt"]} if "adopt" in props else {}
 
 
 def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
@@ -127,6 +147,7 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
         repeat_hours: Hours until they are told again, 24 by default, at most 168.
         online_minutes: Minutes online again until they are told, 5 by default, at most 60.
         organization: Name of the organization; that of the `Keystore` resource by default.
+        adopt: Take over a monitor that another resource manages and that says something else.
         opts: Pulumi's options.
 
     """
@@ -149,6 +170,7 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
         repeat_hours: pulumi.Input[int] = 24,
         online_minutes: pulumi.Input[int] = 5,
         organization: pulumi.Input[str] | None = None,
+        adopt: pulumi.Input[bool] = False,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         if isinstance(keystore, Keystore):
@@ -166,5 +188,7 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
             "online_minutes": online_minutes,
             **dict.fromkeys(FOUND),
         }
+        if adopt is not False:
+            props["adopt"] = adopt
         options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=list(SECRETS)))
         super().__init__(HealthMonitorProvider(), resource_name, props, options)

@@ -15,12 +15,14 @@ from pulumi_keystore import rules
 from pulumi_keystore.address import KeystoreAddress
 from pulumi_keystore.certificate import ClientCertificate, decode_file, expiry_warnings, now_utc
 from pulumi_keystore.declaration import Declaration
-from pulumi_keystore.errors import InvalidInput, NotFound
+from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
     changed,
     failure,
     is_unknown,
+    mark_of,
+    new_mark,
     one_line,
     tell,
     unknown_properties,
@@ -78,18 +80,20 @@ class KeystoreResourceProvider(KeystoreProvider):
     @one_line
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Let the service prove and register the keystore; safe to repeat after a crash."""
-        organization, name = str(props["organization"]), str(props["name"])
+        organization, name, mark = str(props["organization"]), str(props["name"]), new_mark()
+        adopt = bool(props.get("adopt"))
         with self.client() as service:
-            found = service.put_keystore(organization, name, _body(props), adopt=bool(props.get("adopt")))
-        return CreateResult(f"{organization}/{name}", {**props, **_found(found)})
+            found = service.put_keystore(organization, name, _body(props), adopt=adopt, mark=mark)
+        return CreateResult(f"{organization}/{name}", {**props, **_found(found), "mark": mark})
 
     @one_line
-    def update(self, id_: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+    def update(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """Let the service prove the new pair and swap it in; on any failure the old one stays in use."""
         organization, name = id_.split("/", 1)
+        mark = mark_of(olds) or new_mark()
         with self.client() as service:
-            found = service.swap_keystore(organization, name, _body(news))
-        return UpdateResult({**news, **_found(found)})
+            found = service.swap_keystore(organization, name, _body(news), mark=mark)
+        return UpdateResult({**news, **_found(found), "mark": mark})
 
     @one_line
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -114,14 +118,19 @@ class KeystoreResourceProvider(KeystoreProvider):
         return ReadResult(id_, outs, inputs)
 
     @one_line
-    def delete(self, id_: str, _props: dict[str, Any]) -> None:
-        """Let the service forget the keystore; refused while it is active and holds keys."""
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
+        """Let the service forget the keystore; refused while it is active and holds keys.
+
+        One that another resource manages by now, as after this one was renamed, stays.
+        """
         organization, name = id_.split("/", 1)
         with self.client() as service:
             try:
-                service.delete_keystore(organization, name)
+                service.delete_keystore(organization, name, mark=mark_of(props))
             except NotFound:
                 return
+            except ManagedElsewhere as reason:
+                tell(f"warning: {reason.summary}")
 
 
 def _declaration(props: Mapping[str, Any]) -> Declaration:

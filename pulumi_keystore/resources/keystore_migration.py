@@ -191,9 +191,10 @@ class KeystoreMigration(Resource, module="keystore", name="KeystoreMigration"):
             pulumi.log.warn(f"the migration cannot be planned: {error}", self)
             return
         if plan["moves"]:
+            kept = f"; they stay at the source for another {plan['retain_s']:,.0f} s" if plan["retain_s"] else ""
             pulumi.log.info(
                 f"will migrate {plan['keys']:,} keys from {plan['source']} to {plan['destination']}, "
-                f"about {plan['estimate_s']:,.0f} s",
+                f"about {plan['estimate_s']:,.0f} s{kept}",
                 self,
             )
         for end in plan["unreachable"]:

@@ -8,8 +8,17 @@ import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
 from pulumi_keystore import rules
-from pulumi_keystore.errors import InvalidInput, NotFound
-from pulumi_keystore.resources.provider import KeystoreProvider, changed, failure, is_unknown, one_line
+from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
+from pulumi_keystore.resources.provider import (
+    KeystoreProvider,
+    changed,
+    failure,
+    is_unknown,
+    mark_of,
+    new_mark,
+    one_line,
+    tell,
+)
 
 
 class OrganizationProvider(KeystoreProvider):
@@ -35,9 +44,10 @@ class OrganizationProvider(KeystoreProvider):
     @one_line
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Create the organization, or take over the one there is."""
+        mark = new_mark()
         with self.client() as service:
-            service.put_organization(str(props["name"]), str(props["environment"]))
-        return CreateResult(str(props["name"]), props)
+            service.put_organization(str(props["name"]), str(props["environment"]), mark=mark)
+        return CreateResult(str(props["name"]), {**props, "mark": mark})
 
     @one_line
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -51,18 +61,20 @@ class OrganizationProvider(KeystoreProvider):
         return ReadResult(id_, {**props, **known}, known)
 
     @one_line
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """Nothing of an organization can be changed in place."""
-        return UpdateResult(news)
+        return UpdateResult({**news, "mark": mark_of(olds)})
 
     @one_line
-    def delete(self, id_: str, _props: dict[str, Any]) -> None:
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
         """Delete the organization; refused while it has keystores or keys."""
         with self.client() as service:
             try:
-                service.delete_organization(id_)
+                service.delete_organization(id_, mark=mark_of(props))
             except NotFound:
                 return
+            except ManagedElsewhere as reason:
+                tell(f"warning: {reason.summary}")
 
 
 class Organization(Resource, module="keystore", name="Organization"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pulumi.dynamic import CheckFailure, ConfigureRequest, ResourceProvider
@@ -106,6 +107,16 @@ def failure(violation: InvalidInput, secrets: Collection[str] = ()) -> CheckFail
     """
     prop = violation.prop or ""
     return CheckFailure("" if prop in secrets else prop, str(violation))
+
+
+def new_mark() -> str:
+    """Return the mark of a new resource: what it manages at the service bears it (`control_plane.ownership`)."""
+    return secrets.token_hex(8)
+
+
+def mark_of(props: Mapping[str, Any]) -> str:
+    """Return the mark of a resource; empty for one whose state is of a version without marks."""
+    return str(props.get("mark") or "")
 
 
 def tell(text: str) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
 from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.control_plane import tokens
+from pulumi_keystore.control_plane.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.connections import Connections
 from pulumi_keystore.control_plane.plane import ControlPlane
@@ -31,7 +32,8 @@ class ServicesOfApp:
     Attributes:
         plane: Settings, database, master key and resolver.
         clean_ups: The clean-ups that migrations leave.
-        connections: Logged-in connections for the release of keys.
+        connections: Logged-in connections for escrow and release of keys.
+        checkpoints: What leaves checkpoints of enrolments.
         begin: Starts the workflow of a migration by its id.
 
     """
@@ -39,6 +41,7 @@ class ServicesOfApp:
     plane: ControlPlane
     clean_ups: CleanUps
     connections: Connections
+    checkpoints: Checkpoints
     begin: Callable[[str], None]
 
 
@@ -63,3 +66,6 @@ def _principal(
 
 
 Who = Annotated[Principal, Depends(_principal)]
+Mark = Annotated[
+    str | None, Query(max_length=32, description="mark of the Pulumi resource that asks; none for a person")
+]

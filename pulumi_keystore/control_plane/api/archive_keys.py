@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
-from pulumi_keystore.control_plane import archive_keys
+from pulumi_keystore.control_plane import archive_keys, key_ends
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
 from pulumi_keystore.control_plane.tokens import Right
 
@@ -30,13 +30,27 @@ class ReleaseBody(Body):
     public_key: str = Field(description="X25519 public key, base64 of 32 bytes")
 
 
+class DestroyBody(Body):
+    """Whose archive key is destroyed, and why."""
+
+    user: str
+    reason: str = Field(description="one line for the history")
+
+
+class GiveUpBody(Body):
+    """Whose archive keys are lost, and why."""
+
+    users: list[str] = Field(min_length=1, max_length=MAX_BATCH)
+    reason: str = Field(description="one line for the history")
+
+
 @router.post("/organizations/{organization}/archive-keys")
 def escrow(organization: str, body: EscrowBody, who: Who, services: Services) -> dict[str, Any]:
     """Put users' archive keys into escrow, all or nothing."""
     who.require(Right.ESCROW, organization)
     keys = {user: archive_keys.decode_key(key.get_secret_value()) for user, key in body.keys.items()}
-    enrolled = archive_keys.escrow(services.plane, services.connections, organization, keys)
-    return {"enrolled": enrolled, "given": len(keys)}
+    done = archive_keys.escrow(services.plane, services.connections, services.checkpoints, organization, keys)
+    return {"enrolled": done.new, "restored": done.restored, "given": len(keys)}
 
 
 @router.post("/organizations/{organization}/archive-keys/release")
@@ -45,3 +59,17 @@ def release(organization: str, body: ReleaseBody, who: Who, services: Services) 
     who.require(Right.ESCROW, organization)
     sealed = archive_keys.release(services.plane, services.connections, organization, body.user, body.public_key)
     return {"user": body.user, "sealed_key": b64encode(sealed).decode()}
+
+
+@router.post("/organizations/{organization}/archive-keys/destroy", status_code=204)
+def destroy(organization: str, body: DestroyBody, who: Who, services: Services) -> None:
+    """Take a user's archive key out of escrow for good: every backup made with it alone is lost."""
+    who.require(Right.MANAGE, organization)
+    key_ends.destroy(services.plane, services.checkpoints, who, organization, body.user, body.reason)
+
+
+@router.post("/organizations/{organization}/archive-keys/give-up")
+def give_up(organization: str, body: GiveUpBody, who: Who, services: Services) -> dict[str, Any]:
+    """Note that archive keys may be missing: edits and migrations are not refused because of them any more."""
+    who.require(Right.MANAGE, organization)
+    return {"given_up": key_ends.give_up(services.plane, who, organization, body.users, body.reason)}

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr
 
 from pulumi_keystore.certificate import now_utc
 from pulumi_keystore.control_plane import health, keystores, metrics, monitors, organizations
-from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
 from pulumi_keystore.control_plane.monitors import Alerting
 from pulumi_keystore.control_plane.tokens import Right
 from pulumi_keystore.errors import Conflict
@@ -62,17 +62,26 @@ def get_monitor(organization: str, name: str, who: Who, services: Services) -> d
 
 
 @router.put("/organizations/{organization}/keystores/{name}/monitor")
-def put_monitor(organization: str, name: str, body: MonitorBody, who: Who, services: Services) -> dict[str, Any]:
+def put_monitor(
+    organization: str,
+    name: str,
+    body: MonitorBody,
+    who: Who,
+    services: Services,
+    *,
+    adopt: bool = True,
+    mark: Mark = None,
+) -> dict[str, Any]:
     """Have a keystore monitored, or change who is told."""
     who.require(Right.MANAGE, organization)
-    return monitors.put(services.plane, who, organization, name, body.declared())
+    return monitors.put(services.plane, who, organization, name, body.declared(), adopt=adopt, mark=mark)
 
 
 @router.delete("/organizations/{organization}/keystores/{name}/monitor", status_code=204)
-def delete_monitor(organization: str, name: str, who: Who, services: Services) -> None:
+def delete_monitor(organization: str, name: str, who: Who, services: Services, mark: Mark = None) -> None:
     """Tell nobody any more; the tests go on."""
     who.require(Right.MANAGE, organization)
-    monitors.remove(services.plane, who, organization, name)
+    monitors.remove(services.plane, who, organization, name, mark)
 
 
 @metrics_router.get("/metrics")

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
 from pulumi_keystore.control_plane import keystores, organizations
-from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
 from pulumi_keystore.control_plane.tokens import Right
 from pulumi_keystore.declaration import Declaration
 
@@ -58,24 +58,41 @@ def get_keystore(organization: str, name: str, who: Who, services: Services) -> 
 
 @router.put("/organizations/{organization}/keystores/{name}")
 def put_keystore(
-    organization: str, name: str, body: KeystoreBody, who: Who, services: Services, *, adopt: bool = False
+    organization: str,
+    name: str,
+    body: KeystoreBody,
+    who: Who,
+    services: Services,
+    *,
+    adopt: bool = False,
+    mark: Mark = None,
 ) -> dict[str, Any]:
     """Prove a keystore and register it; with `adopt` take over one that is registered differently."""
     who.require(Right.MANAGE, organization)
-    shown, warnings = keystores.put(services.plane, who, organization, name, body.declared(), adopt=adopt)
+    shown, warnings = keystores.put(services.plane, who, organization, name, body.declared(), adopt=adopt, mark=mark)
     return {**shown, "warnings": warnings}
 
 
 @router.post("/organizations/{organization}/keystores/{name}/swap")
-def swap_keystore(organization: str, name: str, body: KeystoreBody, who: Who, services: Services) -> dict[str, Any]:
+def swap_keystore(
+    organization: str, name: str, body: KeystoreBody, who: Who, services: Services, mark: Mark = None
+) -> dict[str, Any]:
     """Prove a new address, certificate or both, and swap them in; on any failure the old pair stays."""
     who.require(Right.MANAGE, organization)
-    shown, warnings = keystores.swap(services.plane, who, organization, name, body.declared())
+    shown, warnings = keystores.swap(services.plane, who, organization, name, body.declared(), mark=mark)
+    return {**shown, "warnings": warnings}
+
+
+@router.post("/organizations/{organization}/keystores/{name}/accept-cluster")
+def accept_cluster(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
+    """Prove the cluster that answers under a keystore's name now, and use it from then on."""
+    who.require(Right.MANAGE, organization)
+    shown, warnings = keystores.accept_cluster(services.plane, who, organization, name)
     return {**shown, "warnings": warnings}
 
 
 @router.delete("/organizations/{organization}/keystores/{name}", status_code=204)
-def delete_keystore(organization: str, name: str, who: Who, services: Services) -> None:
+def delete_keystore(organization: str, name: str, who: Who, services: Services, mark: Mark = None) -> None:
     """Forget a keystore; refused while it is active and holds keys."""
     who.require(Right.MANAGE, organization)
-    keystores.remove(services.plane, who, organization, name)
+    keystores.remove(services.plane, who, organization, name, mark)

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import migrations, organizations
+from pulumi_keystore.control_plane import migrations, organizations, undo
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Right
@@ -74,6 +74,14 @@ def cancel_migration(organization: str, migration_id: str, who: Who, services: S
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
         migrations.cancel(session, organizations.find(session, organization), migration_id, who)
+    return _describe(services.plane, organization, migration_id)
+
+
+@router.post("/organizations/{organization}/migrations/{migration_id}/undo")
+def undo_migration(organization: str, migration_id: str, who: Who, services: Services) -> dict[str, Any]:
+    """Make the source of a migration the active keystore again, as long as the keys are retained there."""
+    who.require(Right.MANAGE, organization)
+    undo.undo(services.plane, who, organization, migration_id)
     return _describe(services.plane, organization, migration_id)
 
 

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import health, history, keystores, migrations, organizations
-from pulumi_keystore.control_plane.api.access import Body, Services, ServicesOfApp, Who
+from pulumi_keystore.control_plane import health, history, keystores, migrations, organizations, verification
+from pulumi_keystore.control_plane.api.access import Body, Mark, Services, ServicesOfApp, Who
+from pulumi_keystore.control_plane.models import as_document
 from pulumi_keystore.control_plane.tokens import Right
 
 router = APIRouter(tags=["organizations"])
@@ -50,19 +51,21 @@ def get_organization(organization: str, who: Who, services: Services) -> dict[st
 
 
 @router.put("/organizations/{organization}")
-def put_organization(organization: str, body: OrganizationBody, who: Who, services: Services) -> dict[str, Any]:
+def put_organization(
+    organization: str, body: OrganizationBody, who: Who, services: Services, mark: Mark = None
+) -> dict[str, Any]:
     """Create an organization, or return the one there is."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        return organizations.describe(session, organizations.put(session, organization, body.environment))
+        return organizations.describe(session, organizations.put(session, organization, body.environment, mark))
 
 
 @router.delete("/organizations/{organization}", status_code=204)
-def delete_organization(organization: str, who: Who, services: Services) -> None:
+def delete_organization(organization: str, who: Who, services: Services, mark: Mark = None) -> None:
     """Delete an organization that has no keystores and no keys."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        organizations.remove(session, organization)
+        organizations.remove(session, organization, mark)
 
 
 @router.get("/organizations/{organization}/status")
@@ -74,6 +77,9 @@ def status(organization: str, who: Who, services: Services) -> dict[str, Any]:
         shown = organizations.describe(session, owner)
         active = organizations.active_keystore(session, owner)
         shown["keystore"] = keystores.describe(owner, active) if active else None
+        looked = verification.latest(session, owner)
+        counted = ("at", "keystore", "keys", "missing", "damaged", "surplus")
+        shown["verification"] = as_document(looked, *counted) if looked else None
         shown["health"] = None
         if active and active.kind == "self-administered":
             shown["health"] = health.describe(session, services.plane, active, now_utc())

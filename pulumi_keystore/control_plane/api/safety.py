@@ -1,0 +1,89 @@
+"""What keeps keys safe when something has gone wrong: verification, recovery, clean-ups."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from pydantic import Field
+
+from pulumi_keystore.control_plane import clean_ups, organizations, recovery, verification
+from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.tokens import Right
+
+router = APIRouter(tags=["safety"])
+Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="number of the clean-up")]
+
+
+class RecoveryBody(Body):
+    """Which plan is meant."""
+
+    code: str = Field(description="code of the plan, from GET")
+
+
+class ReasonBody(Body):
+    """Why something is done that cannot be undone."""
+
+    reason: str = Field(description="one line for the history")
+
+
+@router.post("/organizations/{organization}/verify")
+def verify(organization: str, who: Who, services: Services) -> dict[str, Any]:
+    """Read every archive key at the active keystore and compare it; name those missing, damaged or surplus."""
+    who.require(Right.MANAGE, organization)
+    return verification.verify(services.plane, organization).to_document()
+
+
+@router.get("/organizations/{organization}/recovery")
+def plan_recovery(organization: str, who: Who, services: Services) -> dict[str, Any]:
+    """Say what a recovery would take over from the keystores; nothing is changed."""
+    who.require(Right.MANAGE, organization)
+    return recovery.plan(services.plane, organization).to_document()
+
+
+@router.post("/organizations/{organization}/recovery")
+def recover(organization: str, body: RecoveryBody, who: Who, services: Services) -> dict[str, Any]:
+    """Recover an organization as the plan of that code says; refused where it is not so any more."""
+    who.require(Right.MANAGE, organization)
+    return recovery.apply(services.plane, who, organization, body.code).to_document()
+
+
+@router.get("/organizations/{organization}/clean-ups")
+def list_clean_ups(organization: str, who: Who, services: Services, *, ended: bool = False) -> list[dict[str, Any]]:
+    """List the clean-ups that are pending; with `ended` all of them."""
+    who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        owner = organizations.find(session, organization)
+        return [_document(row) for row in clean_ups.list_all(session, owner, ended=ended)]
+
+
+@router.post("/organizations/{organization}/clean-ups/{number}/retry")
+def retry_clean_up(organization: str, number: Number, who: Who, services: Services) -> dict[str, Any]:
+    """Try a clean-up now."""
+    who.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        clean_ups.find(session, organizations.find(session, organization), number)
+    services.clean_ups.retry(number)
+    return _show(services, organization, number)
+
+
+@router.post("/organizations/{organization}/clean-ups/{number}/abandon")
+def abandon_clean_up(
+    organization: str, number: Number, body: ReasonBody, who: Who, services: Services
+) -> dict[str, Any]:
+    """Give a clean-up up: what lies there stays there."""
+    who.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        clean_ups.abandon(session, who, organizations.find(session, organization), number, body.reason)
+    return _show(services, organization, number)
+
+
+def _show(services: Services, organization: str, number: int) -> dict[str, Any]:
+    with services.plane.transaction() as session:
+        rows = clean_ups.list_all(session, organizations.find(session, organization), ended=True)
+    return next(_document(row) for row in rows if row.id == number)
+
+
+def _document(row: clean_ups.Shown) -> dict[str, Any]:
+    return {**asdict(row), "next_at": row.next_at.isoformat()}

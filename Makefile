@@ -37,7 +37,7 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 	@$(ENGINE); $(PYTHON) -m demo $(if $(KEEP),--keep)
 
 # Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
-HALF := $(addprefix tests/,harness torture)
+HALF := $(addprefix tests/,harness torture safety)
 OTHERS := $(addprefix tests/,unit contract stacks policies integration browser outage)
 ALONE := tests/health
 

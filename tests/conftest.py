@@ -121,12 +121,12 @@ class Customer:
         return str(self.admin.organization(self.name)["active_keystore"])
 
     def stored(self, keystore: str) -> dict[str, bytes]:
-        """Everything in the organization's path on a server, read with its root token."""
+        """Everything in the organization's path on a server but checkpoints, read with its root token."""
         server, version = self.land.vaults[self.letters[keystore]], self.versions[keystore]
         mount, ca = self.tenancy(keystore).mount, self.land.authority.pem.encode()
         data, listing = ("", "") if version == 1 else ("data/", "metadata/")
         found = server.client().list(f"{mount}/{listing}{self.name}")
-        names = found["data"]["keys"] if found else []
+        names = [name for name in found["data"]["keys"] if not name.endswith("/")] if found else []
         endpoint = Endpoint(KeystoreAddress.parse(server.address), ANYBODY, ca, Resolver(HostMap(server.host_map)))
 
         def read(name: str) -> Flow[tuple[str, bytes] | None]:

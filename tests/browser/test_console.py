@@ -10,6 +10,7 @@ from base64 import b64decode
 
 import httpx
 import pytest
+from keystore_harness import wait_until
 from playwright.sync_api import expect
 
 from pulumi_keystore.console import forms, pages
@@ -155,7 +156,7 @@ def test_history_with_its_exports(desk, customer):
         one.page.get_by_role("link", name="CSV").click()
     rows = download.value.path().read_text().splitlines()
     assert rows[0] == "at,actor,action,detail"
-    assert "ops,Keystore registered,first: https://vault-a" in rows[1]
+    assert 'ops,Keystore registered,"first: https://vault-a' in rows[1]
     with one.page.expect_download() as download:
         one.page.get_by_role("link", name="JSON").click()
     assert json.loads(download.value.path().read_text())[0]["action"] == "Keystore registered"
@@ -438,3 +439,16 @@ def test_a_page_holds_no_secret(signed_in, customer, land):
         text = signed_in.get(f"/console/organizations/{acme.name}{path}").text
         for secret in (PASSWORD, "CANARY-hook", key.hex(), declared["certificate"][:40], "PRIVATE KEY"):
             assert secret not in text
+
+
+def test_a_suspended_organization_says_so_on_every_page(desk, customer):
+    acme = customer(keys=3, keystores=("first",))
+    client, folder = acme.land.vaults["a"].client(), f"archive-keys/{acme.name}/checkpoints"
+    found = wait_until(lambda: client.list(folder), "the checkpoint", 30)
+    latest = client.read(f"{folder}/{max(found['data']['keys'])}")["data"]
+    client.write_data(f"{folder}/000000000099", data={**latest, "epoch": 99, "nonce": "another"})
+    wait_until(lambda: acme.admin.organization(acme.name)["suspended"], "the test of a minute", 90)
+    one = desk()
+    for path in ("", "/history"):
+        one.open(f"/console/organizations/{acme.name}{path}")
+        expect(one.page.get_by_role("alert")).to_contain_text(f"keystore recover {acme.name}")

@@ -30,10 +30,12 @@ def declaring(engine: Path, tmp_path: Path) -> Callable[..., Any]:
     """Make such a stack for a service."""
 
     @contextmanager
-    def make(url: str, token: str) -> Iterator[Declared]:
-        file = tmp_path / "declared.json"
+    def make(url: str, token: str, name: str = "stack") -> Iterator[Declared]:
+        folder = tmp_path / name
+        folder.mkdir()
+        file = folder / "declared.json"
         environment = {"KEYSTORE_URL": url, "KEYSTORE_TOKEN": token, "DECLARED": str(file)}
-        with PulumiStack(engine, ROOT / "tests/integration/declared", tmp_path / "state", environment) as stack:
+        with PulumiStack(engine, ROOT / "tests/integration/declared", folder / "state", environment) as stack:
             yield Declared(stack, file)
 
     return make

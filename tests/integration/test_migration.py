@@ -38,10 +38,14 @@ def test_deleted_and_destroyed_versions_at_the_source_stay_and_are_told(customer
     kv.destroy_secret_versions(f"{acme.name}/destroyed", [1], mount_point="archive-keys-v2")
     assert acme.migrate("second")["ending"] == "Migration succeeded"
     acme.assert_complete("second")
-    assert client.list(f"archive-keys-v2/metadata/{acme.name}")["data"]["keys"] == ["deleted", "destroyed"]
+    assert client.list(f"archive-keys-v2/metadata/{acme.name}")["data"]["keys"] == [
+        "checkpoints/",
+        "deleted",
+        "destroyed",
+    ]
     told = [row["detail"] for row in acme.history() if row["action"] == "Clean-up finished"]
     assert len(told) == 1
-    assert "2 entries that are no archive key in escrow are left" in told[0]
+    assert "2 entries that are no archive keys are left" in told[0]
 
 
 def test_there_and_back_again(customer):
@@ -77,7 +81,10 @@ def test_the_active_keystore_as_destination_changes_nothing(customer):
 
 def test_asking_again_attaches_and_another_destination_is_refused(customer):
     acme = customer(keys=2500)
-    acme.admin.put_keystore(acme.name, "third", acme.declaration("first"))
+    elsewhere = Tenancy(acme.name, "archive-keys-v2", f"keystore-{acme.name}-v2")
+    acme.land.admit("a", elsewhere, 2)
+    third = acme.declaration("first", mount=elsewhere.mount, role=elsewhere.role)
+    acme.admin.put_keystore(acme.name, "third", third)
     row = acme.start_and_wait_for("second", 1)
     assert acme.admin.start_migration(acme.name, "second")["id"] == row["id"]
     with pytest.raises(InMaintenance, match="a migration to second"):
@@ -102,7 +109,13 @@ def test_one_cluster_under_two_names_is_refused(customer):
     acme = customer(keys=5, keystores=("first",))
     server = acme.land.vaults["a"]
     under_another_name = acme.declaration("first", address=f"https://{server.alias}:{server.port}")
-    acme.admin.put_keystore(acme.name, "again", under_another_name)
+    with pytest.raises(Conflict, match="'first' is at this very place already"):
+        acme.admin.put_keystore(acme.name, "again", under_another_name)
+    elsewhere = Tenancy(acme.name, "archive-keys-v2", f"keystore-{acme.name}-v2")
+    acme.land.admit("a", elsewhere, 2)
+    acme.admin.put_keystore(
+        acme.name, "again", {**under_another_name, "mount": elsewhere.mount, "role": elsewhere.role}
+    )
     with pytest.raises(Conflict, match="same Vault cluster"):
         acme.admin.start_migration(acme.name, "again")
     acme.assert_complete("first")

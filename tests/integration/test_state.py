@@ -92,6 +92,7 @@ def generic(state: dict, values: dict[str, str]) -> dict:
     text = json.dumps(plain(state))
     # The SDK's own provider has an id that it makes up.
     text = re.sub(rf'(default::|"id": "){_ID}', rf"\g<1>{UUID(int=0)}", text)
+    text = re.sub(r'"mark": "[0-9a-f]{16}"', '"mark": "<mark>"', text)
     for name, value in sorted(values.items(), key=lambda item: -len(item[1])):
         # A secret's text is JSON in JSON.
         text = text.replace(json.dumps(json.dumps(value))[1:-1], f'\\"<{name}>\\"').replace(

@@ -78,8 +78,12 @@ def test_source_sealed_in_the_middle(customer, land):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
     with land.vaults["a"].sealed_for_a_while():
-        assert acme.finish(row)["ending"] == SOURCE
-        assert acme.stored("second") == {}
+        ended = acme.finish(row)
+        assert ended["ending"] == SOURCE
+        # Nothing is deleted as long as nobody can see that the source holds it.
+        assert ended["clean_up_pending"] == ["destination"]
+        assert acme.stored("second") != {}
+    wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")
     acme.assert_complete("first", empty="second")
 
 

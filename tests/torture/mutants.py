@@ -19,6 +19,10 @@ ONLINE = "tests/torture/test_online.py"
 CRASHES = "tests/torture/test_crash_loop.py"
 MIGRATION = "tests/integration/test_migration.py"
 INVENTORY = "tests/unit/test_inventory.py"
+CLEAN_UPS = "tests/safety/test_clean_ups.py"
+OLDER = "tests/safety/test_older_database.py"
+ENROLMENTS = "tests/safety/test_enrolments.py"
+OTHER = "tests/safety/test_other_cluster.py"
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ BUGS = [
     Bug(
         "tokens are not written down",
         "control_plane/grants.py",
-        "    session.add(Grant(keystore_id=keystore_id, holder=holder, token_sealed=sealed))", "    assert sealed",
+        "            token_sealed=sealed,\n        )\n    )", "            token_sealed=sealed,\n        )\n    )\n    session.expunge_all()",
         FENCING, "on_its_way",
     ),
     Bug(
@@ -148,8 +152,8 @@ BUGS = [
     ),
     Bug(
         "clean-up removes what others wrote",
-        "keystores/vault.py",
-        "        if (yield from self._origin(name)) != origin:\n            return False\n", "",
+        "keystores/removal.py",
+        "        if (written_by != origin) if origin else not right:", "        if not right:",
         VERIFICATION, "adds",
     ),
     Bug(
@@ -161,25 +165,27 @@ BUGS = [
     Bug(
         "a canary is written before the destination is looked at",
         "migration/preflight.py",
-        "            clean_up()\n", "            transport.run_one(destination.prove(origin))\n            clean_up()\n",
+        "            make_room(transport)\n",
+        "            transport.run_one(destination.prove(origin))\n            make_room(transport)\n",
         RECOVERY, "nothing_is_written",
     ),
     Bug(
         "one cluster under two names passes",
         "migration/preflight.py",
         "            if found == cluster:", "            if found == cluster + '?':",
-        RECOVERY, "both_ends",
+        MIGRATION, "one_cluster",
     ),
     Bug(
         "a failed migration leaves its copies",
         "migration/workflow.py",
-        "            remove_own(transport, destination, migration_id, plane.settings.in_flight)\n", "",
+        "        return not removal.own(parties.migration.id).kept", "        return removal is not None",
         RECOVERY, "operator_cancels and verify",
     ),
     Bug(
         "the source is never emptied",
         "control_plane/migrations.py",
-        '        session.add(_clean_up(migration_id, source.id, "source"))', "        pass",
+        "        session.add(clean_ups_of.new(migration_id, source, clean_ups_of.SOURCE, wait_s=retain_s))",
+        "        assert retain_s >= 0",
         VERIFICATION, "receipt",
     ),
     Bug(
@@ -212,6 +218,93 @@ BUGS = [
         "control_plane/archive_keys.py",
         "        if online is None:\n            organizations.require_no_maintenance(owner)\n", "",
         ONLINE, "default_holds",
+    ),
+    Bug(
+        "a key is deleted without a look at the active keystore",
+        "keystores/removal.py",
+        "        if not held:\n            return Outcome.KEPT\n", "",
+        CLEAN_UPS, "has_lost or differs",
+    ),
+    Bug(
+        "a key that differs at the active keystore counts as held",
+        "keystores/removal.py",
+        "return found is not None and found.same_key(record)", "return found is not None",
+        CLEAN_UPS, "differs",
+    ),
+    Bug(
+        "a keystore moves while its keys have still to be removed",
+        "control_plane/keystores.py",
+        "        clean_ups.require_none(session, row)\n        _require_free(session, owner, change",
+        "        _require_free(session, owner, change",
+        CLEAN_UPS, "empty_mount",
+    ),
+    Bug(
+        "the cluster is not looked at before a login",
+        "keystores/vault.py",
+        "        yield from self.require_cluster()\n        body =", "        body =",
+        OTHER, "nothing_is_written_there",
+    ),
+    Bug(
+        "what the keystore remembers does not matter",
+        "keystores/checkpoint.py",
+        "        if found is None or found.epoch < self.epoch:", "        if found is None or found.epoch:",
+        OLDER, "before_a_migration or two_services",
+    ),
+    Bug(
+        "decisions leave no checkpoint",
+        "control_plane/checkpoints.py",
+        "            if transport.run_one(vault.remember(made)):", "            if made:",
+        OLDER, "before_a_migration or two_services",
+    ),
+    Bug(
+        "enrolments leave no checkpoint",
+        "control_plane/archive_keys.py",
+        "        checkpoints.note(owner.id)", "        pass",
+        ENROLMENTS, "remembered_at_the_keystore",
+    ),
+    Bug(
+        "an enrolment that fails deletes what it wrote",
+        "control_plane/archive_keys.py",
+        "            list(transport.run(map(write, records), plane.settings.in_flight))\n",
+        "            try:\n"
+        "                list(transport.run(map(write, records), plane.settings.in_flight))\n"
+        "            except KeystoreFault:\n"
+        "                list(transport.run((vault.erase(record.name) for record in records), 16))\n"
+        "                raise\n",
+        ENROLMENTS, "deletes_nothing",
+    ),
+    Bug(
+        "an enrolment replaces what the database does not know",
+        "control_plane/archive_keys.py",
+        "            if not found.same_key(record):\n                raise Conflict(",
+        "            if not found.same_key(record):\n                yield from vault.erase(record.name)\n"
+        "                found = yield from vault.ensure(record)\n"
+        "            if not found.same_key(record):\n                raise Conflict(",
+        OLDER, "never_replaced",
+    ),
+    Bug(
+        "keys enrolled during an edit are not looked for",
+        "control_plane/keystores.py",
+        "            _require_there(plane, owner, change, ledger.since(session, owner.id, last))\n", "",
+        ENROLMENTS, "to_another_mount",
+    ),
+    Bug(
+        "a key that the mount will delete counts as read back",
+        "migration/copy.py",
+        "        if record.expires:", "        if False:",
+        OTHER, "after_the_preflight",
+    ),
+    Bug(
+        "tokens that cannot be ended are accepted",
+        "keystores/vault.py",
+        "        yield from self._require_tokens_end(name)\n", "",
+        OTHER, "no_token_can_be_ended",
+    ),
+    Bug(
+        "a destroyed key is carried back",
+        "keystores/removal.py",
+        "            held = self._destroyed(record) or (yield", "            held = (yield",
+        CLEAN_UPS, "destroyed_key",
     ),
     Bug(
         "every inventory is the same",

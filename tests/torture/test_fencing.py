@@ -16,6 +16,7 @@ from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane import grants
 from pulumi_keystore.control_plane.database import connect
 from pulumi_keystore.control_plane.grants import Superseded
+from pulumi_keystore.control_plane.models import Keystore
 from pulumi_keystore.control_plane.service import opened
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import InMaintenance, KeystoreError
@@ -204,9 +205,10 @@ def test_only_who_holds_the_work_gets_a_token(crew):
     service = crew.land.service
     settings = Settings(database_url=crew.database.direct_url, master_key_file=service.data / "master.key")
     with opened(settings, as_guest=True) as database:
-        for announce in (grants.for_leader(database.plane, 1), grants.for_holder(database.plane, 1, "nobody")):
+        row = Keystore(id=1, organization_id=1)
+        for announce in (grants.for_leader(database.plane, row), grants.for_holder(database.plane, row, "nobody")):
             with pytest.raises(Superseded):
-                announce("a token")
+                announce("a token", "a cluster")
 
 
 def test_of_many_requests_at_once_one_migration_comes():

@@ -177,3 +177,10 @@ def test_a_violation_is_one_line_with_property_rule_and_fix():
     error = rules.ADDRESS_PORT.violation("'x' has no port")
     assert isinstance(error, RuleViolation)
     assert str(error).startswith("address: 'x' has no port [KS002]; expected a port from 1 to 65535")
+
+
+def test_one_module_alone_deletes_archive_keys():
+    """What `erase` removes in `vault.py` itself is canaries and checkpoints."""
+    package = ROOT / "pulumi_keystore"
+    callers = {path.name for path in package.rglob("*.py") if ".erase(" in path.read_text()}
+    assert callers == {"removal.py", "vault.py"}

@@ -1,0 +1,15 @@
+from collections.abc import Iterator
+
+import pytest
+from keystore_harness import Landscape
+
+from tests.safety.bed import SETTINGS, Bed
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Bed]:
+    """Servers a, b and c and a service of the module's own: their database, names and snapshots are meddled with."""
+    with Landscape("abc", SETTINGS, lines=True) as land:
+        made = Bed(land)
+        yield made
+        made.close()

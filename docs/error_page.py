@@ -44,6 +44,16 @@ NOTES: Final = {
         "`lacks 20 of the 20 archive keys`, or a migration that failed.",
         "Do first what the line says: migrate the keys, set `adopt=True`, or mend the cause and run `pulumi up` again.",
     ),
+    "managed-elsewhere": (
+        "`is managed by another Pulumi resource now, and stays`: a resource was renamed or replaced, or two stacks declare one "
+        "object. In an update it is a warning.",
+        "Nothing, if that is what was meant. Otherwise remove it from the other program, too.",
+    ),
+    "recovery-needed": (
+        "`the organization … is suspended: the keystore … remembers decision 12`: the database is an older copy, or another "
+        "service works with the same keystores. Nothing is deleted or changed.",
+        "`keystore recover ORGANIZATION` shows what is where, and takes it over: [when something is lost](recovery.md).",
+    ),
     "in-maintenance": (
         "A migration of the organization is running: keys are read, none is enrolled, nothing is edited.",
         "`keystore migration watch ORGANIZATION` until it has ended, and again.",
@@ -56,6 +66,11 @@ NOTES: Final = {
         "`the name does not resolve`, `refuses the connection`, `the certificate is not valid`, `sealed`, "
         "`which is not a public address`, `answers a read with HTTP 500`.",
         "[Recover from an outage](how-to.md#recover-from-an-outage): name, firewall, TLS certificate, unseal.",
+    ),
+    "another-cluster": (
+        "`another Vault cluster answers under this name`: the server was rebuilt, or the name leads to another one. Nothing is "
+        "written there.",
+        "Lead the name back; or, where it is on purpose, `keystore accept-cluster`: [when something is lost](recovery.md).",
     ),
     "overloaded": (
         "The server answers 429, or 503 without being sealed. Migrations slow down by themselves.",

@@ -67,5 +67,5 @@ def _principal(
 
 Who = Annotated[Principal, Depends(_principal)]
 Mark = Annotated[
-    str | None, Query(max_length=32, description="mark of the Pulumi resource that asks; none for a person")
+    str | None, Query(pattern=r"^[!-~]{0,32}$", description="mark of the Pulumi resource that asks; none for a person")
 ]

@@ -448,9 +448,9 @@ class _Looked:
 
 
 def _prove(plane: ControlPlane, organization: str, binding: Binding, owner: Organization | None = None) -> _Found:
-    """Prove a binding, and find out what lies there.
+    """Prove a binding, and find out what lies there where it is new.
 
-    Where the keystore is registered already (of an `owner`), what it remembers is compared with the database.
+    Where the keystore is registered already (of an `owner`), what it remembers is compared with the database instead.
     """
     if binding.address is None or binding.certificate is None:
         return _Found()
@@ -460,6 +460,7 @@ def _prove(plane: ControlPlane, organization: str, binding: Binding, owner: Orga
             # Tokens that were written down for this place and may still be good are ended.
             grants.fence(plane, transport, vault, owner.id)
             checkpoints.look(plane, transport, vault, owner.id)
+            return _Found(proof)
         return _Found(
             proof,
             vault.place,

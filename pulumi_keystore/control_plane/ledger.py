@@ -144,10 +144,19 @@ def witness(plane: ControlPlane, transport: Transport, owner: Organization, acti
     if active.kind == "legacy":
         yield Witness(_LegacyWitness(plane, owner), None)
         return
-    retry_s = min(plane.settings.retry_s, PATIENCE_S)
-    vault = plane.vault(owner, active, retry_for_s=retry_s, announce=grants.for_leader(plane, active))
-    try:
+    with opened(plane, transport, owner, active) as vault:
         yield Witness(ActiveVault(vault, lambda record: _is_in_ledger(plane, owner, record)), vault)
+
+
+@contextmanager
+def opened(
+    plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore
+) -> Iterator[VaultKeystore]:
+    """Lend a registered Vault keystore to the leading service, with patience for one that asks for fewer requests."""
+    retry_s = min(plane.settings.retry_s, PATIENCE_S)
+    vault = plane.vault(owner, keystore, retry_for_s=retry_s, announce=grants.for_leader(plane, keystore))
+    try:
+        yield vault
     finally:
         transport.run_one(vault.revoke())
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import checkpoints, grants, history, ledger, organizations
+from pulumi_keystore.control_plane import checkpoints, history, ledger, organizations
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
@@ -197,21 +196,9 @@ def _rank(owner: Organization, keystore: Keystore, side: Side) -> tuple[int, boo
     return (side.epoch or 0 if side.was_active else 0, owner.active_keystore_id == keystore.id, side.keys)
 
 
-@contextmanager
-def _opened(
-    plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore
-) -> Iterator[VaultKeystore]:
-    retry_s = min(plane.settings.retry_s, ledger.PATIENCE_S)
-    vault = plane.vault(owner, keystore, retry_for_s=retry_s, announce=grants.for_leader(plane, keystore))
-    try:
-        yield vault
-    finally:
-        transport.run_one(vault.revoke())
-
-
 def _side(plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore) -> Side:
     address = keystore.address or ""
-    with _opened(plane, transport, owner, keystore) as vault:
+    with ledger.opened(plane, transport, owner, keystore) as vault:
         try:
             found = checkpoints.remembered(transport, vault)
             keys = sum(bool(KEY_NAME.fullmatch(name)) for page in vault.key_pages(transport) for name in page)
@@ -230,7 +217,7 @@ def _keys(
 ) -> dict[str, tuple[int, bytes]]:
     """Return generation and fingerprint of every archive key at a keystore, by user: of each the last generation."""
     found: dict[str, tuple[int, bytes]] = {}
-    with _opened(plane, transport, owner, keystore) as vault:
+    with ledger.opened(plane, transport, owner, keystore) as vault:
 
         def read(name: str) -> Flow[ArchiveKey | None]:
             try:
@@ -266,10 +253,10 @@ def _gather(plane: ControlPlane, transport: Transport, owner: Organization, foun
     """Write to the active keystore what lies only at others, and read it back."""
     if not found.elsewhere:
         return
-    with _opened(plane, transport, owner, found.active) as active:
+    with ledger.opened(plane, transport, owner, found.active) as active:
         for number in {keystore.id for keystore in found.elsewhere.values()}:
             users = [user for user, keystore in found.elsewhere.items() if keystore.id == number]
-            with _opened(plane, transport, owner, found.elsewhere[users[0]]) as vault:
+            with ledger.opened(plane, transport, owner, found.elsewhere[users[0]]) as vault:
 
                 def carry(user: str, vault: VaultKeystore = vault) -> Flow[bool]:
                     generation, _ = found.held[user]
@@ -307,5 +294,5 @@ def _remember(plane: ControlPlane, transport: Transport, owner: Organization, ac
         query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != "legacy")
         keystores = list(session.scalars(query))
     for keystore in keystores:
-        with _opened(plane, transport, owner, keystore) as vault, suppress(KeystoreError):
+        with ledger.opened(plane, transport, owner, keystore) as vault, suppress(KeystoreError):
             checkpoints.leave(plane, transport, vault, owner.id, active=keystore.id == active.id)

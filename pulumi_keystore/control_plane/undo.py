@@ -6,8 +6,7 @@ there since: that is copied back, and read back, the last of it with enrolments 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -48,7 +47,11 @@ def undo(plane: ControlPlane, who: Principal, organization: str, migration_id: s
         # The clean-up must not begin meanwhile; a process that is killed here leaves it to the next one.
         session.get_one(CleanUp, way.clean_up).state = clean_ups.RESERVED
     try:
-        with Transport() as transport, _opened(plane, transport, way) as (back, active):
+        with (
+            Transport() as transport,
+            ledger.opened(plane, transport, way.owner, way.source) as back,
+            ledger.opened(plane, transport, way.owner, way.destination) as active,
+        ):
             grants.fence(plane, transport, back, way.owner.id)
             for vault in (back, active):
                 _look(plane, transport, vault, way)
@@ -92,20 +95,6 @@ def _require_unchanged(owner: Organization, way: _Way) -> None:
     organizations.require_no_maintenance(owner)
     if owner.active_keystore_id != way.destination.id:
         raise Conflict("another keystore has become the active one meanwhile", hint="look, and try again")
-
-
-@contextmanager
-def _opened(plane: ControlPlane, transport: Transport, way: _Way) -> Iterator[tuple[VaultKeystore, VaultKeystore]]:
-    retry_s = min(plane.settings.retry_s, ledger.PATIENCE_S)
-    back, active = (
-        plane.vault(way.owner, row, retry_for_s=retry_s, announce=grants.for_leader(plane, row))
-        for row in (way.source, way.destination)
-    )
-    try:
-        yield back, active
-    finally:
-        for vault in (back, active):
-            transport.run_one(vault.revoke())
 
 
 def _look(plane: ControlPlane, transport: Transport, vault: VaultKeystore, way: _Way) -> None:

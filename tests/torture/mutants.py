@@ -16,12 +16,14 @@ VERIFICATION = "tests/torture/test_verification.py"
 FENCING = "tests/torture/test_fencing.py"
 RECOVERY = "tests/torture/test_recovery.py"
 ONLINE = "tests/torture/test_online.py"
+FAULT_LOOP = "tests/torture/test_fault_loop.py"
 CRASHES = "tests/torture/test_crash_loop.py"
 MIGRATION = "tests/integration/test_migration.py"
 INVENTORY = "tests/unit/test_inventory.py"
 CLEAN_UPS = "tests/safety/test_clean_ups.py"
 OLDER = "tests/safety/test_older_database.py"
 ENROLMENTS = "tests/safety/test_enrolments.py"
+OWNERSHIP = "tests/integration/test_ownership.py"
 OTHER = "tests/safety/test_other_cluster.py"
 
 
@@ -299,6 +301,18 @@ BUGS = [
         "keystores/vault.py",
         "        yield from self._require_tokens_end(name)\n", "",
         OTHER, "no_token_can_be_ended",
+    ),
+    Bug(
+        "a key that read as something else once stays at the source",
+        "keystores/removal.py",
+        "if not left or (not removed and left <=", "if not left or (left <=",
+        FAULT_LOOP, "while_the_source_is_emptied",
+    ),
+    Bug(
+        "a renamed resource deletes what it managed",
+        "control_plane/ownership.py",
+        "if mark is None or row.owner_mark == (mark or None):", "if mark is None or row.owner_mark:",
+        OWNERSHIP, "renamed_organization",
     ),
     Bug(
         "a destroyed key is carried back",

@@ -84,6 +84,12 @@ def test_a_call_to_a_vault_fails(vaults, failure, for_good):
     assert struck >= len(cells) * 0.7
 
 
+def test_one_wrong_answer_while_the_source_is_emptied_leaves_no_key_there(vaults):
+    """The last third of the calls empty the source: a key that reads as something else is looked at once more."""
+    struck = [try_one(vaults, vaults.plan, number, Failure.WRONG)[0] for number in (205, 212, 219)]
+    assert any(str(what).startswith("GET") and "/acme/" in str(what) for what in struck), struck
+
+
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
 def test_a_call_to_the_database_fails(database, failure):

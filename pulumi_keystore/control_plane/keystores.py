@@ -196,10 +196,7 @@ def swap(
 
     """
     binding = declared.judge(organization)
-    shown, warnings = _swap(plane, who, organization, name, lambda _owner, _row: binding)
-    with plane.transaction() as session:
-        row = find(session, organizations.find(session, organization), name)
-        return shown, warnings + _take_over(session, who, row, mark)
+    return _swap(plane, who, organization, name, lambda _owner, _row: binding, mark=mark)
 
 
 def edit(
@@ -222,6 +219,7 @@ def _swap(
     binding_of: Callable[[Organization, Keystore], Binding],
     *,
     accept_cluster: bool = False,
+    mark: str | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     with plane.transaction() as session:
         owner = organizations.find(session, organization)
@@ -232,7 +230,7 @@ def _swap(
         revision, active = row.revision, owner.active_keystore_id == row.id
         _require_kind(row, binding)
         if not _differences(row, binding) and not accept_cluster:
-            return describe(owner, row), warnings
+            return describe(owner, row), warnings + _take_over(session, who, row, mark)
     # The last key that was enrolled: enrolments under way have come to their end, later ones have higher numbers.
     with plane.transaction() as session:
         organizations.stop_writes(session, owner.id)
@@ -263,6 +261,7 @@ def _swap(
             checkpoints.advance(owner)
         before, left = _where(row), plane.vault(owner, row) if active and change.moved else None
         _bind(plane, owner, row, binding, proof)
+        warnings += _take_over(session, who, row, mark)
         history.append(session, owner.id, who.name, "Keystore edited", f"{name}: {before} → {_where(row)}")
         shown = describe(owner, row)
     if active and change.elsewhere:
@@ -371,10 +370,11 @@ def remove(plane: ControlPlane, who: Principal, organization: str, name: str, ma
     """
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
+        row = find(session, owner, name)
+        # First: what is renamed while a migration runs, say, is not refused, as nothing is removed.
+        ownership.require_owned(row, mark, f"the keystore {name!r}")
         organizations.require_known(owner)
         organizations.require_no_maintenance(owner)
-        row = find(session, owner, name)
-        ownership.require_owned(row, mark, f"the keystore {name!r}")
         clean_ups.require_none(session, row)
         if owner.active_keystore_id == row.id:
             if keys := organizations.count_keys(session, owner):

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import rules
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import ownership
+from pulumi_keystore.control_plane import history, ownership
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, LegacyKey, Organization, Token, as_document
-from pulumi_keystore.control_plane.tokens import no_organization
+from pulumi_keystore.control_plane.tokens import Principal, no_organization
 from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed, RecoveryNeeded
 
 ENVIRONMENTS: Final = ("cloud", "federal")
@@ -40,8 +40,10 @@ def list_all(session: Session) -> list[Organization]:
     return list(session.scalars(select(Organization).order_by(Organization.name)))
 
 
-def put(session: Session, name: str, environment: str = "cloud", mark: str | None = None) -> Organization:
-    """Create an organization, or return the one there is.
+def put(
+    session: Session, who: Principal, name: str, environment: str = "cloud", mark: str | None = None
+) -> tuple[Organization, list[str]]:
+    """Create an organization, or return the one there is; with warnings.
 
     Raises:
         RuleViolation: KS031.
@@ -62,8 +64,10 @@ def put(session: Session, name: str, environment: str = "cloud", mark: str | Non
             hint="an organization never changes its environment",
             prop="environment",
         )
-    ownership.take_over(row, mark, f"the organization {name!r}")
-    return row
+    warnings = ownership.take_over(row, mark, f"the organization {name!r}")
+    for warning in warnings:
+        history.append(session, row.id, who.name, "Organization taken over", warning)
+    return row, warnings
 
 
 def remove(session: Session, name: str, mark: str | None = None) -> None:

@@ -2,7 +2,8 @@
 
 A resource that is renamed, or replaced, is created first and deleted afterwards: both are the same object here. So each
 resource has a mark of its own, which the object bears that it manages; a deletion removes only what still bears it.
-People, who delete on purpose by the command or the console, have none and are not asked for one.
+People, who delete on purpose by the command or the console, have none (None) and are not asked for one. A resource
+whose state is of a version without marks gives an empty one: it manages only what bears none.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 from typing import Protocol
 
 from pulumi_keystore.errors import ManagedElsewhere
-
-UNMARKED = ""
-"""What a resource of a version without marks gives: it manages only what bears none."""
 
 
 class Owned(Protocol):
@@ -23,7 +21,7 @@ class Owned(Protocol):
 
 def is_anothers(row: Owned, mark: str | None) -> bool:
     """Tell whether another resource manages an object than the one of this mark."""
-    return mark is not None and row.owner_mark is not None and row.owner_mark != mark
+    return bool(mark and row.owner_mark and row.owner_mark != mark)
 
 
 def take_over(row: Owned, mark: str | None, what: str) -> list[str]:
@@ -40,11 +38,14 @@ def require_owned(row: Owned, mark: str | None, what: str) -> None:
     """Raise where the resource that asks for a deletion does not manage the object any more.
 
     Raises:
-        ManagedElsewhere: Another one does; nothing is removed.
+        ManagedElsewhere: Another one does, or nobody since a person made the object anew; nothing is removed.
 
     """
-    if is_anothers(row, mark):
-        raise ManagedElsewhere(
-            f"{what} is managed by another Pulumi resource now, and stays",
-            hint="destroy that one, or delete it with the keystore command or in the console",
-        )
+    if mark is None or row.owner_mark == (mark or None):
+        return
+    raise ManagedElsewhere(
+        f"{what} is managed by another Pulumi resource now, and stays"
+        if row.owner_mark
+        else f"{what} was made anew by somebody else, and stays",
+        hint="delete it with the keystore command or in the console",
+    )

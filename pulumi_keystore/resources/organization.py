@@ -46,7 +46,9 @@ class OrganizationProvider(KeystoreProvider):
         """Create the organization, or take over the one there is."""
         mark = new_mark()
         with self.client() as service:
-            service.put_organization(str(props["name"]), str(props["environment"]), mark=mark)
+            found = service.put_organization(str(props["name"]), str(props["environment"]), mark=mark)
+        for warning in found.get("warnings", ()):
+            tell(f"warning: {warning}")
         return CreateResult(str(props["name"]), {**props, "mark": mark})
 
     @one_line

@@ -17,11 +17,13 @@ import pytest
 import yaml
 from keystore_harness.engine import PulumiStack
 
+from pulumi_keystore.errors import NotFound
 from tests.conftest import PASSWORD, Customer
 
 VERSION = version("pulumi-keystore")
 STATES = Path(__file__).parent / "states"
 _ID = "[0-9a-f]{8}-[0-9a-f-]{27}"
+MARK = "0123456789abcdef"
 HOOK = "https://hooks.example.com/CANARY"
 VOLATILE = (
     "manifest",
@@ -143,11 +145,14 @@ def test_the_state_has_the_form_that_is_kept(acme, made, tmp_path):
 @pytest.mark.parametrize("kept", sorted(STATES.glob("*.json")), ids=lambda kept: kept.stem)
 def test_a_kept_state_is_refreshed_updated_and_destroyed(kept, acme, made, tmp_path):
     certificates = both(acme)
+    marked = "<mark>" in kept.read_text()
+    mark = MARK if marked else ""
+    acme.admin.put_organization(acme.name, mark=mark)
     for name in ("first", "second"):
-        acme.register(name, certificate=certificates[name])
-    acme.admin.put_monitor(acme.name, "first", {"recipients": ["ops@example.com"], "webhook": HOOK})
+        acme.admin.put_keystore(acme.name, name, acme.declaration(name, certificate=certificates[name]), mark=mark)
+    acme.admin.put_monitor(acme.name, "first", {"recipients": ["ops@example.com"], "webhook": HOOK}, mark=mark)
     state = tmp_path / "kept.json"
-    ours = json.loads(particular(kept.read_text(), names(acme, made.stack, certificates)))
+    ours = json.loads(particular(kept.read_text(), {**names(acme, made.stack, certificates), "mark": MARK}))
     salt = yaml.safe_load(made.stack.settings.read_text())["encryptionsalt"]
     ours["deployment"]["secrets_providers"] = {"type": "passphrase", "state": {"salt": salt}}
     state.write_text(json.dumps(ours))
@@ -158,4 +163,8 @@ def test_a_kept_state_is_refreshed_updated_and_destroyed(kept, acme, made, tmp_p
     certificates["first"] = certificate(acme)
     made.declare(*resources(acme, certificates))
     assert "1 updated" in made.stack.up().stdout
-    assert "6 deleted" in made.stack.destroy().stdout
+    said = made.stack.destroy().stdout
+    assert "6 deleted" in said
+    assert "and stays" not in said
+    with pytest.raises(NotFound):
+        acme.admin.organization(acme.name)

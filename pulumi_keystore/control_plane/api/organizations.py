@@ -57,7 +57,8 @@ def put_organization(
     """Create an organization, or return the one there is."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        return organizations.describe(session, organizations.put(session, organization, body.environment, mark))
+        row, warnings = organizations.put(session, who, organization, body.environment, mark)
+        return {**organizations.describe(session, row), "warnings": warnings}
 
 
 @router.delete("/organizations/{organization}", status_code=204)

@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, create_engine, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -192,9 +192,11 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
     return sessionmaker(engine, expire_on_commit=False)
 
 
-def knows_master_key(factory: sessionmaker[Session]) -> bool:
-    """Tell whether a master key belongs to this database already."""
-    with factory() as session:
+def knows_master_key(engine: Engine) -> bool:
+    """Tell whether a master key belongs to this database already, of whatever version its schema is."""
+    if not inspect(engine).has_table(Fact.__tablename__):
+        return False
+    with Session(engine) as session:
         return session.get(Fact, _CHECK) is not None
 
 

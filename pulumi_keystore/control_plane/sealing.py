@@ -57,14 +57,16 @@ class MasterKey:
             KeystoreError: The file is missing or holds something else.
 
         """
+        hint = "restore the file from your secrets store; without it nothing in the database can be opened"
         try:
             secret = b64decode(path.read_text().strip(), validate=True)
+        except FileNotFoundError:
+            raise KeystoreError(f"the master key file {path} is missing", hint=hint) from None
         except (OSError, UnicodeDecodeError, Base64Error, ValueError):
             secret = b""
         if len(secret) != _KEY_BYTES:
             raise KeystoreError(
-                f"the master key file {path} does not hold base64 of 32 bytes",
-                hint="restore the file from your secrets store; without it nothing in the database can be opened",
+                f"the master key file {path} cannot be read, or does not hold base64 of 32 bytes", hint=hint
             )
         return cls(secret)
 

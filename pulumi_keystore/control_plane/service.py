@@ -93,10 +93,12 @@ def opened(settings: Settings, *, as_guest: bool = False) -> Iterator[Opened]:
             check_schema(engine)
             key = MasterKey.load(key_file)
         else:
-            upgrade_schema(engine)
-            # A new one beside a database that has one would open nothing of it.
-            known = knows_master_key(sessions(engine))
+            # A new one beside a database that has one would open nothing of it. Before anything of that is changed.
+            known = knows_master_key(engine)
             key = MasterKey.load(key_file) if known else MasterKey.load_or_create(key_file)
+            if known:
+                check_master_key(sessions(engine), key)
+            upgrade_schema(engine)
         factory = sessions(engine)
         check_master_key(factory, key)
         plane = ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map)))

@@ -306,6 +306,14 @@ def test_the_wrong_master_key_and_a_taken_port_are_refused(land, tmp_path):
     assert "does not hold base64 of 32 bytes" in done.stderr
 
 
+def test_a_master_key_file_that_is_missing_is_not_made_anew_beside_a_database_that_has_one(land, tmp_path):
+    file = tmp_path / "gone" / "master.key"
+    done = keystore("serve", KEYSTORE_DATABASE_URL=land.service.database_url, KEYSTORE_MASTER_KEY_FILE=str(file))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == f"error: the master key file {file} is missing"
+    assert not file.parent.exists()
+
+
 @pytest.mark.parametrize("where", [("--port", "taken"), ("--host", "no-such-host.invalid")])
 def test_where_it_cannot_listen_the_service_says_so_in_one_line(land, tmp_path, where):
     option, value = where

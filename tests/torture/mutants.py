@@ -309,6 +309,13 @@ BUGS = [
         FAULT_LOOP, "while_the_source_is_emptied",
     ),
     Bug(
+        "a missing master key is made anew",
+        "control_plane/service.py",
+        "key = MasterKey.load(key_file) if known else MasterKey.load_or_create(key_file)",
+        "key = MasterKey.load_or_create(key_file)",
+        "tests/integration/test_service.py", "missing_is_not_made_anew",
+    ),
+    Bug(
         "a renamed resource deletes what it managed",
         "control_plane/ownership.py",
         "if mark is None or row.owner_mark == (mark or None):", "if mark is None or row.owner_mark:",

@@ -25,9 +25,10 @@ def restore(url: str, path: Path) -> None:
     """Drop a database, whoever uses it, and make it anew from a backup.
 
     Raises:
-        HarnessError: It cannot be done.
+        HarnessError: It cannot be done; where the backup is none, the database stays.
 
     """
+    _run("pg_restore", "--list", str(path))
     beside = url.replace("/postgres?", "/template1?")
     _run("psql", "--quiet", f"--dbname={beside}", "--command=drop database postgres with (force)")
     _run("psql", "--quiet", f"--dbname={beside}", "--command=create database postgres")

@@ -65,7 +65,9 @@ class VaultCluster(Vault):
         self._balancer = Balancer(self._active_port, free_port() if network else self.port)
         self._stack = contextlib.ExitStack()
         self.nodes = [
-            VaultServer(name, self.authority, driver=self.driver, timeline=self.timeline, node=f"{name}-{number}")
+            VaultServer(
+                name, self.authority, driver=self.driver, timeline=self.timeline, node=f"{name}-{number}", member=True
+            )
             for number in range(1, size + 1)
         ]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from keystore_harness.errors import HarnessError
 from keystore_harness.landscape import Landscape
-from keystore_harness.organization import Admission
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import key_name
 
@@ -33,19 +32,33 @@ class Customer:
         self.land = land
         self.name = f"org-{secrets.token_hex(4)}"
         self.keys: dict[str, bytes] = {}
-        self._admin = land.service.make_token("harness", "provider-admin")
-        self._authority = land.service.make_token("harness", "authority")
-        self.call("PUT", "")
-        self.places: dict[str, Admission] = {}
-        for keystore, letter in (("first", source), ("second", destination)):
-            self.places[keystore] = land.admit(letter, self.name)
-            self.call("PUT", f"keystores/{keystore}", self.declaration(keystore))
+        self.places = {"first": land.admit(source, self.name), "second": land.admit(destination, self.name)}
+        self.declare()
         self._enrol(keys)
+
+    def declare(self) -> None:
+        """Make tokens, and declare the organization and its keystores: to a service that knows nothing of them."""
+        self._admin = self.land.service.make_token("harness", "provider-admin")
+        self._authority = self.land.service.make_token("harness", "authority")
+        self.call("PUT", "")
+        for keystore in self.places:
+            self.register(keystore)
+
+    def register(self, keystore: str) -> None:
+        """Declare one keystore.
+
+        Raises:
+            HarnessError: The service refuses it.
+
+        """
+        self.call("PUT", f"keystores/{keystore}", self.declaration(keystore))
 
     def declaration(self, keystore: str) -> dict[str, Any]:
         """Return the declaration of a keystore with a newly issued client certificate."""
-        letter = next(letter for letter, vault in self.land.vaults.items() if vault is self.places[keystore].vault)
-        return self.land.declaration(letter, self.name, secrets.token_urlsafe(12))
+        place = self.places[keystore]
+        letter = next(letter for letter, vault in self.land.vaults.items() if vault is place.vault)
+        where = {"mount": place.tenancy.mount, "role": place.tenancy.role_name}
+        return self.land.declaration(letter, self.name, secrets.token_urlsafe(12), **where)
 
     def call(self, method: str, path: str, body: Any = None, *, token: str = "") -> Any:
         """Call the service's API below this organization.

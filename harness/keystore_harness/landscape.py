@@ -17,7 +17,7 @@ from keystore_harness.line import Line
 from keystore_harness.mailbox import Mailbox
 from keystore_harness.network import Toxiproxy
 from keystore_harness.organization import Admission
-from keystore_harness.ports import free_port, wait_until
+from keystore_harness.ports import free_port
 from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
 from keystore_harness.tenancy import Tenancy
@@ -122,7 +122,6 @@ class Landscape:
         server.start()
         server.initialize()
         server.unseal()
-        wait_until(lambda: server.active, f"{server.node} to become active", 60)
         server.become(self.servers[letter], snapshot)
         return server
 

@@ -47,6 +47,9 @@ class Line:
 
     def close(self) -> None:
         """Cut every connection, and take no more."""
+        with contextlib.suppress(OSError):
+            # Closing alone would not wake the thread that waits for the next connection.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._cut()
 
@@ -139,17 +142,22 @@ class Line:
             while piece := client.recv(_PIECE):
                 struck = struck or self._out.is_set()
                 if struck:
-                    self._wait()
-                server.sendall(piece)
+                    with self._holding():
+                        server.sendall(piece)
+                else:
+                    server.sendall(piece)
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_WR)
 
-    def _wait(self) -> None:
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Count something as held up until it may pass and has been passed on."""
         with self._lock:
             self._held += 1
         try:
             while self._out.is_set() or time.monotonic() < self._ended + self._late_s:
                 time.sleep(_LOOK_S)
+            yield
         finally:
             with self._lock:
                 self._held -= 1

@@ -226,6 +226,38 @@ class Admission:
                 self.restore_role()
 
     @contextlib.contextmanager
+    def may_not_delete(self) -> Iterator[None]:
+        """Take the right to delete out of its policy: what has to be removed stays; written anew at the end."""
+        with self.vault.timeline.fault(self.vault.name, f"{self.tenancy.organization} may not delete"):
+            policy = self.tenancy.policy(self.version).replace(', "delete"', "")
+            self.vault.client().sys.create_or_update_policy(self.tenancy.role_name, policy)
+            try:
+                yield
+            finally:
+                self.restore_role()
+
+    @contextlib.contextmanager
+    def role_changed(self, **parameters: Any) -> Iterator[None]:
+        """Change its certificate role (`token_type="batch"`, say, `token_ttl=5`); written anew at the end."""
+        with self.vault.timeline.fault(self.vault.name, f"role of {self.tenancy.organization} changed"):
+            self.vault.client().write_data(f"auth/cert/certs/{self.tenancy.role_name}", data=parameters)
+            try:
+                yield
+            finally:
+                self.restore_role()
+
+    @contextlib.contextmanager
+    def deleting_after(self, time: str) -> Iterator[None]:
+        """Let its mount, of KV version 2, delete what is written from now on after a time, such as "40s"."""
+        path = f"{self.tenancy.mount}/config"
+        with self.vault.timeline.fault(self.vault.name, f"{self.tenancy.mount} deletes after {time}"):
+            self.vault.client().write_data(path, data={"delete_version_after": time})
+            try:
+                yield
+            finally:
+                self.vault.client().write_data(path, data={"delete_version_after": "0s"})
+
+    @contextlib.contextmanager
     def certificate_revoked(self, credentials: Credentials) -> Iterator[None]:
         """Put a client certificate on a revocation list, and end the tokens it got; taken off at the end."""
         serial = credentials.issued.certificate.serial_number

@@ -20,6 +20,7 @@ from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.landscape import Landscape
 from keystore_harness.network import Toxiproxy
 from keystore_harness.ports import wait_until
+from keystore_harness.tenancy import Tenancy
 from keystore_harness.timeline import Timeline
 
 SUCCEEDED = "Migration succeeded"
@@ -343,6 +344,71 @@ def snapshot_too_old(stage: Stage) -> None:
     stage.expect("the key is there again", holds=_missing(customer) == [])
     customer.keys[user] = bytes(32)
     stage.expect_complete("first")
+
+
+@scenario("a clean-up waits, and its server's name leads to the active one", "nothing is deleted there", lines=True)
+def name_leads_to_the_active_server(stage: Stage) -> None:
+    land, customer = stage.land, stage.customer
+    active = land.servers["b"]
+    first = customer.places["first"]
+    as_the_other = land.authority.issue_server(land.servers["a"].name, active.name, "127.0.0.1")
+    row = customer.start_migration()
+    with active.showing(as_the_other):
+        with first.may_not_delete():
+            stage.expect_ending(row, SUCCEEDED)
+            waiting = customer.call("GET", "clean-ups")
+            land.lines["a"].lead_to(active.port)
+        number = waiting[0]["id"]
+        _expect_refused(stage, "the clean-up", lambda: customer.call("POST", f"clean-ups/{number}/retry"))
+        found = len(customer.places["second"].names())
+        stage.expect("every key is where it was", holds=found == len(customer.keys))
+        land.lines["a"].lead_to(land.servers["a"].port)
+    customer.wait_for_clean_up(row)
+    stage.expect_complete("second")
+
+
+@scenario("the server is restored elsewhere, and the old one still takes keys", "an edit to the new one is refused")
+def restored_elsewhere(stage: Stage) -> None:
+    land, customer = stage.land, stage.customer
+    clone = land.clone("a", land.servers["a"].snapshot())
+    land.service.learn(f"{clone.name}:{clone.port}", clone.port)
+    customer.enrol({"keys": {"late@example.com": "A" * 43 + "="}})
+    customer.keys["late@example.com"] = bytes(32)
+    declared = {**customer.declaration("first"), "address": clone.address}
+    _expect_refused(stage, "the edit", lambda: customer.call("POST", "keystores/first/swap", declared))
+    stage.expect_complete("first")
+
+
+@scenario("the service is lost with its database and master key", "nothing is written over, and all is taken in again")
+def service_lost(stage: Stage) -> None:
+    service, customer = stage.land.service, stage.customer
+    service.lose_everything()
+    customer.declare()
+    user = next(iter(customer.keys))
+    _expect_refused(stage, "another key for a user", lambda: customer.enrol({"keys": {user: "A" * 43 + "="}}))
+    customer.call("POST", "recovery", {"code": customer.call("GET", "recovery")["code"]})
+    stage.expect("no key is missing", holds=_missing(customer) == [])
+    stage.expect_complete("first")
+
+
+@scenario("the destination's mount is told to delete what is written", "nothing moves there until that is taken back")
+def mount_deletes(stage: Stage) -> None:
+    customer = stage.customer
+    tenancy = Tenancy(customer.name, f"kv-{customer.name}", f"keystore-{customer.name}-2")
+    customer.places["third"] = place = stage.land.admit("b", tenancy, 2)
+    customer.register("third")
+    with place.deleting_after("40s"):
+        _expect_refused(stage, "the migration", lambda: customer.start_migration("third"))
+    stage.expect_ending(customer.start_migration("third"), SUCCEEDED)
+    stage.expect_complete("third")
+
+
+@scenario("the destination gives tokens that cannot be ended", "nothing moves there until that is taken back")
+def batch_tokens(stage: Stage) -> None:
+    with stage.customer.places["second"].role_changed(token_type="batch"):  # noqa: S106 - a type
+        _expect_refused(stage, "the migration", stage.customer.start_migration)
+    stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
+    stage.expect_complete("second")
 
 
 def _missing(customer: Customer) -> list[str] | None:

@@ -44,7 +44,8 @@ class VaultServer(Vault):
         disk_mb: Size of a disk of its own, for `disk_full()`; needs root, and at least 32.
         port: The port clients use, a free one by default.
         timeline: Where its faults are recorded, one of its own by default.
-        node: What it is called among the nodes of its cluster and in the timeline, its name by default.
+        node: What it is called in storage and timeline, its name by default.
+        member: Whether it is one node of a cluster of several: then it may be unsealed and not become active.
 
     Raises:
         HarnessError: The driver lacks something.
@@ -62,8 +63,10 @@ class VaultServer(Vault):
         port: int | None = None,
         timeline: Timeline | None = None,
         node: str = "",
+        member: bool = False,
     ) -> None:
         self.name = name
+        self._member = member
         self.node = node or name
         self.authority = authority or CertificateAuthority()
         self.driver = drivers.driver(driver) if isinstance(driver, str) else driver
@@ -241,6 +244,10 @@ class VaultServer(Vault):
         self.start()
         self.submit_shares()
         wait_until(lambda: self.active, f"{self.node} to become active", _START_TIMEOUT_S)
+        # The snapshot names the file of the other one.
+        client = self.client()
+        client.sys.disable_audit_device("file")
+        client.sys.enable_audit_device("file", path="file", options={"file_path": str(self.audit_log)})
 
     # Seal.
 
@@ -271,7 +278,7 @@ class VaultServer(Vault):
 
         """
         self.submit_shares(shares)
-        if self.node == self.name:
+        if not self._member:
             wait_until(lambda: self.active, f"{self.node} to become active", _START_TIMEOUT_S)
         self.timeline.end(self.node, "sealed")
 

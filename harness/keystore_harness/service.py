@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -144,18 +145,27 @@ class ServiceProcess:
         self.start()
         return time.monotonic() - started
 
-    def dump_database(self, path: Path) -> None:
+    def dump_database(self, path: Path, *, url: str = "") -> None:
         """Write a backup of its database to a file, while it runs.
+
+        Args:
+            path: Where to.
+            url: Where the database is reached, its usual URL by default; past a proxy, say (`Database.direct_url`).
 
         Raises:
             HarnessError: It cannot be made.
 
         """
-        backup.dump(self.database_url, path)
+        backup.dump(url or self.database_url, path)
         self.timeline.note("service", "database dumped")
 
-    def restore_database(self, path: Path, *workers: WorkerProcess) -> None:
+    def restore_database(self, path: Path, *workers: WorkerProcess, url: str = "") -> None:
         """Kill the service and its workers, restore a backup of its database, and start them again.
+
+        Args:
+            path: The backup.
+            *workers: Those that work on the same database.
+            url: Where the database is reached, as for `dump_database`.
 
         Raises:
             HarnessError: It cannot be restored.
@@ -165,11 +175,25 @@ class ServiceProcess:
         for worker in running:
             worker.kill()
         self.kill()
-        backup.restore(self.database_url, path)
+        backup.restore(url or self.database_url, path)
         self.timeline.note("service", "older database restored")
         self.start()
         for worker in running:
             worker.start()
+
+    def lose_everything(self) -> None:
+        """Remove its database and master key, as when its machine burns down, and start it anew with nothing."""
+        self.stop()
+        wait_until(lambda: not (self.data / "postgres" / "postmaster.pid").exists(), "the database to end")
+        shutil.rmtree(self.data)
+        self.timeline.note("service", "database and master key lost")
+        self.start()
+
+    def learn(self, public: str, port: int) -> None:
+        """Let a further public address (host:port) lead to a port of 127.0.0.1; the service is started again."""
+        known = json.loads(self.settings.get("host_map") or "{}")
+        self.settings["host_map"] = json.dumps({**known, public: f"127.0.0.1:{port}"})
+        self.restart()
 
     def run(self, *arguments: str, check: bool = True, token: str = "") -> subprocess.CompletedProcess[str]:
         """Run the `keystore` command against this service."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,17 +117,10 @@ class Acme(Customer):
     def await_no_clean_up(self, timeout_s: float = 30) -> None:
         wait_until(lambda: not self.pending(), "the clean-ups to end", timeout_s, 0.1)
 
-    @contextmanager
-    def may_not_delete(self, keystore: str) -> Any:
+    def may_not_delete(self, keystore: str) -> AbstractContextManager[None]:
         """Take the right to delete from the role, so that a clean-up stays pending; it is given back at the end."""
-        server, tenancy = self.land.servers[self.letters[keystore]], self.tenancy(keystore)
-        version = self.versions[keystore]
-        policy = tenancy.policy(version).replace(', "delete"', "")
-        server.client().sys.create_or_update_policy(tenancy.role_name, policy)
-        try:
-            yield
-        finally:
-            server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(version))
+        server = self.land.servers[self.letters[keystore]]
+        return Admission(server, self.tenancy(keystore), self.versions[keystore]).may_not_delete()
 
     def migrated(self, destination: str) -> dict[str, Any]:
         row = self.migrate(destination)

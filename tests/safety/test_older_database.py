@@ -1,7 +1,6 @@
 """The database that comes back is older than the keystores, or is lost: nothing is deleted, and everything comes back."""
 
 import json
-import shutil
 from email import message_from_bytes
 
 import pytest
@@ -175,12 +174,8 @@ def test_of_two_services_with_copies_of_one_database_the_second_stops(bed, dump)
 
 def lose_everything(bed):
     """The machine of the service burns down: database and master key are gone; the Vault servers are not."""
-    service = bed.land.service
-    service.stop()
-    wait_until(lambda: not (service.data / "postgres" / "postmaster.pid").exists(), "the database to end")
-    shutil.rmtree(service.data)
     bed.close()
-    service.start()
+    bed.land.service.lose_everything()
     bed.__init__(bed.land)
 
 

@@ -36,18 +36,15 @@ setup: .venv/.ready ## Install Python packages and find or build the Pulumi engi
 demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves it running.
 	@$(ENGINE); $(PYTHON) -m demo $(if $(KEEP),--keep)
 
-# Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
-HALF := $(addprefix tests/,harness torture safety)
-OTHERS := $(addprefix tests/,unit contract stacks policies integration browser outage)
+# Two files at a time, those that take longest first. Tests in which a moment counts come alone.
+BESIDE := $(addprefix tests/,harness torture safety outage integration stacks browser policies contract unit)
 ALONE := tests/health
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \
 	if [ -n "$(PYTEST)" ]; then exec $(PYTHON) -m pytest $(PYTEST); fi; \
-	log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=; \
-	$(PYTHON) -m pytest $(HALF) >$$log 2>&1 & beside=$$!; \
-	$(PYTHON) -m pytest $(OTHERS) || failed=1; \
-	wait $$beside || failed=1; cat $$log; \
+	failed=; \
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(BESIDE) || failed=1; \
 	$(PYTHON) -m pytest $(ALONE) || failed=1; \
 	[ -z "$$failed" ]
 

@@ -36,7 +36,7 @@ from keystore_harness.tenancy import Tenancy
 from docs.sections import replaced
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.ledger import LEGACY_PURPOSE
-from pulumi_keystore.control_plane.service import opened
+from pulumi_keystore.control_plane.opening import opened
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.keystores.record import ArchiveKey
 

@@ -20,8 +20,8 @@ from sqlalchemy import func, select, text
 from docs.sections import replaced
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.models import HealthSample, Keystore, KeystoreHealth
+from pulumi_keystore.control_plane.opening import opened
 from pulumi_keystore.control_plane.plane import CERTIFICATE_PURPOSE
-from pulumi_keystore.control_plane.service import opened
 from pulumi_keystore.control_plane.settings import Settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "monitoring.md"

@@ -806,7 +806,7 @@ def token_create(
     """Make a token and print it; it is shown this once."""
     if local:
         from pulumi_keystore.control_plane import tokens  # noqa: PLC0415 - other commands start faster
-        from pulumi_keystore.control_plane.service import opened  # noqa: PLC0415
+        from pulumi_keystore.control_plane.opening import opened  # noqa: PLC0415
 
         with opened(_settings({"data": data} if data else {})) as database, database.plane.transaction() as session:
             _, text = tokens.create(session, name, role, organization, days)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from keystore_harness import binary, report, workspace
 from keystore_harness.errors import HarnessError
-from keystore_harness.scenarios import SCENARIOS, Result, Settings, run_scenario
+from keystore_harness.scenarios import SCENARIOS, Result, Settings, Theatre
 
 app = typer.Typer(
     name="keystore-harness",
@@ -48,7 +48,8 @@ def run(
 
     Examples: `keystore-harness run destination-lost-at-half`, `keystore-harness run all --html outages.html`.
     """
-    chosen = list(SCENARIOS) if "all" in names else names
+    # Those that can share servers come together.
+    chosen = sorted(SCENARIOS, key=lambda name: repr(SCENARIOS[name].ground)) if "all" in names else names
     for name in chosen:
         if name not in SCENARIOS:
             raise HarnessError(f"no scenario {name!r}; `keystore-harness list` shows them")
@@ -58,14 +59,16 @@ def run(
     binary.find_toxiproxy()
     results: list[Result] = []
     settings = Settings(driver, keys, seconds)
-    for number, name in enumerate(chosen, 1):
-        scenario = SCENARIOS[name]
-        _console.print(f"[bold]{number}/{len(chosen)} {name}[/]: {scenario.fault}; expected: {scenario.expectation}")
-        result = run_scenario(scenario, settings, lambda text: _console.print(f"    {text}", markup=False))
-        results.append(result)
-        colour = {"passed": "green", "failed": "red"}.get(result.outcome, "yellow")
-        _console.print(f"    [{colour}]{result.outcome}[/] in {result.seconds:.1f} s", end=" ")
-        _console.print(result.message, markup=False)
+    with Theatre(settings) as theatre:
+        for number, name in enumerate(chosen, 1):
+            scenario = SCENARIOS[name]
+            what = f"{scenario.fault}; expected: {scenario.expectation}"
+            _console.print(f"[bold]{number}/{len(chosen)} {name}[/]: {what}")
+            result = theatre.play(scenario, lambda text: _console.print(f"    {text}", markup=False))
+            results.append(result)
+            colour = {"passed": "green", "failed": "red"}.get(result.outcome, "yellow")
+            _console.print(f"    [{colour}]{result.outcome}[/] in {result.seconds:.1f} s", end=" ")
+            _console.print(result.message, markup=False)
     if html is not None:
         html.write_text(report.html(results))
         _console.print(f"timeline: {html}")

@@ -11,7 +11,7 @@ import time
 import traceback
 from base64 import b64encode
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 from keystore_harness.binary import find_toxiproxy
@@ -94,6 +94,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What scenarios can share: servers and a service, on which each has an organization of its own."""
+
+    cluster: bool = False
+    disk_mb: int | None = None
+    lines: bool = False
+
+
+@dataclass(frozen=True)
 class Scenario:
     """A scenario; see `scenario` for its parts."""
 
@@ -101,9 +110,8 @@ class Scenario:
     fault: str
     expectation: str
     play: Callable[[Stage], None] = field(repr=False)
-    cluster: bool = False
-    disk_mb: int | None = None
-    lines: bool = False
+    ground: Ground
+    spoils: bool = False
 
 
 @dataclass
@@ -122,7 +130,13 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    fault: str, expectation: str, *, cluster: bool = False, disk_mb: int | None = None, lines: bool = False
+    fault: str,
+    expectation: str,
+    *,
+    cluster: bool = False,
+    disk_mb: int | None = None,
+    lines: bool = False,
+    spoils: bool = False,
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
     """Make a scenario of a function; its name is the function's.
 
@@ -132,51 +146,85 @@ def scenario(
         cluster: Let the destination be a cluster of three.
         disk_mb: Give the servers disks of their own.
         lines: Put a line before each server, which can lead elsewhere.
+        spoils: Nothing else can be played on what it leaves behind.
 
     """
 
     def register(play: Callable[[Stage], None]) -> Callable[[Stage], None]:
         name = play.__name__.replace("_", "-")
-        SCENARIOS[name] = Scenario(name, fault, expectation, play, cluster, disk_mb, lines)
+        SCENARIOS[name] = Scenario(name, fault, expectation, play, Ground(cluster, disk_mb, lines), spoils)
         return play
 
     return register
 
 
-def run_scenario(scenario: Scenario, settings: Settings, say: Callable[[str], None]) -> Result:
-    """Start everything, play one scenario, and remove everything."""
-    timeline, started, begun = Timeline(), dt.datetime.now(dt.UTC), time.monotonic()
-    outcome, message = "passed", ""
-    try:
-        with (
-            Toxiproxy(find_toxiproxy()) as toxiproxy,
-            Landscape(
-                "a" if scenario.cluster else "ab",
-                _SETTINGS,
-                clusters="b" if scenario.cluster else "",
-                driver=settings.driver,
-                network=toxiproxy,
-                disk_mb=scenario.disk_mb,
-                timeline=timeline,
-                lines=scenario.lines,
-            ) as land,
-        ):
-            customer = Customer(land, settings.keys)
+class Theatre:
+    """Plays scenarios, one after another, on the same ground as long as that is sound. Use it as a context manager.
+
+    Args:
+        settings: How they run.
+
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = ExitStack()
+        self._land: Landscape | None = None
+        self._ground: Ground | None = None
+
+    def __enter__(self) -> Theatre:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._land = self._ground = None
+        self._stack.close()
+
+    def _landscape(self, ground: Ground) -> Landscape:
+        if self._land is None or ground != self._ground:
+            self._clear()
+            self._land = self._stack.enter_context(
+                Landscape(
+                    "a" if ground.cluster else "ab",
+                    _SETTINGS,
+                    clusters="b" if ground.cluster else "",
+                    driver=self._settings.driver,
+                    network=self._stack.enter_context(Toxiproxy(find_toxiproxy())),
+                    disk_mb=ground.disk_mb,
+                    lines=ground.lines,
+                )
+            )
+            self._ground = ground
+        self._land.timeline.take()
+        return self._land
+
+    def play(self, scenario: Scenario, say: Callable[[str], None]) -> Result:
+        """Play one scenario with an organization of its own."""
+        started, begun = dt.datetime.now(dt.UTC), time.monotonic()
+        outcome, message = "passed", ""
+        try:
+            land = self._landscape(scenario.ground)
+            customer = Customer(land, self._settings.keys)
             customer.check("first")
-            timeline.note("scenario", f"steady: {settings.keys:,} keys in the first keystore", "passed")
-            say(f"steady: {settings.keys:,} keys in the first keystore, {time.monotonic() - begun:.1f} s")
-            scenario.play(Stage(land, customer, settings, say))
-    except AssertionError as error:
-        outcome, message = "failed", str(error)
-    except TimeoutError as error:
-        outcome, message = "failed", str(error)
-    except Unsupported as error:
-        outcome, message = "skipped", str(error)
-    except HarnessError as error:
-        outcome, message = "error", str(error)
-    except Exception:  # noqa: BLE001 - other scenarios shall still run; the trace is in the result
-        outcome, message = "error", traceback.format_exc()
-    return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started)
+            land.timeline.note("scenario", f"steady: {self._settings.keys:,} keys in the first keystore", "passed")
+            say(f"steady: {self._settings.keys:,} keys in the first keystore, {time.monotonic() - begun:.1f} s")
+            scenario.play(Stage(land, customer, self._settings, say))
+        except AssertionError as error:
+            outcome, message = "failed", str(error)
+        except TimeoutError as error:
+            outcome, message = "failed", str(error)
+        except Unsupported as error:
+            outcome, message = "skipped", str(error)
+        except HarnessError as error:
+            outcome, message = "error", str(error)
+        except Exception:  # noqa: BLE001 - other scenarios shall still run; the trace is in the result
+            outcome, message = "error", traceback.format_exc()
+        timeline = self._land.timeline.take() if self._land is not None else Timeline()
+        if outcome != "passed" or scenario.spoils:
+            self._clear()
+        return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started)
 
 
 # The scenarios.
@@ -304,7 +352,7 @@ def service_killed(stage: Stage) -> None:
     stage.expect_complete("second")
 
 
-@scenario("a database of before a migration is restored", "nothing is deleted, and everything comes back")
+@scenario("a database of before a migration is restored", "nothing is deleted, and everything comes back", spoils=True)
 def database_restored(stage: Stage) -> None:
     land, customer = stage.land, stage.customer
     backup = land.folder / "yesterday.dump"
@@ -330,7 +378,9 @@ def name_leads_elsewhere(stage: Stage) -> None:
     stage.expect_complete("first")
 
 
-@scenario("the server is restored from a snapshot that is too old", "missing keys are named, and come back")
+@scenario(
+    "the server is restored from a snapshot that is too old", "missing keys are named, and come back", spoils=True
+)
 def snapshot_too_old(stage: Stage) -> None:
     land, customer = stage.land, stage.customer
     server = land.servers["a"]
@@ -379,7 +429,11 @@ def restored_elsewhere(stage: Stage) -> None:
     stage.expect_complete("first")
 
 
-@scenario("the service is lost with its database and master key", "nothing is written over, and all is taken in again")
+@scenario(
+    "the service is lost with its database and master key",
+    "nothing is written over, and all is taken in again",
+    spoils=True,
+)
 def service_lost(stage: Stage) -> None:
     service, customer = stage.land.service, stage.customer
     service.lose_everything()

@@ -46,6 +46,7 @@ class ServiceProcess:
         self.log = self.folder / "service.log"
         self.settings = dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
+        self._token = ""
 
     @property
     def url(self) -> str:
@@ -205,9 +206,27 @@ class ServiceProcess:
         )
 
     def make_token(self, name: str, role: str, organization: str | None = None) -> str:
-        """Make an API token by way of the database."""
+        """Make an API token: the first one by way of the database, further ones, which is faster, by the service."""
+        if self._token:
+            body = {"name": name, "role": role, "organization": organization}
+            # Refused where the database is an older one by now.
+            with contextlib.suppress(OSError, ValueError):
+                return self._ask_for_token(body)
         scope = ["--organization", organization] if organization else []
-        return self.run("token", "create", name, "--role", role, *scope, "--local").stdout.strip()
+        made = self.run("token", "create", name, "--role", role, *scope, "--local").stdout.strip()
+        if role == "provider-admin" and organization is None:
+            self._token = made
+        return made
+
+    def _ask_for_token(self, body: dict[str, str | None]) -> str:
+        request = urllib.request.Request(  # noqa: S310 - our own service
+            f"{self.url}/v1/tokens",
+            json.dumps(body).encode(),
+            {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10) as response:
+            return str(json.loads(response.read())["token"])
 
     def __enter__(self) -> ServiceProcess:
         try:

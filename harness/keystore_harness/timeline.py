@@ -70,6 +70,13 @@ class Timeline:
         finally:
             self.end(where, what)
 
+    def take(self) -> Timeline:
+        """Return everything so far as a timeline of its own, and begin anew."""
+        with self._lock:
+            taken = Timeline(self.started, self.events)
+            self.started, self.events = dt.datetime.now(dt.UTC), []
+        return taken
+
     @property
     def faults(self) -> list[Event]:
         """All faults, in the order they began."""

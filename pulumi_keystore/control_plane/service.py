@@ -8,9 +8,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Final, NoReturn
 
 import structlog
@@ -25,26 +24,15 @@ from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.connections import Connections
-from pulumi_keystore.control_plane.database import (
-    EmbeddedPostgres,
-    Leadership,
-    check_master_key,
-    check_schema,
-    connect,
-    knows_master_key,
-    sessions,
-    upgrade_schema,
-    url_of,
-)
+from pulumi_keystore.control_plane.database import Leadership, url_of
 from pulumi_keystore.control_plane.minute_tests import MinuteTests
+from pulumi_keystore.control_plane.opening import opened
 from pulumi_keystore.control_plane.plane import ControlPlane
-from pulumi_keystore.control_plane.sealing import MasterKey
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.control_plane.verification import Audits
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.migration import workflow
 from pulumi_keystore.migration.worker import Workers
-from pulumi_keystore.network import HostMap, Resolver
 from pulumi_keystore.notify.outbox import Postman
 from pulumi_keystore.notify.webhook import Caller
 
@@ -54,55 +42,6 @@ _LEADER_TIMEOUT_S: Final = 20
 _UNDER_WAY: Final = ("PENDING", "ENQUEUED")
 _M_ARENA_MAX: Final = -8
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An open control plane, and its database where it is the embedded one."""
-
-    plane: ControlPlane
-    embedded: EmbeddedPostgres | None
-
-
-@contextmanager
-def opened(settings: Settings, *, as_guest: bool = False) -> Iterator[Opened]:
-    """Open database and master key, without serving anything.
-
-    Args:
-        settings: What to open.
-        as_guest: Take both as another process has made them; make nothing.
-
-    Raises:
-        KeystoreError: A setting is unusable, or the database cannot be reached.
-
-    """
-    with ExitStack() as stack:
-        url, embedded = settings.database_url, None
-        if url is None and as_guest:
-            raise KeystoreError(
-                "no database is named", hint="give --database-url, or KEYSTORE_DATABASE_URL, of the service's database"
-            )
-        if url is None:
-            embedded = EmbeddedPostgres(settings.data)
-            stack.callback(embedded.stop)
-            url = embedded.url
-        engine = connect(url)
-        stack.callback(engine.dispose)
-        key_file = settings.master_key_file or settings.data / "master.key"
-        if as_guest:
-            check_schema(engine)
-            key = MasterKey.load(key_file)
-        else:
-            # A new one beside a database that has one would open nothing of it. Before anything of that is changed.
-            known = knows_master_key(engine)
-            key = MasterKey.load(key_file) if known else MasterKey.load_or_create(key_file)
-            if known:
-                check_master_key(sessions(engine), key)
-            upgrade_schema(engine)
-        factory = sessions(engine)
-        check_master_key(factory, key)
-        plane = ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map)))
-        yield Opened(plane, embedded)
 
 
 def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import junitparser
 import pytest
-from keystore_harness.scenarios import SCENARIOS
+from keystore_harness.scenarios import SCENARIOS, Ground, Scenario, Settings, Theatre
 
 COMMAND = str(Path(sys.executable).parent / "keystore-harness")
 
@@ -15,17 +15,50 @@ def run(*arguments: str, timeout: float = 280):
     return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
 
 
+@pytest.fixture(scope="module")
+def played(tmp_path_factory, toxiproxy):
+    """Every scenario, played by one command: what it said, its page, and its results by their names."""
+    folder = tmp_path_factory.mktemp("scenarios")
+    page, results = folder / "timeline.html", folder / "results.xml"
+    arguments = ("run", "all", "--keys", "400", "--seconds", "3", "--html", str(page), "--junit", str(results))
+    done = run(*arguments, timeout=2400)
+    cases = {case.name: case for suite in junitparser.JUnitXml.fromfile(str(results)) for case in suite}
+    return done, page.read_text(), cases
+
+
+@pytest.mark.timeout(2500)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario(name, tmp_path, toxiproxy):
-    page, results = tmp_path / "timeline.html", tmp_path / "results.xml"
-    done = run("run", name, "--keys", "600", "--seconds", "3", "--html", str(page), "--junit", str(results))
-    assert done.returncode == 0, done.stderr
-    assert "as expected" in done.stderr
-    text = page.read_text()
-    assert f'<h2 id="{name}">' in text
-    assert "http" not in text.replace("https://127.0.0.1", "")
-    document = junitparser.JUnitXml.fromfile(str(results))
-    assert (document.tests, document.failures, document.errors, document.skipped) == (1, 0, 0, 0)
+def test_scenario(name, played):
+    done, page, cases = played
+    assert cases[name].is_passed, (cases[name].result, done.stderr[-6000:])
+    assert f'<h2 id="{name}">' in page
+
+
+@pytest.mark.timeout(2500)
+def test_all_of_them_make_one_report_that_needs_no_network(played):
+    done, page, cases = played
+    assert set(cases) == set(SCENARIOS)
+    assert done.returncode == 0
+    assert done.stderr.count("as expected: ") > len(SCENARIOS)
+    assert "http" not in page.replace("https://127.0.0.1", "")
+
+
+def test_a_scenario_that_fails_leaves_the_next_one_new_servers(toxiproxy):
+    """What it left behind may be anything."""
+    lands = []
+
+    def spoil(stage):
+        lands.append(stage.land)
+        stage.expect("the impossible", holds=False)
+
+    def look(stage):
+        lands.append(stage.land)
+
+    with Theatre(Settings(keys=10)) as theatre:
+        outcomes = [theatre.play(Scenario("x", "", "", play, Ground()), print).outcome for play in (look, spoil, look)]
+    assert outcomes == ["passed", "failed", "passed"]
+    assert lands[0] is lands[1]
+    assert lands[1] is not lands[2]
 
 
 def test_list_names_them_all():

@@ -13,7 +13,7 @@ import sqlalchemy
 from keystore_harness import CertificateAuthority, free_port, wait_until
 
 from pulumi_keystore.client import Client
-from pulumi_keystore.control_plane.service import opened
+from pulumi_keystore.control_plane.opening import opened
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import (
     InvalidInput,

@@ -310,7 +310,7 @@ BUGS = [
     ),
     Bug(
         "a missing master key is made anew",
-        "control_plane/service.py",
+        "control_plane/opening.py",
         "key = MasterKey.load(key_file) if known else MasterKey.load_or_create(key_file)",
         "key = MasterKey.load_or_create(key_file)",
         "tests/integration/test_service.py", "missing_is_not_made_anew",

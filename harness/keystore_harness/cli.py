@@ -39,6 +39,10 @@ def run(
     names: Annotated[list[str], typer.Argument(metavar="SCENARIO...", help="Names from `list`, or `all`.")],
     *,
     driver: Annotated[str, typer.Option(help="How servers run: process or container.")] = "process",
+    binary_path: Annotated[
+        str | None,
+        typer.Option("--binary", metavar="PATH", help="`bao` or `vault`.", envvar=binary.BINARY, show_default=False),
+    ] = None,
     keys: Annotated[int, typer.Option(min=10, help="How many archive keys the organization has.")] = 1000,
     seconds: Annotated[float, typer.Option(min=1, help="How long an outage of a given length lasts.")] = 10,
     html: Annotated[Path | None, typer.Option(help="Write the timeline to this HTML file.")] = None,
@@ -57,8 +61,10 @@ def run(
         if path is not None and not path.parent.is_dir():
             raise HarnessError(f"no folder {path.parent} to write {path.name} to")
     binary.find_toxiproxy()
+    product, version = binary.version_of(binary.find_vault(binary_path))
+    _console.print(f"servers: {product} {version}")
     results: list[Result] = []
-    settings = Settings(driver, keys, seconds)
+    settings = Settings(driver, binary_path, keys, seconds)
     with Theatre(settings) as theatre:
         for number, name in enumerate(chosen, 1):
             scenario = SCENARIOS[name]

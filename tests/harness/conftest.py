@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import psutil
 import pytest
 from keystore_harness import Toxiproxy, VaultCluster, VaultServer, wait_until
 from keystore_harness.drivers import container, driver
 from keystore_harness.errors import HarnessError
-from keystore_harness.workspace import current
+from keystore_harness.workspace import MARK
 
 from tests import debian
 
@@ -26,25 +31,56 @@ def docker_missing() -> str | None:
 
 @pytest.fixture(scope="session")
 def docker() -> Iterator[None]:
-    """A Docker daemon: the one that runs, or on a Debian machine as root one of ours."""
+    """A Docker daemon: the one that runs, or on a Debian machine as root one of ours, which test runs share."""
     reason = docker_missing()
-    if reason is None:
-        yield
-        return
-    if not debian.can_install():
+    if reason is not None and not debian.can_install():
         # CI is a Debian machine as root: there, this is a failure.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no containers: {reason}")
-    debian.install("dockerd", "docker.io", "iptables")
-    log = (current().folder / "dockerd.log").open("wb")
-    # Not of this run: the containers it started before would be killed by a run that cleans up after this one.
-    daemon = subprocess.Popen(["dockerd"], stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until(lambda: docker_missing() is None, "the Docker daemon", 60)
+    with DAEMON.with_suffix(".users").open("w") as users:
+        with only_one():
+            if docker_missing() is not None:
+                start_daemon()
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            with only_one():
+                fcntl.flock(users, fcntl.LOCK_UN)
+                with suppress(BlockingIOError):
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    end_daemon()
+
+
+DAEMON = Path(tempfile.gettempdir()) / "pulumi-keystore-dockerd"
+"""Beside it: who uses the daemon that we started (.users), who starts or ends it now (.lock), its process id (.pid)."""
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    with DAEMON.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    finally:
-        daemon.terminate()
-        daemon.wait(60)
-        log.close()
+
+
+def start_daemon() -> None:
+    debian.install("dockerd", "docker.io", "iptables")
+    with DAEMON.with_suffix(".log").open("wb") as log:
+        # Not of this run: others use it, too, and must not lose it when this one ends.
+        environment = {name: value for name, value in os.environ.items() if name != MARK}
+        daemon = subprocess.Popen(["dockerd"], stdout=log, stderr=log, start_new_session=True, env=environment)
+    DAEMON.with_suffix(".pid").write_text(str(daemon.pid))
+    wait_until(lambda: docker_missing() is None, "the Docker daemon", 60)
+
+
+def end_daemon() -> None:
+    """End the daemon if it is ours; nobody uses it."""
+    file = DAEMON.with_suffix(".pid")
+    with suppress(OSError, ValueError, psutil.Error):
+        daemon = psutil.Process(int(file.read_text()))
+        if daemon.name() == "dockerd":
+            daemon.terminate()
+            daemon.wait(60)
+    file.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session", params=["process", "container"])

@@ -117,7 +117,10 @@ def reap(*, kept: bool = False) -> list[Path]:
         for folder in sorted(root().glob("run-*")):
             if not kept and (folder / _KEPT).exists():
                 continue
-            lock = _open_lock(folder)
+            try:
+                lock = _open_lock(folder)
+            except FileNotFoundError:
+                continue  # its run has ended meanwhile
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

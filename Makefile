@@ -36,20 +36,23 @@ setup: .venv/.ready ## Install Python packages and find or build the Pulumi engi
 demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves it running.
 	@$(ENGINE); $(PYTHON) -m demo $(if $(KEEP),--keep)
 
-# Two files at a time, those that take longest first. Tests in which a moment counts come alone.
-BESIDE := $(addprefix tests/,harness torture safety outage integration stacks browser policies contract unit)
+# Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
+HALF := $(addprefix tests/,harness torture safety)
+OTHERS := $(addprefix tests/,unit contract stacks policies integration browser outage)
 ALONE := tests/health
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \
 	if [ -n "$(PYTEST)" ]; then exec $(PYTHON) -m pytest $(PYTEST); fi; \
-	failed=; \
-	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(BESIDE) || failed=1; \
+	log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=; \
+	$(PYTHON) -m pytest $(HALF) >$$log 2>&1 & beside=$$!; \
+	$(PYTHON) -m pytest $(OTHERS) || failed=1; \
+	wait $$beside || failed=1; cat $$log; \
 	$(PYTHON) -m pytest $(ALONE) || failed=1; \
 	[ -z "$$failed" ]
 
-torture: .venv/.ready ## Let every call fail, and kill everything at every moment: hours.
-	@$(ENGINE); TORTURE_WHOLE=1 $(PYTHON) -m pytest -s tests/torture $(PYTEST)
+torture: .venv/.ready ## Let every call fail, kill everything at every moment, and play every scenario: hours.
+	@$(ENGINE); TORTURE_WHOLE=1 $(PYTHON) -m pytest -s tests/torture tests/safety tests/harness/test_scenarios.py $(PYTEST)
 
 mutants: .venv/.ready ## Put bugs into a copy of the code and see that a test catches each.
 	@$(PYTHON) -m tests.torture.mutants --uv $(UV)

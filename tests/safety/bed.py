@@ -114,7 +114,7 @@ class Acme(Customer):
     def pending(self) -> list[dict[str, Any]]:
         return self.admin.clean_ups(self.name)
 
-    def await_no_clean_up(self, timeout_s: float = 30) -> None:
+    def await_no_clean_up(self, timeout_s: float = 120) -> None:
         wait_until(lambda: not self.pending(), "the clean-ups to end", timeout_s, 0.1)
 
     def may_not_delete(self, keystore: str) -> AbstractContextManager[None]:

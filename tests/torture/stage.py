@@ -149,7 +149,7 @@ class Stage:
                 return self.admin.migration("acme", row["id"])["clean_up_pending"] == []
             return False
 
-        wait_until(clean, "the clean-up", 30, 0.02)
+        wait_until(clean, "the clean-up", 90, 0.02)
 
     def assert_whole(self) -> None:
         """Every key is where it should be, once; nothing of ours is on the other side, canaries included."""
@@ -158,7 +158,7 @@ class Stage:
         wanted = {key_name(user, 1): key for user, key in self.customer.keys.items()}
         assert self.customer.stored(self.here) == wanted
         # A canary of a request that was never answered is removed in the background.
-        wait_until(lambda: self.customer.stored(self.there) == {}, f"{self.there} to be empty", 15, 0.1)
+        wait_until(lambda: self.customer.stored(self.there) == {}, f"{self.there} to be empty", 60, 0.1)
 
     # Moments.
 

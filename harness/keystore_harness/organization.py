@@ -203,48 +203,44 @@ class Admission:
     # Somebody takes its rights away.
 
     @contextlib.contextmanager
-    def role_removed(self) -> Iterator[None]:
-        """Delete the certificate role, and end every token it gave; written anew at the end."""
-        with self.vault.timeline.fault(self.vault.name, f"role of {self.tenancy.organization} removed"):
-            client = self.vault.client()
-            client.delete(f"auth/cert/certs/{self.tenancy.role_name}")
-            client.sys.revoke_prefix("auth/cert/login")
+    def _restored_after(self, what: str) -> Iterator[hvac.Client]:
+        """Lend the administrator's client for a fault of policy or role; both are written anew at the end."""
+        with self.vault.timeline.fault(self.vault.name, what):
             try:
-                yield
+                yield self.vault.client()
             finally:
                 self.restore_role()
+
+    @contextlib.contextmanager
+    def role_removed(self) -> Iterator[None]:
+        """Delete the certificate role, and end every token it gave; written anew at the end."""
+        with self._restored_after(f"role of {self.tenancy.organization} removed") as client:
+            client.delete(f"auth/cert/certs/{self.tenancy.role_name}")
+            client.sys.revoke_prefix("auth/cert/login")
+            yield
 
     @contextlib.contextmanager
     def access_removed(self) -> Iterator[None]:
         """Let the certificate log in and do nothing (its policy grants nothing); written anew at the end."""
-        with self.vault.timeline.fault(self.vault.name, f"access of {self.tenancy.organization} removed"):
-            nothing = 'path "nothing/" { capabilities = ["read"] }'
-            self.vault.client().sys.create_or_update_policy(self.tenancy.role_name, nothing)
-            try:
-                yield
-            finally:
-                self.restore_role()
+        nothing = 'path "nothing/" { capabilities = ["read"] }'
+        with self._restored_after(f"access of {self.tenancy.organization} removed") as client:
+            client.sys.create_or_update_policy(self.tenancy.role_name, nothing)
+            yield
 
     @contextlib.contextmanager
     def may_not_delete(self) -> Iterator[None]:
         """Take the right to delete out of its policy: what has to be removed stays; written anew at the end."""
-        with self.vault.timeline.fault(self.vault.name, f"{self.tenancy.organization} may not delete"):
-            policy = self.tenancy.policy(self.version).replace(', "delete"', "")
-            self.vault.client().sys.create_or_update_policy(self.tenancy.role_name, policy)
-            try:
-                yield
-            finally:
-                self.restore_role()
+        policy = self.tenancy.policy(self.version).replace(', "delete"', "")
+        with self._restored_after(f"{self.tenancy.organization} may not delete") as client:
+            client.sys.create_or_update_policy(self.tenancy.role_name, policy)
+            yield
 
     @contextlib.contextmanager
     def role_changed(self, **parameters: Any) -> Iterator[None]:
         """Change its certificate role (`token_type="batch"`, say, `token_ttl=5`); written anew at the end."""
-        with self.vault.timeline.fault(self.vault.name, f"role of {self.tenancy.organization} changed"):
-            self.vault.client().write_data(f"auth/cert/certs/{self.tenancy.role_name}", data=parameters)
-            try:
-                yield
-            finally:
-                self.restore_role()
+        with self._restored_after(f"role of {self.tenancy.organization} changed") as client:
+            client.write_data(f"auth/cert/certs/{self.tenancy.role_name}", data=parameters)
+            yield
 
     @contextlib.contextmanager
     def deleting_after(self, time: str) -> Iterator[None]:

@@ -226,7 +226,8 @@ class Theatre:
             outcome, message = "error", traceback.format_exc()
         timeline = self._land.timeline.take() if self._land is not None else Timeline()
         if outcome != "passed" or scenario.spoils:
-            self._clear()
+            # Removed with the next scenario, or at the end: a fault of that is no reason not to play the others.
+            self._ground = None
         return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started)
 
 

@@ -145,11 +145,8 @@ def put(
 
 
 def _take_over(session: Session, who: Principal, row: Keystore, mark: str | None) -> list[str]:
-    """Let a keystore bear the mark of the resource that declares it; history says where it bore another."""
-    warnings = ownership.take_over(row, mark, f"the keystore {row.name!r}")
-    for warning in warnings:
-        history.append(session, row.organization_id, who.name, "Keystore taken over", warning)
-    return warnings
+    what = f"the keystore {row.name!r}"
+    return ownership.take_over(session, who, row.organization_id, row, mark, what=what, action="Keystore taken over")
 
 
 def _require_free(

@@ -104,9 +104,10 @@ def put(
             recipients = ", ".join(wanted.recipients) or "nobody by mail"
             hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
             history.append(session, owner.id, who.name, "Health monitor set", f"{keystore}: {recipients}{hook}")
-        warnings = ownership.take_over(monitor, mark, f"the monitor of {keystore!r}")
-        for warning in warnings:
-            history.append(session, owner.id, who.name, "Health monitor taken over", warning)
+        what = f"the monitor of {keystore!r}"
+        warnings = ownership.take_over(
+            session, who, owner.id, monitor, mark, what=what, action="Health monitor taken over"
+        )
         session.flush()
         return {**describe(plane, owner, row, monitor), "warnings": warnings}
 

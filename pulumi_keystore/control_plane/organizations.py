@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import rules
 from pulumi_keystore.certificate import now_utc
-from pulumi_keystore.control_plane import history, ownership
+from pulumi_keystore.control_plane import ownership
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, LegacyKey, Organization, Token, as_document
 from pulumi_keystore.control_plane.tokens import Principal, no_organization
 from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed, RecoveryNeeded
@@ -64,10 +64,8 @@ def put(
             hint="an organization never changes its environment",
             prop="environment",
         )
-    warnings = ownership.take_over(row, mark, f"the organization {name!r}")
-    for warning in warnings:
-        history.append(session, row.id, who.name, "Organization taken over", warning)
-    return row, warnings
+    what = f"the organization {name!r}"
+    return row, ownership.take_over(session, who, row.id, row, mark, what=what, action="Organization taken over")
 
 
 def remove(session: Session, name: str, mark: str | None = None) -> None:

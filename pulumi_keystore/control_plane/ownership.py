@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.control_plane import history
+from pulumi_keystore.control_plane.tokens import Principal
 from pulumi_keystore.errors import ManagedElsewhere
 
 
@@ -24,11 +28,17 @@ def is_anothers(row: Owned, mark: str | None) -> bool:
     return bool(mark and row.owner_mark and row.owner_mark != mark)
 
 
-def take_over(row: Owned, mark: str | None, what: str) -> list[str]:
-    """Let an object bear the mark of the resource that declares it now; return a warning where it bore another."""
+def take_over(
+    session: Session, who: Principal, organization_id: int, row: Owned, mark: str | None, *, what: str, action: str
+) -> list[str]:
+    """Let an object bear the mark of the resource that declares it now.
+
+    Where it bore another, a warning is returned, and history has it under the name of an action.
+    """
     warnings = []
     if is_anothers(row, mark):
         warnings.append(f"{what} was managed by another Pulumi resource, and is managed by this one from now on")
+        history.append(session, organization_id, who.name, action, warnings[0])
     if mark:
         row.owner_mark = mark
     return warnings

@@ -170,6 +170,7 @@ class Customer:
         while row["done"] < done:
             assert row["state"] == "running", row
             assert time.monotonic() < deadline
+            time.sleep(0.01)
             row = self.admin.migration(self.name, row["id"])
         assert row["done"] < row["total"], "it was over before the fault came: give it more keys"
         return row

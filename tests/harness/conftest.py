@@ -90,14 +90,15 @@ def any_driver(request: pytest.FixtureRequest):
     return driver(request.param)
 
 
-@pytest.fixture(scope="session")
+# Of one module each: servers cost something even while nobody asks them anything.
+@pytest.fixture(scope="module")
 def server(any_driver, toxiproxy: Toxiproxy) -> Iterator[VaultServer]:
     disk = 64 if os.geteuid() == 0 else None
     with VaultServer("vault-h.example.com", driver=any_driver, network=toxiproxy, disk_mb=disk) as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(any_driver, toxiproxy: Toxiproxy) -> Iterator[VaultCluster]:
     with VaultCluster("vault-k.example.com", driver=any_driver, network=toxiproxy) as started:
         yield started

@@ -29,6 +29,7 @@ name: {name}
 runtime:
   name: python
   options:
+    toolchain: pip
     virtualenv: .venv
 """
 KEYSTORES = """\

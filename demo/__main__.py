@@ -36,7 +36,8 @@ REQUESTS_A_SECOND = 400
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 _INTERESTING = re.compile(
-    r"^(error: (?!update failed)|info:|warning:|keystore:|[+~] [a-z_]+\s*:|[+~-] \d+ |\d+ unchanged)"
+    r"^(error: (?!update failed|an unhandled error occurred: program exited)|(info: )?will |warning:|keystore:"
+    r"|[+~] [a-z_]+\s*:|[+~-] \d+ |\d+ unchanged)"
 )
 
 

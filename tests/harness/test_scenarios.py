@@ -1,6 +1,5 @@
 """The command: every scenario is played, and its reports say what happened."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import junitparser
 import pytest
 from keystore_harness.scenarios import SCENARIOS, Ground, Scenario, Settings, Theatre
+
+from tests.conftest import WHOLE
 
 COMMAND = str(Path(sys.executable).parent / "keystore-harness")
 
@@ -17,7 +18,7 @@ def run(*arguments: str, timeout: float = 280):
 
 
 # A short run plays every third one; `make torture` all of them.
-NAMES = list(SCENARIOS) if os.environ.get("TORTURE_WHOLE") == "1" else list(SCENARIOS)[1::3]
+NAMES = list(SCENARIOS) if WHOLE else list(SCENARIOS)[1::3]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 from keystore_harness import wait_until
-from keystore_harness.engine import PulumiStack
+from keystore_harness.engine import PulumiStack, errors
 
 from pulumi_keystore.client import Client
 from tests.conftest import PASSWORD, ROOT, Customer
@@ -23,7 +23,7 @@ from tests.conftest import PASSWORD, ROOT, Customer
 def assert_as_documented(output: str, words: str) -> None:
     """The lines of docs/getting-started.md with some words are in the output, but for names, numbers and dates."""
     page = (ROOT / "docs" / "getting-started.md").read_text()
-    lines = [line for line in page.splitlines() if words in line and re.match("(info|keystore): ", line)]
+    lines = [line for line in page.splitlines() if words in line and re.match("(keystore: |will )", line)]
     assert lines
     for line in lines:
         pattern = re.escape(line)
@@ -53,9 +53,6 @@ class Team:
         """Put a newly issued PKCS#12 file where the stack's configuration names it."""
         issued = self.customer.land.authority.issue(common_name or self.customer.name)
         (self.folder / f"{keystore}.p12").write_bytes(issued.pkcs12(password))
-
-    def errors(self, output: str) -> list[str]:
-        return [line.strip() for line in output.splitlines() if line.strip().startswith("error:")]
 
 
 @pytest.fixture
@@ -156,7 +153,7 @@ def test_a_missing_file_setting_or_keystore_is_one_line(team):
         assert failed.returncode != 0
         assert message in failed.stdout
         assert TRACEBACK not in failed.stdout
-        assert failed.stdout.count("error:") == 1
+        assert len(errors(failed.stdout)) == 1
         team.stack.settings.write_text(before)
 
 

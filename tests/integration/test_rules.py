@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat, pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from keystore_harness.engine import errors
 
 from pulumi_keystore import rules
 from tests.unit import pkcs12_builder as build
@@ -95,9 +96,9 @@ def run(declaring):
 def test_a_broken_rule_is_refused_in_preview_and_in_up(run, one, broken):
     for _, done in run(one):
         assert done.returncode != 0
-        errors = [line for line in done.stdout.partition("Diagnostics:")[2].splitlines() if "error:" in line]
-        assert sorted(re.findall(r"\[(KS\d{3})\]; expected ", "\n".join(errors))) == broken.split()
-        assert len(errors) == len(broken.split())
+        told = errors(done.stdout.partition("Diagnostics:")[2])
+        assert sorted(re.findall(r"\[(KS\d{3})\]; expected ", "\n".join(told))) == broken.split()
+        assert len(told) == len(broken.split())
         assert "CANARY" not in done.stdout
         assert "Traceback" not in done.stdout
 

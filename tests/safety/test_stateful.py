@@ -33,8 +33,8 @@ from keystore_harness import wait_until
 from keystore_harness.server import VaultServer
 
 from pulumi_keystore.errors import KeystoreError
+from tests.conftest import WHOLE
 from tests.safety.bed import Acme, Bed
-from tests.torture.stage import WHOLE
 
 RUNS, STEPS = (200, 30) if WHOLE else (2, 14)
 RUNS = int(os.environ.get("SAFETY_RUNS", RUNS))

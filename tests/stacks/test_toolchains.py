@@ -1,8 +1,4 @@
-"""The package from a git URL, installed by pip, uv and poetry, used by a program of its own in its own environment.
-
-Which of them Pulumi calls by itself (`toolchain:` in Pulumi.yaml) is a matter of Pulumi's language host, for which there
-may be a stand-in here (engine/language_host.py): what is tested is that what each installs works.
-"""
+"""The package from a git URL, installed by pip, uv and poetry, used by a program of its own in its own environment."""
 
 import os
 import subprocess
@@ -60,7 +56,7 @@ TOOLS = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_package_installed_from_a_git_url_works(tool, land, admin, admin_token, engine, tmp_path):
+def test_the_package_installed_from_a_git_url_works(tool, land, admin, admin_token, engine, tmp_path, monkeypatch):
     uv = os.environ.get("UV") or next((Path.home() / ".cache/pulumi-keystore").glob("uv-*/bin/uv"))
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -78,6 +74,8 @@ def test_the_package_installed_from_a_git_url_works(tool, land, admin, admin_tok
             shell=True, cwd=folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
+    # Pulumi calls the tool that the project names.
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(uv).parent), str(folder / "tool/bin"), os.environ["PATH"]]))
     environment = {"KEYSTORE_URL": land.service.url, "KEYSTORE_TOKEN": admin_token}
     name = f"by-{tool}"
     with PulumiStack(engine, folder, tmp_path / "state", environment) as stack:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,8 +21,6 @@ from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.keystores.tenancy import key_name
 from tests.conftest import Customer
 
-WHOLE = os.environ.get("TORTURE_WHOLE") == "1"
-"""Whether every cell is run, or those that show something in a few minutes."""
 KEYS = 25
 LAUNCHER = (sys.executable, "-m", "tests.torture.launcher")
 SETTINGS = {

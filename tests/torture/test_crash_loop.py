@@ -11,7 +11,8 @@ from keystore_harness.service import WorkerProcess
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.errors import KeystoreError
-from tests.torture.stage import WHOLE, stage
+from tests.conftest import WHOLE
+from tests.torture.stage import stage
 
 BACK = sorted(point for point in failpoints.MIGRATION if point.startswith("roll-back."))
 FORTH = sorted(failpoints.MIGRATION - set(BACK))

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 from keystore_harness.interceptor import Failure
 
-from tests.torture.stage import WHOLE, stage
+from tests.conftest import WHOLE
+from tests.torture.stage import stage
 
 # What an undisturbed migration makes; more calls come of faults, and of waiting.
 VAULT_CALLS = 275

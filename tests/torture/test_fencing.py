@@ -21,7 +21,8 @@ from pulumi_keystore.control_plane.opening import opened
 from pulumi_keystore.control_plane.settings import Settings
 from pulumi_keystore.errors import InMaintenance, KeystoreError
 from pulumi_keystore.migration.workflow import SUPERSEDED_STATUS
-from tests.torture.stage import WHOLE, stage
+from tests.conftest import WHOLE
+from tests.torture.stage import stage
 
 # How long somebody is paused, and how long he is watched after he was let go.
 PAUSE_S, AFTERWARDS_S = (300, 5) if WHOLE else (2, 2)

@@ -12,7 +12,8 @@ from keystore_harness import wait_until
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.errors import InMaintenance, KeystoreError, RuleViolation
-from tests.torture.stage import WHOLE, stage
+from tests.conftest import WHOLE
+from tests.torture.stage import stage
 
 KEYS, RATE = (10_000, 50) if WHOLE else (1500, 20)
 HELD_S = 2.0

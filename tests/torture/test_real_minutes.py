@@ -7,8 +7,8 @@ import pytest
 from keystore_harness import Landscape, wait_until
 
 from pulumi_keystore.client import Client
+from tests.conftest import WHOLE
 from tests.health.conftest import FAILED, RESUMED
-from tests.torture.stage import WHOLE
 
 
 @pytest.mark.skipif(not WHOLE, reason="takes a quarter of an hour: run it by `make torture`")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pulumi_keystore.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 from pulumi_keystore.network import HostMap, Resolver, is_public
+from tests.conftest import WHOLE
 from tests.unit.test_address import ACCEPTED
 from tests.unit.test_agreement import HOSTS
 
@@ -74,7 +75,7 @@ def is_number_to_the_system(host: str) -> bool:
     return True
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000 if WHOLE else 600, deadline=None)
 @given(HOSTS, st.lists(st.ip_addresses().map(str), min_size=1, max_size=3))
 @example(next(iter(ACCEPTED)), ["8.8.8.8"])
 @example(next(iter(ACCEPTED)), ["8.8.8.8", "169.254.169.254"])

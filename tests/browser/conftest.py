@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 from keystore_harness import Landscape
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from pulumi_keystore.client import Client
 from tests import debian
 from tests.conftest import SETTINGS
 
+# A busy machine takes its time.
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -98,7 +101,7 @@ def desk(browser: Browser, land: Landscape, admin_token: str) -> Iterator[Callab
 
     def make(token: str | None = None, *, sign_in: bool = True, **options: Any) -> Desk:
         context = browser.new_context(**{"viewport": WIDE, "bypass_csp": False, **options})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))

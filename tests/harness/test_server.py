@@ -114,7 +114,7 @@ def test_paused(server):
         started = time.monotonic()
         with pytest.raises(requests.exceptions.Timeout):
             server.client(timeout_s=1).sys.read_seal_status()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_monitors_are_refused_where_they_make_no_sense(customer):
 
 def test_the_metrics_are_those_that_are_documented(watch, land, admin_token):
     acme = watch(keys=3)
-    with httpx.Client(base_url=land.service.url) as bare:
+    with httpx.Client(base_url=land.service.url, timeout=60) as bare:
         assert bare.get("/metrics").status_code == 401
         bare.headers["Authorization"] = f"Bearer {admin_token}"
         text = bare.get("/metrics").text

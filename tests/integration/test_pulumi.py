@@ -317,7 +317,7 @@ def test_health_monitors_are_declared_drift_and_are_mended(team):
 def test_what_the_console_changes_is_drift(team, land, admin_token):
     acme = team.customer
     team.stack.up()
-    with httpx.Client(base_url=land.service.url) as browser:
+    with httpx.Client(base_url=land.service.url, timeout=60) as browser:
         browser.post("/console/sign-in", data={"token": admin_token})
         form = browser.get(f"/console/organizations/{acme.name}/edit").text
         token = re.search(r'name="form_token" value="([0-9a-f]+)"', form)[1]

@@ -111,7 +111,7 @@ def test_service_stopped_in_the_middle_ends_at_once_and_goes_on_later(customer, 
     row = acme.start_and_wait_for("second", 300)
     started = time.monotonic()
     with land.service.stopped():
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 25  # later it would be killed
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.assert_complete("second", empty="first")
 

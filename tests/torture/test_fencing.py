@@ -147,20 +147,20 @@ def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxip
         with WorkerProcess(scene.land.service, roundabout) as worker:
             row = scene.stop_at("share.granted")  # logged in; the next it sends there is a write
             since = len((server.folder / "audit.log").read_text().splitlines())
-            with proxy.slow_requests(5000):
+            with proxy.slow_requests(15_000):
                 begun = time.monotonic()
                 scene.go()
                 time.sleep(1)
                 worker.kill()
                 scene.admin.cancel_migration("acme", row["id"])
                 assert scene.settle(row) == CANCELED
-                assert time.monotonic() - begun < 4.5, "it took too long for the write to be late"
+                assert time.monotonic() - begun < 14, "it took too long for the write to be late"
 
                 def arrived():
                     lines = (server.folder / "audit.log").read_text().splitlines()[since:]
                     return [line for line in lines if '"operation":"create"' in line or "permission denied" in line]
 
-                wait_until(arrived, "the late write to reach the server", 15)
+                wait_until(arrived, "the late write to reach the server", 60)
                 time.sleep(0.5)
             scene.assert_whole()
         proxy.close()

@@ -149,6 +149,16 @@ def leave(
     raise KeystoreFault(f"{vault}: does not keep the checkpoint of a decision", hint="check the server's storage")
 
 
+def offer(
+    plane: ControlPlane, transport: Transport, vault: VaultKeystore, organization_id: int, *, active: bool
+) -> None:
+    """Leave the latest decision if the keystore lets us; a clean-up insists on it before it deletes anything."""
+    try:
+        leave(plane, transport, vault, organization_id, active=active)
+    except KeystoreError as error:
+        _log.warning("checkpoint not left", organization=organization_id, reason=error.code)
+
+
 class Checkpoints:
     """Leaves checkpoints of enrolments at the active keystores, a moment after them and many at a time."""
 

@@ -18,7 +18,7 @@ from pulumi_keystore.control_plane.models import Keystore, Organization, as_docu
 from pulumi_keystore.control_plane.plane import CERTIFICATE_PURPOSE, ControlPlane, tenancy
 from pulumi_keystore.control_plane.tokens import Principal
 from pulumi_keystore.declaration import Binding, Declaration
-from pulumi_keystore.errors import AnotherCluster, Conflict, KeystoreError, KeystoreFault, NotFound, Unsuitable
+from pulumi_keystore.errors import AnotherCluster, Conflict, KeystoreFault, NotFound, Unsuitable
 from pulumi_keystore.keystores.checkpoint import Checkpoint, Stamp
 from pulumi_keystore.keystores.place import Place
 from pulumi_keystore.keystores.record import DamagedRecordError, Entry
@@ -351,8 +351,7 @@ def _remember(plane: ControlPlane, owner: Organization, row: Keystore, left: Vau
     with Transport() as transport:
         for vault, active in ((there, True), (left, False)):
             if vault is not None:
-                with suppress(KeystoreError):
-                    checkpoints.leave(plane, transport, vault, owner.id, active=active)
+                checkpoints.offer(plane, transport, vault, owner.id, active=active)
                 transport.run_one(vault.revoke())
 
 

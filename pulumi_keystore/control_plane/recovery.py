@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from pulumi_keystore.control_plane import checkpoints, history, ledger, organiza
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
-from pulumi_keystore.errors import Conflict, KeystoreError, KeystoreFault
+from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.keystores.tenancy import KEY_NAME, key_name
 from pulumi_keystore.keystores.transport import Flow, Transport
@@ -294,5 +293,5 @@ def _remember(plane: ControlPlane, transport: Transport, owner: Organization, ac
         query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != "legacy")
         keystores = list(session.scalars(query))
     for keystore in keystores:
-        with ledger.opened(plane, transport, owner, keystore) as vault, suppress(KeystoreError):
-            checkpoints.leave(plane, transport, vault, owner.id, active=keystore.id == active.id)
+        with ledger.opened(plane, transport, owner, keystore) as vault:
+            checkpoints.offer(plane, transport, vault, owner.id, active=keystore.id == active.id)

@@ -16,7 +16,7 @@ from pulumi_keystore.control_plane import checkpoints, clean_ups, grants, histor
 from pulumi_keystore.control_plane.models import CleanUp, Keystore, Migration, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
-from pulumi_keystore.errors import Conflict, KeystoreError, KeystoreFault
+from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.keystores.record import DamagedRecordError, Entry
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
@@ -66,7 +66,7 @@ def undo(plane: ControlPlane, who: Principal, organization: str, migration_id: s
                 _bring(plane, transport, way, back, active, ledger.since(session, owner.id, last))
                 _decide(session, who, owner, way)
             for vault, is_active in ((back, True), (active, False)):
-                _leave(plane, transport, vault, way, active=is_active)
+                checkpoints.offer(plane, transport, vault, way.owner.id, active=is_active)
     except BaseException:
         with plane.transaction() as session:
             row = session.get_one(CleanUp, way.clean_up)
@@ -145,11 +145,3 @@ def _decide(session: Session, who: Principal, owner: Organization, way: _Way) ->
     session.add(clean_ups.new(way.migration.id, way.destination, clean_ups.SOURCE))
     detail = f"{way.destination.name} → {way.source.name}, {organizations.count_keys(session, owner):,} keys"
     history.append(session, owner.id, who.name, "Migration undone", detail)
-
-
-def _leave(plane: ControlPlane, transport: Transport, vault: VaultKeystore, way: _Way, *, active: bool) -> None:
-    """Leave the decision, as far as the keystore answers; the clean-up insists on it before it deletes anything."""
-    try:
-        checkpoints.leave(plane, transport, vault, way.owner.id, active=active)
-    except KeystoreError:
-        return

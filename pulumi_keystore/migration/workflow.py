@@ -349,9 +349,7 @@ def _remember(plane: ControlPlane, parties: migrations.Parties) -> None:
                 continue
             vault = plane.vault(parties.organization, keystore, announce=grants.for_leader(plane, keystore))
             try:
-                checkpoints.leave(plane, transport, vault, parties.organization.id, active=active)
-            except KeystoreError as error:
-                _log.warning("checkpoint not left", keystore=keystore.id, reason=error.code)
+                checkpoints.offer(plane, transport, vault, parties.organization.id, active=active)
             finally:
                 transport.run_one(vault.revoke())
 

@@ -60,7 +60,7 @@ def test_the_wheel_alone_passes_the_ten_lines_of_the_docs(tmp_path):
     subprocess.run(build, check=True, timeout=200)
     venv.create(tmp_path / "venv", with_pip=False)
     python = str(tmp_path / "venv" / "bin" / "python")
-    wheel = str(next((tmp_path / "dist").glob("*.whl")))
+    wheel = f"{next((tmp_path / 'dist').glob('*.whl'))}[openbao]"
     subprocess.run(
         [str(uv), "pip", "install", "--quiet", "--system-certs", "--python", python, wheel], check=True, timeout=280
     )

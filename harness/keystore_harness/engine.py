@@ -98,8 +98,8 @@ class PulumiStack:
         self.run("config", "set-all", "--path", *arguments)
 
     def up(self, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`pulumi up`, with its preview."""
-        return self.run("up", "--yes", check=check)
+        """`pulumi up`, without a preview: that is a verb of its own."""
+        return self.run("up", "--yes", "--skip-preview", check=check)
 
     def preview(self, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`pulumi preview` with details."""
@@ -107,11 +107,11 @@ class PulumiStack:
 
     def refresh(self) -> subprocess.CompletedProcess[str]:
         """`pulumi refresh`."""
-        return self.run("refresh", "--yes", "--diff")
+        return self.run("refresh", "--yes", "--skip-preview", "--diff")
 
     def destroy(self, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`pulumi destroy`."""
-        return self.run("destroy", "--yes", check=check)
+        return self.run("destroy", "--yes", "--skip-preview", check=check)
 
     def export(self) -> dict[str, Any]:
         """`pulumi stack export`."""

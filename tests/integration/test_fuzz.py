@@ -9,6 +9,7 @@ from keystore_harness.service import ServiceProcess
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane import app
+from tests.conftest import WHOLE
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ schema = schemathesis.openapi.from_dict(app.create(None).openapi())
 
 
 @schema.parametrize()
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40 if WHOLE else 15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_no_request_makes_the_service_fail(case, fuzzed):
     service, token = fuzzed
     if case.path_parameters and secrets.randbelow(2):

@@ -13,7 +13,7 @@ from tests.torture.stage import stage
 VAULT_CALLS = 275
 SQL_CALLS = 600
 # A short run takes each n-th call, and another one for each failure; TORTURE_STRIDE takes other ones.
-VAULT_STRIDE, SQL_STRIDE = (1, 1) if WHOLE else (151, 211)
+VAULT_STRIDE, SQL_STRIDE = (1, 1) if WHOLE else (211, 311)
 if "TORTURE_STRIDE" in os.environ:
     VAULT_STRIDE = SQL_STRIDE = int(os.environ["TORTURE_STRIDE"])
 FAILURES = list(Failure)
@@ -55,7 +55,7 @@ def test_so_many_cells_are_run():
     sql = sum(len(numbers(SQL_CALLS, SQL_STRIDE, shift)) for shift in range(len(FAILURES)))
     print(f"{vault} cells let a call to a Vault fail, {sql} one to the database")
     if "TORTURE_STRIDE" not in os.environ:
-        assert (vault, sql) == ((4950, 5400) if WHOLE else (36, 27))
+        assert (vault, sql) == ((4950, 5400) if WHOLE else (31, 18))
 
 
 def try_one(scene, plan, number, failure, *, for_good=False):

@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import subprocess
-import time
 from base64 import b64decode
 
 import httpx

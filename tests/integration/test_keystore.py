@@ -1,6 +1,7 @@
 """Registering a keystore and changing it: the proof and the validated swap, on real servers over mutual TLS."""
 
 import os
+import time
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
@@ -276,7 +277,7 @@ def test_ambient_settings_and_proxies_have_no_effect(customer, land, monkeypatch
 
 
 def test_writes_of_keys_wait_for_the_end_of_a_migration_and_reads_do_not(customer):
-    acme = customer(keys=2500)
+    acme = customer(keys=1200)
     row = acme.start_and_wait_for("second", 1)
     with pytest.raises(InMaintenance):
         acme.enrol(1)
@@ -284,9 +285,10 @@ def test_writes_of_keys_wait_for_the_end_of_a_migration_and_reads_do_not(custome
         acme.admin.swap_keystore(acme.name, "first", acme.declaration("first"))
     reads = 0
     while acme.admin.migration(acme.name, row["id"])["state"] == "running":
-        user = f"user-{reads * 37 % 2500}@{acme.name}"
+        user = f"user-{reads * 37 % 1200}@{acme.name}"
         assert acme.released(user) == acme.keys[user]
         reads += 1
+        time.sleep(0.05)
     assert reads > 3
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.enrol(1)

@@ -80,7 +80,7 @@ def test_the_active_keystore_as_destination_changes_nothing(customer):
 
 
 def test_asking_again_attaches_and_another_destination_is_refused(customer):
-    acme = customer(keys=1500)
+    acme = customer(keys=1000)
     elsewhere = Tenancy(acme.name, "archive-keys-v2", f"keystore-{acme.name}-v2")
     acme.land.admit("a", elsewhere, 2)
     third = acme.declaration("first", mount=elsewhere.mount, role=elsewhere.role)

@@ -29,7 +29,9 @@ from pulumi_keystore.errors import (
 @pytest.fixture
 def raw(land, admin_token):
     """A bare HTTP client with the administrator's token."""
-    with httpx.Client(base_url=land.service.url, headers={"Authorization": f"Bearer {admin_token}"}, timeout=60) as client:
+    with httpx.Client(
+        base_url=land.service.url, headers={"Authorization": f"Bearer {admin_token}"}, timeout=60
+    ) as client:
         yield client
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from keystore_harness.engine import PulumiStack
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WHOLE
 
 PROJECT = """\
 name: elsewhere
@@ -55,7 +55,7 @@ TOOLS = {
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", TOOLS if WHOLE else ["uv"])
 def test_the_package_installed_from_a_git_url_works(tool, land, admin, admin_token, engine, tmp_path, monkeypatch):
     uv = os.environ.get("UV") or next((Path.home() / ".cache/pulumi-keystore").glob("uv-*/bin/uv"))
     folder = tmp_path / "elsewhere"

@@ -23,8 +23,8 @@ from keystore_harness.engine import PulumiStack
 from rich.console import Console
 from rich.markup import escape
 
+from pulumi_keystore import key_release
 from pulumi_keystore.client import Client
-from pulumi_keystore.control_plane.archive_keys import SUITE, release_info
 
 ROOT = Path(__file__).resolve().parent.parent
 ORGANIZATION = "acme"
@@ -275,7 +275,7 @@ class Demo:
             mine = X25519PrivateKey.generate()
             public = b64encode(mine.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
             answer = self.authority.request("POST", *path, body={"user": user, "public_key": public})
-            opened = SUITE.decrypt(b64decode(answer["sealed_key"]), mine, release_info(ORGANIZATION, user))
+            opened = key_release.open_sealed(b64decode(answer["sealed_key"]), mine, ORGANIZATION, user)
             equal += secrets.compare_digest(opened, key)
         self.check("keys readable and equal", equal, number)
 

@@ -7,10 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pulumi_keystore import rules
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import check_server_ca, decode_file
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import check_server_ca, decode_file
+from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook
+from pulumi_keystore.declarations.names import (
+    check_email,
+    check_kind,
+    check_mode,
+    check_name,
+    check_organization,
+    check_user_id,
+    check_vault_name,
+)
+from pulumi_keystore.declarations.pkcs12 import inspect
 from pulumi_keystore.errors import RuleViolation
-from pulumi_keystore.pkcs12 import inspect
 from pulumi_keystore.policy.policies import POLICIES, Policy
 
 
@@ -247,17 +257,17 @@ _JUDGES: Final[dict[str, Callable[[Any], object]]] = {
     "address": KeystoreAddress.parse,
     "certificate": inspect,
     "server_ca": check_server_ca,
-    "kind": rules.check_kind,
-    "organization": rules.check_organization,
-    "notify_email": rules.check_email,
-    "mount": lambda name: rules.check_vault_name(name, "mount"),
-    "user": rules.check_user_id,
+    "kind": check_kind,
+    "organization": check_organization,
+    "notify_email": check_email,
+    "mount": lambda name: check_vault_name(name, "mount"),
+    "user": check_user_id,
     "key": decode_file,
-    "name": rules.check_name,
-    "mode": rules.check_mode,
-    "recipients": lambda addresses: rules.check_recipients(addresses, others=False),
-    "offline_minutes": lambda minutes: rules.check_timings(minutes, 24, 5),
-    "webhook": rules.check_webhook,
+    "name": check_name,
+    "mode": check_mode,
+    "recipients": lambda addresses: check_recipients(addresses, others=False),
+    "offline_minutes": lambda minutes: check_timings(minutes, 24, 5),
+    "webhook": check_webhook,
 }
 
 

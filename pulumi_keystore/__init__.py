@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pulumi_keystore.address import KeystoreAddress
-    from pulumi_keystore.certificate import ClientCertificate
+    from pulumi_keystore.declarations.address import KeystoreAddress
+    from pulumi_keystore.declarations.certificate import ClientCertificate
     from pulumi_keystore.errors import KeystoreError
     from pulumi_keystore.resources.health_monitor import HealthMonitor
     from pulumi_keystore.resources.keystore import Keystore
@@ -28,10 +28,10 @@ __all__ = [
 
 # Names are imported when they are first used: the service, the CLI and the PKCS#12 helper run without pulumi.
 _HOMES = {
-    "ClientCertificate": "certificate",
+    "ClientCertificate": "declarations.certificate",
     "HealthMonitor": "resources.health_monitor",
     "Keystore": "resources.keystore",
-    "KeystoreAddress": "address",
+    "KeystoreAddress": "declarations.address",
     "KeystoreError": "errors",
     "KeystoreMigration": "resources.keystore_migration",
     "Organization": "resources.organization",

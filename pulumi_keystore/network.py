@@ -11,7 +11,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Final
 
-from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 
 RESOLVE_TIMEOUT_S: Final = 5.0

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from keystore_harness import CertificateAuthority, Landscape, Tenancy, Toxiproxy, wait_until
 from keystore_harness.binary import obtain_toxiproxy
 
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate
+from pulumi_keystore import key_release
 from pulumi_keystore.client import Client
-from pulumi_keystore.control_plane.archive_keys import SUITE, release_info
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate
+from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import KeystoreError
-from pulumi_keystore.keystores.tenancy import key_name
 from pulumi_keystore.keystores.transport import Endpoint, Flow, Request, Transport
 from pulumi_keystore.network import HostMap, Resolver
 
@@ -126,7 +126,7 @@ class Customer:
         public = b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
         path = ("organizations", self.name, "archive-keys", "release")
         answer = self.authority.request("POST", *path, body={"user": user, "public_key": public})
-        return SUITE.decrypt(b64decode(answer["sealed_key"]), key, release_info(self.name, user))
+        return key_release.open_sealed(b64decode(answer["sealed_key"]), key, self.name, user)
 
     @property
     def active(self) -> str:

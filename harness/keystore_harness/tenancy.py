@@ -1,1 +1,1 @@
-../../pulumi_keystore/keystores/tenancy.py
+../../pulumi_keystore/declarations/tenancy.py

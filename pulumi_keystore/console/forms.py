@@ -19,7 +19,7 @@ from pulumi_keystore.control_plane.api.problems import MAX_BODY_BYTES
 from pulumi_keystore.control_plane.models import Keystore, Organization
 from pulumi_keystore.control_plane.monitors import Alerting
 from pulumi_keystore.control_plane.tokens import Right
-from pulumi_keystore.declaration import Declaration
+from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
 
 # An upload that is larger than this would be put into a temporary file, and may hold a private key.

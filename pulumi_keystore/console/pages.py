@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.console.access import COOKIE, HOME, Page, Sent, Visit, Visitor, local_path, require_same_site
 from pulumi_keystore.console.render import STATIC, page
 from pulumi_keystore.control_plane import (

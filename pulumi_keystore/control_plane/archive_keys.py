@@ -16,27 +16,26 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import rules
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore import key_release, rules
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import ledger, migrations, organizations
 from pulumi_keystore.control_plane.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.connections import Connections
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, DestroyedKey, Keystore, LegacyKey, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.declarations.names import check_user_id
+from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreFault, NotFound, Unsuitable
 from pulumi_keystore.keystores.legacy import read_rows
 from pulumi_keystore.keystores.record import KEY_BYTES, ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.tenancy import key_name
 from pulumi_keystore.keystores.transport import Flow
 
 FIRST_GENERATION: Final = 1
 _AT_A_TIME: Final = 16
-SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 def decode_key(text: str) -> bytes:
@@ -53,11 +52,6 @@ def decode_key(text: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise rules.ARCHIVE_KEY.violation(f"the archive key has {len(key)} bytes")
     return key
-
-
-def release_info(organization: str, user: str) -> bytes:
-    """Return the HPKE info string that binds a released key to its owner."""
-    return f"pulumi-keystore release v1\0{organization}\0{user}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +89,7 @@ def escrow(
 
     """
     for user in keys:
-        rules.check_user_id(user)
+        check_user_id(user)
     origin = f"enrolment {secrets.token_hex(8)}"
     with plane.transaction() as session:
         owner = organizations.find(session, organization)
@@ -252,7 +246,7 @@ def read(plane: ControlPlane, connections: Connections, organization: str, user:
         KeystoreFault: The keystore is unreachable, or what it holds is not the enrolled key.
 
     """
-    rules.check_user_id(user)
+    check_user_id(user)
     with plane.transaction() as session:
         owner = organizations.find(session, organization)
         entry = session.get(ArchiveKeyEntry, (owner.id, user))
@@ -306,7 +300,7 @@ def release(plane: ControlPlane, connections: Connections, organization: str, us
             "public_key: not an X25519 public key", hint="expected base64 of 32 bytes", prop="public_key"
         ) from None
     record = read(plane, connections, organization, user)
-    return bytes(SUITE.encrypt(record.key, recipient, release_info(organization, user)))
+    return key_release.seal(record.key, recipient, organization, user)
 
 
 def _active(session: Session, owner: Organization) -> Keystore:

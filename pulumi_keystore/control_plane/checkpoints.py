@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import grants, history, ledger, organizations
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, HealthMonitor, Keystore, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import checkpoints, grants, history, ledger, organizations
 from pulumi_keystore.control_plane.models import CleanUp, Keystore, Organization, is_due
 from pulumi_keystore.control_plane.plane import ControlPlane

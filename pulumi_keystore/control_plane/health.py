@@ -12,7 +12,7 @@ from sqlalchemy import Float, Numeric, cast, delete, func, literal, or_, select,
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import holdings
 from pulumi_keystore.control_plane.models import (
     HealthMonitor,
@@ -23,6 +23,7 @@ from pulumi_keystore.control_plane.models import (
     Organization,
 )
 from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.declarations.monitor import Timings
 from pulumi_keystore.health import alerts, timeline
 from pulumi_keystore.health.alerts import Alert
 from pulumi_keystore.health.connection import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
@@ -162,7 +163,7 @@ def _monitored(session: Session, numbers: Sequence[int]) -> dict[int, _Monitored
 
 def _advance(session: Session, watched: _Monitored, result: Result, passed: int) -> Alert | None:
     monitor, keystore, owner = watched.monitor, watched.keystore, watched.organization
-    timings = alerts.Timings(monitor.offline_minutes, monitor.repeat_hours * 60, monitor.online_minutes)
+    timings = Timings(monitor.offline_minutes, monitor.repeat_hours * 60, monitor.online_minutes)
     before = alerts.State.from_document(monitor.alert)
     after, alert = alerts.advance(before, result.online, timings, passed)
     if after != before:

@@ -8,17 +8,17 @@ from sqlalchemy import delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import rules
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import checkpoints, clean_ups, grants, history, ledger, organizations
 from pulumi_keystore.control_plane.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, DestroyedKey, Keystore, LegacyKey, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
+from pulumi_keystore.declarations.names import check_user_id
+from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import Conflict, NotFound
 from pulumi_keystore.keystores import removal
 from pulumi_keystore.keystores.record import DamagedRecordError
-from pulumi_keystore.keystores.tenancy import key_name
 from pulumi_keystore.keystores.transport import Transport
 
 
@@ -36,7 +36,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, who: Principal, organizatio
         KeystoreFault: The keystore cannot be reached; the key is still in the ledger.
 
     """
-    rules.check_user_id(user)
+    check_user_id(user)
     reason = clean_ups.require_reason(reason)
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
@@ -107,7 +107,7 @@ def give_up(plane: ControlPlane, who: Principal, organization: str, users: Seque
     """
     reason = clean_ups.require_reason(reason)
     for user in users:
-        rules.check_user_id(user)
+        check_user_id(user)
     with plane.transaction() as session:
         owner = organizations.find(session, organization, lock=True)
         known = ledger.of_users(session, owner.id, users)

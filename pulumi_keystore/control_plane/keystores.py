@@ -10,19 +10,19 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import rules
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import checkpoints, clean_ups, grants, history, ledger, organizations, ownership
 from pulumi_keystore.control_plane.models import Keystore, Organization, as_document
 from pulumi_keystore.control_plane.plane import CERTIFICATE_PURPOSE, ControlPlane, tenancy
 from pulumi_keystore.control_plane.tokens import Principal
-from pulumi_keystore.declaration import Binding, Declaration
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.keystore import Binding, Declaration
+from pulumi_keystore.declarations.names import check_name
+from pulumi_keystore.declarations.tenancy import KEY_NAME, Tenancy
 from pulumi_keystore.errors import AnotherCluster, Conflict, KeystoreFault, NotFound, Unsuitable
 from pulumi_keystore.keystores.checkpoint import Checkpoint, Stamp
 from pulumi_keystore.keystores.place import Place
 from pulumi_keystore.keystores.record import DamagedRecordError, Entry
-from pulumi_keystore.keystores.tenancy import KEY_NAME, Tenancy
 from pulumi_keystore.keystores.transport import Endpoint, Flow, Transport
 from pulumi_keystore.keystores.vault import Proof, VaultKeystore
 
@@ -92,7 +92,7 @@ def put(
         Conflict: A keystore of this name has another binding, and `adopt` is not set.
 
     """
-    rules.check_name(name)
+    check_name(name)
     binding = declared.judge(organization)
     warnings = list(binding.certificate.warnings) if binding.certificate else []
     with plane.transaction() as session:

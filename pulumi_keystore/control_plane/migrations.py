@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints, rules
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import checkpoints, grants, history, keystores, ledger, organizations, shares
 from pulumi_keystore.control_plane import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.clean_ups import CleanUps
@@ -29,6 +29,7 @@ from pulumi_keystore.control_plane.models import (
 )
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
+from pulumi_keystore.declarations.names import check_email, check_mode
 from pulumi_keystore.errors import Conflict, InMaintenance, NotFound
 from pulumi_keystore.keystores.removal import Removal
 from pulumi_keystore.keystores.transport import Transport
@@ -158,9 +159,9 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, 
 
 def check_request(notify_email: str | None, mode: str) -> None:
     """Raise `RuleViolation` (KS033, KS038) for what a migration cannot be asked for with."""
-    rules.check_mode(mode)
+    check_mode(mode)
     if notify_email:
-        rules.check_email(notify_email)
+        check_email(notify_email)
 
 
 def start(

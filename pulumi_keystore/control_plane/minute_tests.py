@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import health, holdings
 from pulumi_keystore.control_plane.health import Turn
 from pulumi_keystore.control_plane.models import Keystore, Organization

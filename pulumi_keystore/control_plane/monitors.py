@@ -7,14 +7,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import rules
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import history, keystores, organizations, ownership
 from pulumi_keystore.control_plane.models import HealthMonitor, Keystore, Organization, as_document
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
+from pulumi_keystore.declarations.monitor import Timings, check_recipients, check_timings, check_webhook
 from pulumi_keystore.errors import Conflict, NotFound
-from pulumi_keystore.health.alerts import Timings
 from pulumi_keystore.notify import webhook
 
 _DEFAULT = Timings()
@@ -46,10 +45,10 @@ class Alerting:
             RuleViolation: KS033, KS039, KS040, KS041.
 
         """
-        rules.check_recipients(self.recipients, others=bool(self.webhook))
-        rules.check_timings(self.offline_minutes, self.repeat_hours, self.online_minutes)
+        check_recipients(self.recipients, others=bool(self.webhook))
+        check_timings(self.offline_minutes, self.repeat_hours, self.online_minutes)
         if self.webhook:
-            rules.check_webhook(self.webhook)
+            check_webhook(self.webhook)
 
 
 def put(
@@ -97,7 +96,7 @@ def put(
         if wanted.webhook is None:
             monitor.webhook_sealed = monitor.webhook_host = None
         else:
-            monitor.webhook_host = rules.check_webhook(wanted.webhook).host
+            monitor.webhook_host = check_webhook(wanted.webhook).host
             if before is None or before.webhook != wanted.webhook:
                 monitor.webhook_sealed = plane.master_key.seal(webhook.PURPOSE, "", wanted.webhook.encode())
         if before != wanted:

@@ -8,11 +8,11 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import rules
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import ownership
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, LegacyKey, Organization, Token, as_document
 from pulumi_keystore.control_plane.tokens import Principal, no_organization
+from pulumi_keystore.declarations.names import check_organization
 from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed, RecoveryNeeded
 
 ENVIRONMENTS: Final = ("cloud", "federal")
@@ -50,7 +50,7 @@ def put(
         Conflict: It exists in the other environment.
 
     """
-    rules.check_organization(name)
+    check_organization(name)
     if environment not in ENVIRONMENTS:
         raise InvalidInput(
             f"environment: {environment[:40]!r} is no environment", hint="expected cloud or federal", prop="environment"

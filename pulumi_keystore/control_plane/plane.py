@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate
 from pulumi_keystore.control_plane.models import Keystore, Organization
 from pulumi_keystore.control_plane.sealing import MasterKey
 from pulumi_keystore.control_plane.settings import Settings
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate
+from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import KeystoreError
-from pulumi_keystore.keystores.tenancy import Tenancy
 from pulumi_keystore.keystores.transport import Endpoint
 from pulumi_keystore.keystores.vault import Announce, VaultKeystore
 from pulumi_keystore.network import Resolver

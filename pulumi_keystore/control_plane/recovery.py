@@ -16,14 +16,14 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import checkpoints, history, ledger, organizations
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane
 from pulumi_keystore.control_plane.tokens import Principal
+from pulumi_keystore.declarations.tenancy import KEY_NAME, key_name
 from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.tenancy import KEY_NAME, key_name
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 

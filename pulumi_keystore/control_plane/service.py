@@ -18,7 +18,7 @@ from dbos import DBOS, SetWorkflowID
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import app, console_sessions, grants, health, logs, migrations, shares
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.checkpoints import Checkpoints

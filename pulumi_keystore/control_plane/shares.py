@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import CursorResult, Update, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.grants import Superseded
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, LateKey, Migration, Share
 from pulumi_keystore.control_plane.plane import ControlPlane

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import checkpoints, clean_ups, grants, history, ledger, migrations, organizations
 from pulumi_keystore.control_plane.models import CleanUp, Keystore, Migration, Organization
 from pulumi_keystore.control_plane.plane import ControlPlane

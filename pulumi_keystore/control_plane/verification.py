@@ -15,14 +15,14 @@ import structlog
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import ledger, organizations
 from pulumi_keystore.control_plane.models import ArchiveKeyEntry, Keystore, LegacyKey, Organization, Verification
 from pulumi_keystore.control_plane.plane import ControlPlane
+from pulumi_keystore.declarations.tenancy import KEY_NAME
 from pulumi_keystore.errors import Conflict, KeystoreError
 from pulumi_keystore.keystores.legacy import read_rows
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError, Entry
-from pulumi_keystore.keystores.tenancy import KEY_NAME
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 

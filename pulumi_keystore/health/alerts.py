@@ -11,21 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from pulumi_keystore.declarations.monitor import Timings
+
 
 class Alert(StrEnum):
     """What administrators are told."""
 
     FAILURE = "failure"
     RESUMED = "resumed"
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """After how many minutes somebody is told: of being offline, again while it lasts, of being online again."""
-
-    offline: int = 5
-    repeat: int = 24 * 60
-    online: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +51,10 @@ class State:
 
 
 CALM: Final = State()
+_USUAL: Final = Timings()
 
 
-def advance(state: State, online: bool, timings: Timings = Timings(), passed: int = 1) -> tuple[State, Alert | None]:
+def advance(state: State, online: bool, timings: Timings = _USUAL, passed: int = 1) -> tuple[State, Alert | None]:
     """Return what follows from one more test, and whom it makes us tell.
 
     `passed` is 1 for a test that is a minute after the one before, or more, and 0 for one that came sooner, as after

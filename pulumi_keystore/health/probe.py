@@ -11,11 +11,11 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
+from pulumi_keystore.declarations.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Unsuitable
 from pulumi_keystore.health.connection import Result
 from pulumi_keystore.keystores.checkpoint import Checkpoint
 from pulumi_keystore.keystores.record import DamagedRecordError
-from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause
 from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.network import Target, Vetted

@@ -8,7 +8,7 @@ from binascii import Error as Base64Error
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pulumi_keystore.keystores.tenancy import key_name
+from pulumi_keystore.declarations.tenancy import key_name
 
 KEY_BYTES: Final = 32
 FORMAT: Final = "1"

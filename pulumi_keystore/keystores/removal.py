@@ -15,10 +15,10 @@ from enum import Enum, auto
 from typing import Protocol
 
 from pulumi_keystore import failpoints
+from pulumi_keystore.declarations.tenancy import KEY_NAME
 from pulumi_keystore.errors import KeystoreFault, Unsuitable
 from pulumi_keystore.keystores.place import Place
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.tenancy import KEY_NAME
 from pulumi_keystore.keystores.transport import Flow, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 

@@ -25,8 +25,8 @@ os.environ.pop("SSLKEYLOGFILE", None)
 import certifi
 import pycurl
 
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.errors import HostUnavailable
 from pulumi_keystore.network import Resolver, Target
 

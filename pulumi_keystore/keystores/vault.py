@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
+from pulumi_keystore.declarations.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.errors import (
     AccessDenied,
     AnotherCluster,
@@ -30,7 +31,6 @@ from pulumi_keystore.keystores.checkpoint import Checkpoint
 from pulumi_keystore.keystores.listing import Listing, is_empty
 from pulumi_keystore.keystores.place import Place
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.keystores.transport import (
     LATE,
     REQUEST_TIMEOUT_S,

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import checkpoints, grants, ledger, migrations, organizations, shares
 from pulumi_keystore.control_plane.clean_ups import CleanUps
 from pulumi_keystore.control_plane.models import Migration

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.models import Mail, Parcel, is_due
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.notify.templates import Letter

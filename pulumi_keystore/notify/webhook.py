@@ -16,10 +16,10 @@ import httpx
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
-from pulumi_keystore import rules
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.models import Hook
 from pulumi_keystore.control_plane.sealing import MasterKey
+from pulumi_keystore.declarations.monitor import check_webhook
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.network import Resolver
 from pulumi_keystore.notify.outbox import NotAccepted, send_due
@@ -65,7 +65,7 @@ class Caller:
     def _deliver(self, hook: Hook) -> None:
         try:
             url = self.master_key.open(PURPOSE, "", hook.url_sealed).decode()
-            target = self.resolver.resolve(rules.check_webhook(url))
+            target = self.resolver.resolve(check_webhook(url))
         except KeystoreError as error:
             raise NotAccepted(type(error).__name__) from None
         parts = urlsplit(url)

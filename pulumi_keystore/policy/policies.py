@@ -14,10 +14,12 @@ from enum import StrEnum
 from typing import Final
 
 from pulumi_keystore import rules
-from pulumi_keystore.certificate import ClientCertificate, decode_file, now_utc
-from pulumi_keystore.declaration import Declaration
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
+from pulumi_keystore.declarations.keystore import Declaration
+from pulumi_keystore.declarations.monitor import Timings, check_declared_timings, check_recipients, check_webhook
+from pulumi_keystore.declarations.names import check_email, check_mode, check_name, check_organization
 from pulumi_keystore.errors import InvalidInput
-from pulumi_keystore.health.alerts import Timings
 from pulumi_keystore.policy.declared import Declared
 
 
@@ -115,7 +117,7 @@ def _attempt(*attempts: tuple[str, Callable[[], object]], hidden: frozenset[str]
 
 
 def _organization(one: Declared) -> Judged:
-    judge = lambda: rules.check_organization(str(one.props.get("name", one.name)))  # noqa: E731
+    judge = lambda: check_organization(str(one.props.get("name", one.name)))  # noqa: E731
     return _attempt(("name", judge), hidden=one.hidden), []
 
 
@@ -123,7 +125,7 @@ def _keystore(one: Declared) -> Judged:
     names = ("kind", "address", "certificate", "certificate_password", "server_ca", "mount", "role")
     texts = {name: str(one.props[name]) for name in names if one.props.get(name) is not None}
     violations, warnings = Declaration(**{"kind": "", **texts}).problems(one.hidden)
-    organization = lambda: rules.check_organization(str(one.props.get("organization")))  # noqa: E731
+    organization = lambda: check_organization(str(one.props.get("organization")))  # noqa: E731
     violations += _attempt(("organization", organization), hidden=one.hidden)
     old = [(rules.CERTIFICATE_OLD_CIPHER.id, text) for text in warnings if rules.CERTIFICATE_OLD_CIPHER.id in text]
     return violations, old
@@ -132,13 +134,13 @@ def _keystore(one: Declared) -> Judged:
 def _migration(one: Declared) -> Judged:
     props = one.props
     attempts: list[tuple[str, Callable[[], object]]] = [
-        ("organization", lambda: rules.check_organization(str(props.get("organization")))),
-        ("destination", lambda: rules.check_name(str(props.get("destination", "")))),
+        ("organization", lambda: check_organization(str(props.get("organization")))),
+        ("destination", lambda: check_name(str(props.get("destination", "")))),
     ]
     if props.get("notify_email"):
-        attempts.append(("notify_email", lambda: rules.check_email(str(props["notify_email"]))))
+        attempts.append(("notify_email", lambda: check_email(str(props["notify_email"]))))
     if props.get("mode"):
-        attempts.append(("mode", lambda: rules.check_mode(str(props["mode"]))))
+        attempts.append(("mode", lambda: check_mode(str(props["mode"]))))
     return _attempt(*attempts, hidden=one.hidden), []
 
 
@@ -147,12 +149,12 @@ def _monitor(one: Declared) -> Judged:
     recipients = [str(address) for address in props.get("recipients") or []]
     others = bool(props.get("webhook")) or "webhook" in one.hidden
     attempts: list[tuple[str, Callable[[], object]]] = [
-        ("organization", lambda: rules.check_organization(str(props.get("organization")))),
-        ("recipients", lambda: rules.check_recipients(recipients, others=others)),
-        ("offline_minutes", lambda: rules.check_declared_timings(props)),
+        ("organization", lambda: check_organization(str(props.get("organization")))),
+        ("recipients", lambda: check_recipients(recipients, others=others)),
+        ("offline_minutes", lambda: check_declared_timings(props)),
     ]
     if props.get("webhook"):
-        attempts.append(("webhook", lambda: rules.check_webhook(str(props["webhook"]))))
+        attempts.append(("webhook", lambda: check_webhook(str(props["webhook"]))))
     return _attempt(*attempts, hidden=one.hidden), []
 
 

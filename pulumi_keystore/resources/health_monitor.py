@@ -8,7 +8,8 @@ from typing import Any, Final
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
-from pulumi_keystore import rules
+from pulumi_keystore.declarations.monitor import check_declared_timings, check_recipients, check_webhook
+from pulumi_keystore.declarations.names import check_name, check_organization
 from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
 from pulumi_keystore.resources.keystore import Keystore
 from pulumi_keystore.resources.provider import (
@@ -109,10 +110,10 @@ def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
     unknown = unknown_properties(dict(props))
     recipients, webhook = props.get("recipients") or [], props.get("webhook")
     judged: dict[str, Callable[[], object]] = {
-        "organization": lambda: rules.check_organization(str(props.get("organization"))),
-        "keystore": lambda: rules.check_name(str(props.get("keystore"))),
-        "webhook": lambda: rules.check_webhook(str(webhook)) if webhook else None,
-        "offline_minutes": lambda: rules.check_declared_timings(props),
+        "organization": lambda: check_organization(str(props.get("organization"))),
+        "keystore": lambda: check_name(str(props.get("keystore"))),
+        "webhook": lambda: check_webhook(str(webhook)) if webhook else None,
+        "offline_minutes": lambda: check_declared_timings(props),
     }
     violations = []
     for prop, judge in judged.items():
@@ -125,7 +126,7 @@ def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
             violations.append(violation)
     if "recipients" not in unknown and not any(map(is_unknown, recipients)):
         try:
-            rules.check_recipients([str(address) for address in recipients], others=bool(webhook))
+            check_recipients([str(address) for address in recipients], others=bool(webhook))
         except InvalidInput as violation:
             violations.append(violation)
     return violations

@@ -11,10 +11,11 @@ from typing import Any, Final
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
-from pulumi_keystore import rules
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate, decode_file, expiry_warnings, now_utc
-from pulumi_keystore.declaration import Declaration
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file, expiry_warnings
+from pulumi_keystore.declarations.keystore import Declaration
+from pulumi_keystore.declarations.names import check_name, check_organization
 from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
@@ -46,7 +47,7 @@ class KeystoreResourceProvider(KeystoreProvider):
         if news.get("certificate") and all(olds.get(name) == news.get(name) for name in ("kind", *SECRETS)):
             unknown.update(SECRETS)
         violations, warnings = _declaration(news).problems(unknown)
-        for name, judge in (("organization", rules.check_organization), ("name", rules.check_name)):
+        for name, judge in (("organization", check_organization), ("name", check_name)):
             try:
                 if name not in unknown:
                     judge(str(news.get(name)))

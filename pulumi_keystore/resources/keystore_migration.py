@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
-from pulumi_keystore import rules
 from pulumi_keystore.client import Client
+from pulumi_keystore.declarations.names import check_email, check_mode, check_name, check_organization
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound, ServiceUnavailable
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
@@ -37,10 +37,10 @@ class KeystoreMigrationProvider(KeystoreProvider):
         """Judge names and the e-mail address without asking anybody."""
         violations = []
         for name, judge in (
-            ("organization", rules.check_organization),
-            ("destination", rules.check_name),
-            ("notify_email", rules.check_email),
-            ("mode", rules.check_mode),
+            ("organization", check_organization),
+            ("destination", check_name),
+            ("notify_email", check_email),
+            ("mode", check_mode),
         ):
             value = news.get(name)
             try:

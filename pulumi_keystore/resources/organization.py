@@ -7,7 +7,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
-from pulumi_keystore import rules
+from pulumi_keystore.declarations.names import check_organization
 from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
@@ -29,7 +29,7 @@ class OrganizationProvider(KeystoreProvider):
         """Judge the name (KS031) without asking anybody."""
         try:
             if not is_unknown(news.get("name")):
-                rules.check_organization(str(news.get("name")))
+                check_organization(str(news.get("name")))
         except InvalidInput as violation:
             violation.prop = "name"
             return CheckResult(news, [failure(violation)])

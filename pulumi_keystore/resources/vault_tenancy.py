@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pulumi
 
-from pulumi_keystore.keystores.tenancy import DEFAULT_MOUNT, Tenancy, default_role
+from pulumi_keystore.declarations.tenancy import DEFAULT_MOUNT, Tenancy, default_role
 from pulumi_keystore.resources.keystore import certificates
 
 try:

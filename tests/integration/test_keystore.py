@@ -9,6 +9,7 @@ import hvac
 import pytest
 
 from pulumi_keystore.client import Client
+from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import (
     AccessDenied,
     Conflict,
@@ -19,7 +20,6 @@ from pulumi_keystore.errors import (
     UnableToAuthenticate,
     Unsuitable,
 )
-from pulumi_keystore.keystores.tenancy import key_name
 from tests.conftest import PASSWORD
 
 

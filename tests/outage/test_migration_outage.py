@@ -12,10 +12,11 @@ import hvac
 import pytest
 from keystore_harness import wait_until
 
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file, now_utc
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
+from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.keystores.record import ArchiveKey
-from pulumi_keystore.keystores.tenancy import key_name
 from pulumi_keystore.keystores.transport import Endpoint, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.migration.copy import Copier, Entry, VaultSource, check_inventory

@@ -12,7 +12,7 @@ import signal
 import time
 from pathlib import Path
 
-from pulumi_keystore import certificate, failpoints
+from pulumi_keystore import clock, failpoints
 
 FOLDER = Path(os.environ["TORTURE"])
 _reached = os.open(FOLDER / f"reached-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -58,9 +58,9 @@ def offset() -> float:
 
 if __name__ == "__main__":
     failpoints.reach = act
-    right_time, right_now = time.time, certificate.now_utc
+    right_time, right_now = time.time, clock.now_utc
     time.time = lambda: right_time() + offset()
-    certificate.now_utc = lambda: right_now() + dt.timedelta(seconds=offset())
+    clock.now_utc = lambda: right_now() + dt.timedelta(seconds=offset())
     from pulumi_keystore.cli import main
 
     main()

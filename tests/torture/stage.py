@@ -17,8 +17,8 @@ from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
 
 from pulumi_keystore.client import Client
+from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import KeystoreError
-from pulumi_keystore.keystores.tenancy import key_name
 from tests.conftest import Customer
 
 KEYS = 25

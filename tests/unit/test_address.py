@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import RuleViolation
 
 ACCEPTED = {

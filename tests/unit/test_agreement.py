@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keystore_harness import CertificateAuthority
 
-from pulumi_keystore.declaration import Declaration
+from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.errors import InvalidInput
 from pulumi_keystore.policy.declared import of_inputs
 from pulumi_keystore.policy.policies import Level, check

@@ -7,7 +7,8 @@ from itertools import groupby
 import pytest
 
 from pulumi_keystore.control_plane.health import _passed
-from pulumi_keystore.health.alerts import CALM, Alert, State, Timings, advance
+from pulumi_keystore.declarations.monitor import Timings
+from pulumi_keystore.health.alerts import CALM, Alert, State, advance
 from pulumi_keystore.health.timeline import Minutes, is_due
 from tests.conftest import WHOLE
 

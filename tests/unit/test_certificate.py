@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keystore_harness import CertificateAuthority
 
-from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file
+from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
+from pulumi_keystore.declarations.pkcs12 import _HELPERS, MAX_SIZE
 from pulumi_keystore.errors import RuleViolation
-from pulumi_keystore.pkcs12 import _HELPERS, MAX_SIZE
 from tests.unit import pkcs12_builder as build
 
 CA = CertificateAuthority()

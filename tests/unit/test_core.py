@@ -18,9 +18,9 @@ from docs.generate import PAGES
 from pulumi_keystore import errors, rules
 from pulumi_keystore.control_plane.logs import redact
 from pulumi_keystore.control_plane.sealing import MasterKey
+from pulumi_keystore.declarations.tenancy import CANARY_PREFIX, Tenancy, key_name
 from pulumi_keystore.errors import KeystoreError, RuleViolation, from_problem
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.tenancy import CANARY_PREFIX, Tenancy, key_name
 
 ROOT = Path(__file__).parents[2]
 

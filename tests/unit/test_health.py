@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keystore_harness import CertificateAuthority
 
-from pulumi_keystore import rules
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate
+from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook
+from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import RuleViolation
 from pulumi_keystore.health.connection import Latest, Result, judge
 from pulumi_keystore.health.probe import Subject, probe
 from pulumi_keystore.health.timeline import Bucket, Minutes, is_due, reliability
-from pulumi_keystore.keystores.tenancy import Tenancy
 from pulumi_keystore.keystores.transport import Endpoint, Transport
 from pulumi_keystore.network import HostMap, Resolver
 
@@ -93,10 +93,10 @@ def test_what_is_shown(last, migrated, tests, status, reason):
 )
 def test_whom_a_monitor_may_tell(recipients, others, rule):
     if rule is None:
-        assert rules.check_recipients(recipients, others=others) == recipients
+        assert check_recipients(recipients, others=others) == recipients
     else:
         with pytest.raises(RuleViolation) as raised:
-            rules.check_recipients(recipients, others=others)
+            check_recipients(recipients, others=others)
         assert (raised.value.rule, raised.value.prop) == (rule, "recipients")
 
 
@@ -125,10 +125,10 @@ def test_whom_a_monitor_may_tell(recipients, others, rule):
 )
 def test_where_a_webhook_may_be(url, good):
     if good:
-        assert rules.check_webhook(url).host == "hooks.example.com"
+        assert check_webhook(url).host == "hooks.example.com"
     else:
         with pytest.raises(RuleViolation) as raised:
-            rules.check_webhook(url)
+            check_webhook(url)
         assert raised.value.rule == "KS041"
         assert not url or url not in str(raised.value)
 
@@ -136,7 +136,7 @@ def test_where_a_webhook_may_be(url, good):
 @pytest.mark.parametrize(("name", "value"), [("offline_minutes", 0), ("repeat_hours", 169), ("online_minutes", 1.5)])
 def test_timings_out_of_range(name, value):
     with pytest.raises(RuleViolation) as raised:
-        rules.check_timings(**{"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5, name: value})
+        check_timings(**{"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5, name: value})
     assert (raised.value.rule, raised.value.prop) == ("KS040", name)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pulumi_keystore.address import KeystoreAddress
+from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 from pulumi_keystore.network import HostMap, Resolver, is_public
 from tests.conftest import WHOLE

@@ -18,12 +18,12 @@ import certifi
 import pytest
 from keystore_harness import CertificateAuthority, free_port
 
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate
+from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Overloaded
 from pulumi_keystore.keystores import transport as transport_module
 from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.tenancy import Tenancy
 from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause, Request, Response, Transport
 from pulumi_keystore.keystores.vault import VaultKeystore
 from pulumi_keystore.network import HostMap, Resolver

@@ -10,7 +10,7 @@ from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import tokens
 from pulumi_keystore.control_plane.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.clean_ups import CleanUps

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import Field, SecretStr
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import health, keystores, metrics, monitors, organizations
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
 from pulumi_keystore.control_plane.monitors import Alerting

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr
 from pulumi_keystore.control_plane import keystores, organizations
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
 from pulumi_keystore.control_plane.tokens import Right
-from pulumi_keystore.declaration import Declaration
+from pulumi_keystore.declarations.keystore import Declaration
 
 router = APIRouter(tags=["keystores"])
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import migrations, organizations, undo
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
 from pulumi_keystore.control_plane.plane import ControlPlane

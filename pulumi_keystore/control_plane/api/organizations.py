@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from pulumi_keystore.certificate import now_utc
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import health, history, keystores, migrations, organizations, verification
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, ServicesOfApp, Who
 from pulumi_keystore.control_plane.models import as_document

@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from pulumi_keystore import rules
-from pulumi_keystore.address import KeystoreAddress
-from pulumi_keystore.certificate import ClientCertificate, check_server_ca, decode_file, now_utc
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
+from pulumi_keystore.declarations.names import check_kind, check_vault_name
+from pulumi_keystore.declarations.tenancy import DEFAULT_MOUNT, default_role
 from pulumi_keystore.errors import InvalidInput
-from pulumi_keystore.keystores.tenancy import DEFAULT_MOUNT, default_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Declaration:
             RuleViolation: Of the first property that breaks a rule.
 
         """
-        rules.check_kind(self.kind)
+        check_kind(self.kind)
         if self.kind == "legacy":
             self._check_legacy()
             return Binding("legacy")
@@ -63,8 +65,8 @@ class Declaration:
             self._address(),
             certificate or self._certificate(),
             check_server_ca(self.server_ca),
-            rules.check_vault_name(self.mount or DEFAULT_MOUNT, "mount"),
-            rules.check_vault_name(self.role or default_role(organization), "role"),
+            check_vault_name(self.mount or DEFAULT_MOUNT, "mount"),
+            check_vault_name(self.role or default_role(organization), "role"),
         )
 
     def problems(self, unknown: Collection[str] = ()) -> tuple[list[InvalidInput], list[str]]:
@@ -87,17 +89,17 @@ class Declaration:
         def certificate() -> None:
             warnings.extend(self._certificate().warnings)
 
-        attempt(lambda: rules.check_kind(self.kind), "kind")
+        attempt(lambda: check_kind(self.kind), "kind")
         if self.kind == "legacy":
             attempt(self._check_legacy, "address", "certificate")
             return violations, warnings
         attempt(self._address, "address")
         attempt(certificate, "certificate", "certificate_password")
         attempt(lambda: check_server_ca(self.server_ca), "server_ca")
-        attempt(lambda: rules.check_vault_name(self.mount or DEFAULT_MOUNT, "mount"), "mount")
+        attempt(lambda: check_vault_name(self.mount or DEFAULT_MOUNT, "mount"), "mount")
         if self.role:
             role = self.role
-            attempt(lambda: rules.check_vault_name(role, "role"), "role")
+            attempt(lambda: check_vault_name(role, "role"), "role")
         return violations, warnings
 
     def _check_legacy(self) -> None:

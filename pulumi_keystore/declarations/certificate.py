@@ -6,7 +6,7 @@ import hmac
 from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from pulumi_keystore import pkcs12, rules
+from pulumi_keystore import rules
+from pulumi_keystore.declarations import pkcs12
 
 WARN_BEFORE_EXPIRY: Final = timedelta(days=30)
 _MIN_RSA_BITS: Final = 2048
@@ -190,8 +191,3 @@ def expiry_warnings(not_after: datetime, now: datetime) -> list[str]:
         return []
     verb = "expires" if not_after > now else "expired"
     return [f"{rules.CERTIFICATE_EXPIRES_SOON.id}: the certificate {verb} on {not_after.date()}"]
-
-
-def now_utc() -> datetime:
-    """Return the present moment, the default clock of everything that judges certificates."""
-    return datetime.now(UTC)

@@ -384,7 +384,9 @@ class _Helper:
     _owner = 0
 
 
-_HELPER_START = "import sys; sys.path[:] = sys.argv[1:]; from pulumi_keystore.pkcs12 import _serve; _serve()"
+_HELPER_START = (
+    "import sys; sys.path[:] = sys.argv[1:]; from pulumi_keystore.declarations.pkcs12 import _serve; _serve()"
+)
 # The one that was used last is taken first, so that the second is only started where two files come at once.
 _HELPERS: Final[LifoQueue[_Helper]] = LifoQueue()
 for _ in range(2):

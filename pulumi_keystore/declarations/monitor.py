@@ -1,0 +1,82 @@
+"""What a health monitor is declared with: whom it tells, and when (rules KS039 to KS041)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pulumi_keystore import rules
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.names import check_email
+from pulumi_keystore.errors import RuleViolation
+
+MAX_RECIPIENTS: Final = 20
+MAX_WEBHOOK_LENGTH: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """After how many minutes somebody is told: of being offline, again while it lasts, of being online again."""
+
+    offline: int = 5
+    repeat: int = 24 * 60
+    online: int = 5
+
+
+def check_recipients(addresses: Sequence[str], *, others: bool) -> list[str]:
+    """Return whom a monitor tells, or raise `RuleViolation` (KS033, KS039); none will do where there are `others`."""
+    if not addresses and not others:
+        raise rules.MONITOR_RECIPIENTS.violation("the monitor would tell nobody")
+    if len(addresses) > MAX_RECIPIENTS:
+        raise rules.MONITOR_RECIPIENTS.violation(f"there are {len(addresses)} of them")
+    for address in addresses:
+        try:
+            check_email(address)
+        except RuleViolation as violation:
+            violation.prop = "recipients"
+            raise
+    if len({address.lower() for address in addresses}) < len(addresses):
+        raise rules.MONITOR_RECIPIENTS.violation("one address is there twice")
+    return list(addresses)
+
+
+def check_timings(offline_minutes: float, repeat_hours: float, online_minutes: float) -> None:
+    """Raise `RuleViolation` (KS040) where a monitor's timings are out of range or no whole numbers."""
+    for name, value, most in (
+        ("offline_minutes", offline_minutes, 60),
+        ("repeat_hours", repeat_hours, 168),
+        ("online_minutes", online_minutes, 60),
+    ):
+        if not (1 <= value <= most and float(value).is_integer()):
+            raise rules.Rule(rules.MONITOR_TIMINGS.id, name, f"a whole number from 1 to {most}").violation(
+                f"{value:g} is too little, too much or no whole number"
+            )
+
+
+def check_declared_timings(given: Mapping[str, Any]) -> None:
+    """Raise `RuleViolation` (KS040) where timings of a declaration are wrong; those left out are the usual ones."""
+    usual = Timings()
+    known = {"offline_minutes": usual.offline, "repeat_hours": usual.repeat // 60, "online_minutes": usual.online}
+    try:
+        timings = {name: float(default if given.get(name) is None else given[name]) for name, default in known.items()}
+    except (TypeError, ValueError):
+        raise rules.MONITOR_TIMINGS.violation("a timing is no number") from None
+    check_timings(**timings)
+
+
+def check_webhook(url: str) -> KeystoreAddress:
+    """Return where a webhook is, or raise `RuleViolation` (KS041). The URL may hold a secret: it is not repeated."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 443
+    except ValueError:
+        raise rules.WEBHOOK.violation("the URL cannot be read") from None
+    plain = len(url) <= MAX_WEBHOOK_LENGTH and url.isascii() and url.isprintable() and " " not in url
+    if not plain or parts.scheme != "https" or "@" in parts.netloc or parts.fragment or not parts.hostname:
+        raise rules.WEBHOOK.violation("the URL is not of that form")
+    try:
+        return KeystoreAddress.parse(f"https://{parts.hostname}:{port}")
+    except RuleViolation as violation:
+        raise rules.WEBHOOK.violation(violation.summary.removeprefix("address: ")) from None

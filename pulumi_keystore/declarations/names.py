@@ -1,0 +1,71 @@
+"""Names, addresses of people, and words of which one is chosen, in any declaration (rules KS030 to KS038)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from pulumi_keystore import rules
+
+KINDS: Final = ("provider", "self-administered", "legacy")
+MODES: Final = ("maintenance", "online")
+_ORGANIZATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9](-*[A-Za-z0-9])*\.)+[A-Za-z]{2,63}")
+_VAULT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NAME_LIMIT: Final = 100
+
+
+def check_organization(name: str) -> str:
+    """Return an organization's name, or raise `RuleViolation` (KS031)."""
+    if not _ORGANIZATION.fullmatch(name):
+        raise rules.ORGANIZATION.violation(f"{name!r} is not an organization name")
+    return name
+
+
+def check_kind(kind: str) -> str:
+    """Return a keystore kind, or raise `RuleViolation` (KS030)."""
+    if kind not in KINDS:
+        raise rules.KIND.violation(f"{kind!r} is no kind of keystore")
+    return kind
+
+
+def check_mode(mode: str) -> str:
+    """Return how a migration treats enrolments, or raise `RuleViolation` (KS038)."""
+    if mode not in MODES:
+        raise rules.MIGRATION_MODE.violation(f"{mode!r} is no mode of a migration")
+    return mode
+
+
+def check_email(address: str) -> str:
+    """Return an e-mail address, or raise `RuleViolation` (KS033). Line breaks never pass."""
+    if len(address) > 254 or not _EMAIL.fullmatch(address):  # noqa: PLR2004 - RFC 5321 limit
+        raise rules.NOTIFY_EMAIL.violation(f"{address!r} is not an e-mail address")
+    return address
+
+
+def check_vault_name(text: str, prop: str) -> str:
+    """Return the name of a mount or role, or raise `RuleViolation` (KS034) for the property `prop`."""
+    if not _VAULT_NAME.fullmatch(text):
+        raise rules.Rule(rules.VAULT_NAME.id, prop, rules.VAULT_NAME.expects).violation(
+            f"{text!r} is not a usable name"
+        )
+    return text
+
+
+def check_user_id(user: str) -> str:
+    """Return a user id, or raise `RuleViolation` (KS035). It may hold any text: paths use an encoded form."""
+    size = len(user.encode("utf-8", "surrogatepass"))
+    if not 1 <= size <= rules.MAX_USER_ID_BYTES:
+        raise rules.USER_ID.violation(f"the user id has {size} bytes")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in user):
+        raise rules.USER_ID.violation("the user id holds a control character")
+    return user
+
+
+def check_name(name: str) -> str:
+    """Return a keystore's display name, or raise `RuleViolation` (KS037)."""
+    # A name is a segment of the API's paths.
+    if not 1 <= len(name) <= _NAME_LIMIT or not name.isprintable() or "/" in name or name in (".", ".."):
+        raise rules.KEYSTORE_NAME.violation(f"{name!r} is not a usable name")
+    return name

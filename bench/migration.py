@@ -35,10 +35,10 @@ from keystore_harness.tenancy import Tenancy
 
 from docs.sections import replaced
 from pulumi_keystore.client import Client
-from pulumi_keystore.control_plane.ledger import LEGACY_PURPOSE
-from pulumi_keystore.control_plane.opening import opened
-from pulumi_keystore.control_plane.settings import Settings
-from pulumi_keystore.keystores.record import ArchiveKey
+from pulumi_keystore.control_plane.organizations.ledger import LEGACY_PURPOSE
+from pulumi_keystore.control_plane.runtime.opening import opened
+from pulumi_keystore.control_plane.runtime.settings import Settings
+from pulumi_keystore.vault.record import ArchiveKey
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"

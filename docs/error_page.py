@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from pulumi_keystore.control_plane.migration.endings import Ending
 from pulumi_keystore.errors import KeystoreError
-from pulumi_keystore.migration.endings import Ending
 
 HEAD: Final = """\
 # Errors

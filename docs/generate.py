@@ -13,7 +13,7 @@ from docs.sections import replaced
 from pulumi_keystore import cli, rules
 from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.metrics import METRICS
-from pulumi_keystore.control_plane.settings import Settings
+from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.policy.policies import POLICIES
 

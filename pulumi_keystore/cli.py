@@ -117,7 +117,7 @@ def serve(
     Every option, and some more, can be given in the environment as KEYSTORE_ and its name in capitals. Make the
     first token in another terminal: `keystore token create admin --role provider-admin --local`.
     """
-    from pulumi_keystore.control_plane.service import serve as run  # noqa: PLC0415 - other commands start faster
+    from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415 - other commands start faster
 
     given = {name: value for name, value in locals().items() if value is not None and name != "run"}
     run(_settings(given), lambda text: _err.print(text, markup=False))
@@ -143,14 +143,14 @@ def worker(
     Any number of workers share the keys of running migrations with each other and with the service. One that dies is
     replaced; nothing is lost with it. It needs the service's database and master key, and must reach the keystores.
     """
-    from pulumi_keystore.control_plane.service import work  # noqa: PLC0415 - other commands start faster
+    from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415 - other commands start faster
 
     given = {name: value for name, value in locals().items() if value is not None and name != "work"}
     work(_settings(given), lambda text: _err.print(text, markup=False))
 
 
 def _settings(given: dict[str, Any]) -> Any:
-    from pulumi_keystore.control_plane.settings import Settings  # noqa: PLC0415 - as above
+    from pulumi_keystore.control_plane.runtime.settings import Settings  # noqa: PLC0415 - as above
 
     try:
         return Settings(**given)
@@ -805,8 +805,8 @@ def token_create(
 ) -> None:
     """Make a token and print it; it is shown this once."""
     if local:
-        from pulumi_keystore.control_plane import tokens  # noqa: PLC0415 - other commands start faster
-        from pulumi_keystore.control_plane.opening import opened  # noqa: PLC0415
+        from pulumi_keystore.control_plane.identity import tokens  # noqa: PLC0415 - other commands start faster
+        from pulumi_keystore.control_plane.runtime.opening import opened  # noqa: PLC0415
 
         with opened(_settings({"data": data} if data else {})) as database, database.plane.transaction() as session:
             _, text = tokens.create(session, name, role, organization, days)

@@ -11,11 +11,11 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
-from pulumi_keystore.console import forms, pages
-from pulumi_keystore.console.access import HOME, refusal
 from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, safety, tokens
 from pulumi_keystore.control_plane.api.access import ServicesOfApp, Who
 from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors, problem
+from pulumi_keystore.control_plane.console import forms, pages
+from pulumi_keystore.control_plane.console.access import HOME, refusal
 from pulumi_keystore.errors import KeystoreError
 
 _log = structlog.get_logger(__name__)

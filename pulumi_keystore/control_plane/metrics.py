@@ -10,10 +10,20 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane import health, organizations, verification
-from pulumi_keystore.control_plane.models import CleanUp, Hook, Keystore, KeystoreHealth, Mail, Migration, Organization
-from pulumi_keystore.control_plane.plane import ControlPlane
-from pulumi_keystore.health.connection import NO_REQUEST, Status
+from pulumi_keystore.control_plane.keystores import verification
+from pulumi_keystore.control_plane.monitoring import results
+from pulumi_keystore.control_plane.monitoring.status import NO_REQUEST, Status
+from pulumi_keystore.control_plane.organizations import registry as organizations
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import (
+    CleanUp,
+    Hook,
+    Keystore,
+    KeystoreHealth,
+    Mail,
+    Migration,
+    Organization,
+)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _OF_KEYSTORE: Final = ("organization", "keystore")
@@ -97,11 +107,11 @@ def _of_keystore(
     row = session.get(KeystoreHealth, keystore.id)
     if row is None or row.tested_at is None:
         return
-    shown = health.connection(session, plane, keystore, now)
+    shown = results.connection(session, plane, keystore, now)
     known = {Status.ONLINE: 1.0, Status.OFFLINE: 0.0}
     untested = shown.reason == NO_REQUEST
     set_to("keystore_online", None if untested else known.get(shown.status))
     set_to("keystore_warning", shown.warning is not None)
-    set_to("keystore_reliability_ratio", health.reliability(session, plane, keystore, now).share)
+    set_to("keystore_reliability_ratio", results.reliability(session, plane, keystore, now).share)
     set_to("keystore_last_test_timestamp_seconds", row.tested_at.timestamp())
     set_to("keystore_test_duration_seconds", row.seconds)

@@ -12,7 +12,7 @@ import pytest
 from keystore_harness import wait_until
 from playwright.sync_api import expect
 
-from pulumi_keystore.console import forms, pages
+from pulumi_keystore.control_plane.console import forms, pages
 from pulumi_keystore.errors import RuleViolation
 from tests.conftest import PASSWORD
 from tests.unit.test_address import REFUSED

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, func, select
 
-from pulumi_keystore.control_plane import health
-from pulumi_keystore.control_plane.database import EmbeddedPostgres, connect, sessions, upgrade_schema
-from pulumi_keystore.control_plane.models import (
+from pulumi_keystore.control_plane.monitoring import results as health
+from pulumi_keystore.control_plane.monitoring.status import Result
+from pulumi_keystore.control_plane.runtime.database import EmbeddedPostgres, connect, sessions, upgrade_schema
+from pulumi_keystore.control_plane.runtime.tables import (
     HealthMonitor,
     HealthSample,
     Keystore,
@@ -18,7 +19,6 @@ from pulumi_keystore.control_plane.models import (
     Mail,
     Organization,
 )
-from pulumi_keystore.health.connection import Result
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 WELL = Result(online=True)

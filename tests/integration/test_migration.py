@@ -7,7 +7,7 @@ import pytest
 from keystore_harness import wait_until
 from sqlalchemy import text
 
-from pulumi_keystore.control_plane.database import connect
+from pulumi_keystore.control_plane.runtime.database import connect
 from pulumi_keystore.declarations.tenancy import Tenancy, key_name
 from pulumi_keystore.errors import Conflict, InMaintenance, NotAllowed, NotFound, RuleViolation, Unsuitable
 

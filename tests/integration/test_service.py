@@ -13,8 +13,8 @@ import sqlalchemy
 from keystore_harness import CertificateAuthority, free_port, wait_until
 
 from pulumi_keystore.client import Client
-from pulumi_keystore.control_plane.opening import opened
-from pulumi_keystore.control_plane.settings import Settings
+from pulumi_keystore.control_plane.runtime.opening import opened
+from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.errors import (
     InvalidInput,
     KeystoreError,
@@ -194,7 +194,7 @@ def test_history_cannot_be_changed_even_in_the_database(customer, land):
     from sqlalchemy import text  # noqa: PLC0415
     from sqlalchemy.exc import DatabaseError  # noqa: PLC0415
 
-    from pulumi_keystore.control_plane.database import connect  # noqa: PLC0415
+    from pulumi_keystore.control_plane.runtime.database import connect  # noqa: PLC0415
 
     acme = customer()
     before = acme.history()

@@ -13,15 +13,15 @@ import pytest
 from keystore_harness import wait_until
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.migration.copy import Copier, Entry, VaultSource, check_inventory
+from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
 from pulumi_keystore.declarations.tenancy import key_name
-from pulumi_keystore.keystores.record import ArchiveKey
-from pulumi_keystore.keystores.transport import Endpoint, Transport
-from pulumi_keystore.keystores.vault import VaultKeystore
-from pulumi_keystore.migration.copy import Copier, Entry, VaultSource, check_inventory
-from pulumi_keystore.migration.endings import Ending, MigrationFailed
-from pulumi_keystore.network import HostMap, Resolver
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.record import ArchiveKey
+from pulumi_keystore.vault.resolver import HostMap, Resolver
+from pulumi_keystore.vault.transport import Endpoint, Transport
 from tests.conftest import PASSWORD
 
 SOURCE = "Migration failed: source not reachable"

@@ -6,7 +6,7 @@ import time
 import pytest
 from keystore_harness import wait_until
 
-from pulumi_keystore.control_plane.database import connect
+from pulumi_keystore.control_plane.runtime.database import connect
 from pulumi_keystore.errors import Conflict, KeystoreError, Unsuitable
 
 

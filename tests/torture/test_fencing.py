@@ -13,14 +13,14 @@ from keystore_harness.service import ServiceProcess, WorkerProcess
 from sqlalchemy import text
 
 from pulumi_keystore.client import Client
-from pulumi_keystore.control_plane import grants
-from pulumi_keystore.control_plane.database import connect
-from pulumi_keystore.control_plane.grants import Superseded
-from pulumi_keystore.control_plane.models import Keystore
-from pulumi_keystore.control_plane.opening import opened
-from pulumi_keystore.control_plane.settings import Settings
+from pulumi_keystore.control_plane.keystores import fencing
+from pulumi_keystore.control_plane.keystores.fencing import Superseded
+from pulumi_keystore.control_plane.migration.workflow import SUPERSEDED_STATUS
+from pulumi_keystore.control_plane.runtime.database import connect
+from pulumi_keystore.control_plane.runtime.opening import opened
+from pulumi_keystore.control_plane.runtime.settings import Settings
+from pulumi_keystore.control_plane.runtime.tables import Keystore
 from pulumi_keystore.errors import InMaintenance, KeystoreError
-from pulumi_keystore.migration.workflow import SUPERSEDED_STATUS
 from tests.conftest import WHOLE
 from tests.torture.stage import stage
 
@@ -207,7 +207,7 @@ def test_only_who_holds_the_work_gets_a_token(crew):
     settings = Settings(database_url=crew.database.direct_url, master_key_file=service.data / "master.key")
     with opened(settings, as_guest=True) as database:
         row = Keystore(id=1, organization_id=1)
-        for announce in (grants.for_leader(database.plane, row), grants.for_holder(database.plane, row, "nobody")):
+        for announce in (fencing.for_leader(database.plane, row), fencing.for_holder(database.plane, row, "nobody")):
             with pytest.raises(Superseded):
                 announce("a token", "a cluster")
 

@@ -6,10 +6,10 @@ from itertools import groupby
 
 import pytest
 
-from pulumi_keystore.control_plane.health import _passed
+from pulumi_keystore.control_plane.monitoring.alerts import CALM, Alert, State, advance
+from pulumi_keystore.control_plane.monitoring.results import _passed
+from pulumi_keystore.control_plane.monitoring.timeline import Minutes, is_due
 from pulumi_keystore.declarations.monitor import Timings
-from pulumi_keystore.health.alerts import CALM, Alert, State, advance
-from pulumi_keystore.health.timeline import Minutes, is_due
 from tests.conftest import WHOLE
 
 DAY = 24 * 60

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_keystore.keystores.checkpoint import FOLDER, Checkpoint, Stamp, latest
-from pulumi_keystore.keystores.record import DamagedRecordError
+from pulumi_keystore.vault.checkpoint import FOLDER, Checkpoint, Stamp, latest
+from pulumi_keystore.vault.record import DamagedRecordError
 
 EPOCHS = st.integers(0, 10**12 - 1)
 NONCES = st.text("0123456789abcdef", min_size=1, max_size=16)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 import pulumi_keystore
 from docs.generate import PAGES
 from pulumi_keystore import errors, rules
-from pulumi_keystore.control_plane.logs import redact
-from pulumi_keystore.control_plane.sealing import MasterKey
+from pulumi_keystore.control_plane.runtime.logs import redact
+from pulumi_keystore.control_plane.runtime.sealing import MasterKey
 from pulumi_keystore.declarations.tenancy import CANARY_PREFIX, Tenancy, key_name
 from pulumi_keystore.errors import KeystoreError, RuleViolation, from_problem
-from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
+from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +71,7 @@ def test_the_core_knows_no_pulumi_and_resources_know_no_vault():
         modules = imports(path)
         if "resources" in path.parts:
             assert not any(
-                m.startswith(("pulumi_keystore.keystores.vault", "pulumi_keystore.control_plane", "pycurl"))
+                m.startswith(("pulumi_keystore.vault.archive_keys", "pulumi_keystore.control_plane", "pycurl"))
                 for m in modules
             ), path
         elif path.name != "__init__.py":
@@ -79,7 +79,7 @@ def test_the_core_knows_no_pulumi_and_resources_know_no_vault():
 
 
 def test_the_service_and_the_command_start_without_pulumi():
-    code = "import sys, pulumi_keystore.cli, pulumi_keystore.control_plane.service; sys.exit('pulumi' in sys.modules)"
+    code = "import sys, pulumi_keystore.cli, pulumi_keystore.control_plane.processes; sys.exit('pulumi' in sys.modules)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
@@ -180,7 +180,7 @@ def test_a_violation_is_one_line_with_property_rule_and_fix():
 
 
 def test_one_module_alone_deletes_archive_keys():
-    """What `erase` removes in `vault.py` itself is canaries and checkpoints."""
+    """What `erase` removes in `vault/archive_keys.py` itself is canaries and checkpoints."""
     package = ROOT / "pulumi_keystore"
     callers = {path.name for path in package.rglob("*.py") if ".erase(" in path.read_text()}
-    assert callers == {"removal.py", "vault.py"}
+    assert callers == {"removal.py", "archive_keys.py"}

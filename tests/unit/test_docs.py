@@ -11,7 +11,7 @@ import typer
 from keystore_harness import CertificateAuthority
 
 from pulumi_keystore.cli import app
-from pulumi_keystore.control_plane.settings import Settings
+from pulumi_keystore.control_plane.runtime.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

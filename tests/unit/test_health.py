@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keystore_harness import CertificateAuthority
 
+from pulumi_keystore.control_plane.monitoring.probe import Subject, probe
+from pulumi_keystore.control_plane.monitoring.status import Latest, Result, judge
+from pulumi_keystore.control_plane.monitoring.timeline import Bucket, Minutes, is_due, reliability
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import RuleViolation
-from pulumi_keystore.health.connection import Latest, Result, judge
-from pulumi_keystore.health.probe import Subject, probe
-from pulumi_keystore.health.timeline import Bucket, Minutes, is_due, reliability
-from pulumi_keystore.keystores.transport import Endpoint, Transport
-from pulumi_keystore.network import HostMap, Resolver
+from pulumi_keystore.vault.resolver import HostMap, Resolver
+from pulumi_keystore.vault.transport import Endpoint, Transport
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 WELL = Result(online=True)

@@ -5,7 +5,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_keystore.migration.inventory import Inventory
+from pulumi_keystore.control_plane.migration.inventory import Inventory
 
 FINGERPRINTS = st.lists(st.binary(min_size=32, max_size=32), max_size=20)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_keystore.keystores.listing import Listing, is_empty
+from pulumi_keystore.vault.listing import Listing, is_empty
 
 NAME = st.text(max_size=12) | st.sampled_from(["canary-1", "canary-", '"', "]", "\\", "a/", "me.1"])
 NAMES = st.lists(NAME, max_size=30)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
-from pulumi_keystore.network import HostMap, Resolver, is_public
+from pulumi_keystore.vault.resolver import HostMap, Resolver, is_public
 from tests.conftest import WHOLE
 from tests.unit.test_address import ACCEPTED
 from tests.unit.test_agreement import HOSTS

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_keystore.migration.endings import Ending, MigrationFailed
-from pulumi_keystore.migration.supervisor import LeaseWatch, StallWatch
+from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.control_plane.migration.supervisor import LeaseWatch, StallWatch
 
 
 class Clock:

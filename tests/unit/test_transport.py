@@ -22,11 +22,11 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Overloaded
-from pulumi_keystore.keystores import transport as transport_module
-from pulumi_keystore.keystores.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.keystores.transport import Endpoint, Flow, Pause, Request, Response, Transport
-from pulumi_keystore.keystores.vault import VaultKeystore
-from pulumi_keystore.network import HostMap, Resolver
+from pulumi_keystore.vault import transport as transport_module
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
+from pulumi_keystore.vault.resolver import HostMap, Resolver
+from pulumi_keystore.vault.transport import Endpoint, Flow, Pause, Request, Response, Transport
 
 CA = CertificateAuthority()
 NAME = "impostor.example.com"

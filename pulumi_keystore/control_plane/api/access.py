@@ -11,12 +11,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane import tokens
-from pulumi_keystore.control_plane.checkpoints import Checkpoints
-from pulumi_keystore.control_plane.clean_ups import CleanUps
-from pulumi_keystore.control_plane.connections import Connections
-from pulumi_keystore.control_plane.plane import ControlPlane
-from pulumi_keystore.control_plane.tokens import Principal
+from pulumi_keystore.control_plane.identity import tokens
+from pulumi_keystore.control_plane.identity.tokens import Principal
+from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
+from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
+from pulumi_keystore.control_plane.keystores.connections import Connections
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 
 
 class Body(BaseModel):

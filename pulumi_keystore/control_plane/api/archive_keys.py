@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
-from pulumi_keystore.control_plane import archive_keys, key_ends
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
-from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.control_plane.escrow import deposit, endings
+from pulumi_keystore.control_plane.identity.tokens import Right
 
 MAX_BATCH = 2000
 
@@ -48,8 +48,8 @@ class GiveUpBody(Body):
 def escrow(organization: str, body: EscrowBody, who: Who, services: Services) -> dict[str, Any]:
     """Put users' archive keys into escrow, all or nothing."""
     who.require(Right.ESCROW, organization)
-    keys = {user: archive_keys.decode_key(key.get_secret_value()) for user, key in body.keys.items()}
-    done = archive_keys.escrow(services.plane, services.connections, services.checkpoints, organization, keys)
+    keys = {user: deposit.decode_key(key.get_secret_value()) for user, key in body.keys.items()}
+    done = deposit.escrow(services.plane, services.connections, services.checkpoints, organization, keys)
     return {"enrolled": done.new, "restored": done.restored, "given": len(keys)}
 
 
@@ -57,7 +57,7 @@ def escrow(organization: str, body: EscrowBody, who: Who, services: Services) ->
 def release(organization: str, body: ReleaseBody, who: Who, services: Services) -> dict[str, Any]:
     """Return a user's archive key, encrypted to the caller's public key (HPKE, RFC 9180)."""
     who.require(Right.ESCROW, organization)
-    sealed = archive_keys.release(services.plane, services.connections, organization, body.user, body.public_key)
+    sealed = deposit.release(services.plane, services.connections, organization, body.user, body.public_key)
     return {"user": body.user, "sealed_key": b64encode(sealed).decode()}
 
 
@@ -65,11 +65,11 @@ def release(organization: str, body: ReleaseBody, who: Who, services: Services) 
 def destroy(organization: str, body: DestroyBody, who: Who, services: Services) -> None:
     """Take a user's archive key out of escrow for good: every backup made with it alone is lost."""
     who.require(Right.MANAGE, organization)
-    key_ends.destroy(services.plane, services.checkpoints, who, organization, body.user, body.reason)
+    endings.destroy(services.plane, services.checkpoints, who, organization, body.user, body.reason)
 
 
 @router.post("/organizations/{organization}/archive-keys/give-up")
 def give_up(organization: str, body: GiveUpBody, who: Who, services: Services) -> dict[str, Any]:
     """Note that archive keys may be missing: edits and migrations are not refused because of them any more."""
     who.require(Right.MANAGE, organization)
-    return {"given_up": key_ends.give_up(services.plane, who, organization, body.users, body.reason)}
+    return {"given_up": endings.give_up(services.plane, who, organization, body.users, body.reason)}

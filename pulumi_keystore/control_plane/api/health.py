@@ -8,10 +8,13 @@ from fastapi import APIRouter, Response
 from pydantic import Field, SecretStr
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane import health, keystores, metrics, monitors, organizations
+from pulumi_keystore.control_plane import metrics
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
-from pulumi_keystore.control_plane.monitors import Alerting
-from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.monitoring import monitors, results
+from pulumi_keystore.control_plane.monitoring.monitors import Alerting
+from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.errors import Conflict
 
 router = APIRouter(tags=["health"])
@@ -43,14 +46,14 @@ def get_health(organization: str, name: str, who: Who, services: Services) -> di
     """Return what the tests of every minute say: status, reason, detail, since when, and the last hour."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        owner = organizations.find(session, organization)
-        row = keystores.find(session, owner, name)
+        owner = registry.find(session, organization)
+        row = registration.find(session, owner, name)
         if row.kind != "self-administered":
             raise Conflict(
                 f"keystore: {name!r} is a {row.kind} keystore, and only self-administered ones are tested each minute",
                 hint=f"ask for its connection now with `keystore status {organization}`",
             )
-        return {"organization": owner.name, **health.describe(session, services.plane, row, now_utc())}
+        return {"organization": owner.name, **results.describe(session, services.plane, row, now_utc())}
 
 
 @router.get("/organizations/{organization}/keystores/{name}/monitor")
@@ -58,7 +61,7 @@ def get_monitor(organization: str, name: str, who: Who, services: Services) -> d
     """Return who is told when the keystore is offline."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        return monitors.get(services.plane, session, organizations.find(session, organization), name)
+        return monitors.get(services.plane, session, registry.find(session, organization), name)
 
 
 @router.put("/organizations/{organization}/keystores/{name}/monitor")

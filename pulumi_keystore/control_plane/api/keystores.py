@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
-from pulumi_keystore.control_plane import keystores, organizations
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
-from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.declarations.keystore import Declaration
 
 router = APIRouter(tags=["keystores"])
@@ -44,7 +45,7 @@ def list_keystores(organization: str, who: Who, services: Services) -> list[dict
     """List the keystores of an organization."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        return keystores.list_all(session, organizations.find(session, organization))
+        return registration.list_all(session, registry.find(session, organization))
 
 
 @router.get("/organizations/{organization}/keystores/{name}")
@@ -52,8 +53,8 @@ def get_keystore(organization: str, name: str, who: Who, services: Services) -> 
     """Return one keystore."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        owner = organizations.find(session, organization)
-        return keystores.describe(owner, keystores.find(session, owner, name))
+        owner = registry.find(session, organization)
+        return registration.describe(owner, registration.find(session, owner, name))
 
 
 @router.put("/organizations/{organization}/keystores/{name}")
@@ -69,7 +70,7 @@ def put_keystore(
 ) -> dict[str, Any]:
     """Prove a keystore and register it; with `adopt` take over one that is registered differently."""
     who.require(Right.MANAGE, organization)
-    shown, warnings = keystores.put(services.plane, who, organization, name, body.declared(), adopt=adopt, mark=mark)
+    shown, warnings = registration.put(services.plane, who, organization, name, body.declared(), adopt=adopt, mark=mark)
     return {**shown, "warnings": warnings}
 
 
@@ -79,7 +80,7 @@ def swap_keystore(
 ) -> dict[str, Any]:
     """Prove a new address, certificate or both, and swap them in; on any failure the old pair stays."""
     who.require(Right.MANAGE, organization)
-    shown, warnings = keystores.swap(services.plane, who, organization, name, body.declared(), mark=mark)
+    shown, warnings = registration.swap(services.plane, who, organization, name, body.declared(), mark=mark)
     return {**shown, "warnings": warnings}
 
 
@@ -87,7 +88,7 @@ def swap_keystore(
 def accept_cluster(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
     """Prove the cluster that answers under a keystore's name now, and use it from then on."""
     who.require(Right.MANAGE, organization)
-    shown, warnings = keystores.accept_cluster(services.plane, who, organization, name)
+    shown, warnings = registration.accept_cluster(services.plane, who, organization, name)
     return {**shown, "warnings": warnings}
 
 
@@ -95,4 +96,4 @@ def accept_cluster(organization: str, name: str, who: Who, services: Services) -
 def delete_keystore(organization: str, name: str, who: Who, services: Services, mark: Mark = None) -> None:
     """Forget a keystore; refused while it is active and holds keys."""
     who.require(Right.MANAGE, organization)
-    keystores.remove(services.plane, who, organization, name, mark)
+    registration.remove(services.plane, who, organization, name, mark)

@@ -8,10 +8,11 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane import migrations, organizations, undo
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
-from pulumi_keystore.control_plane.plane import ControlPlane
-from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.migration import lifecycle, undo
+from pulumi_keystore.control_plane.organizations import registry
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 
 router = APIRouter(tags=["migrations"])
 
@@ -27,7 +28,7 @@ class MigrationBody(PlanBody):
 
     notify_email: str | None = Field(default=None, description="gets the mails about this migration")
     mode: str = Field(
-        default=migrations.MAINTENANCE,
+        default=lifecycle.MAINTENANCE,
         description="maintenance: no key is enrolled meanwhile; online: keys are, and are held for a moment at the end",
     )
 
@@ -36,14 +37,14 @@ class MigrationBody(PlanBody):
 def plan_migration(organization: str, body: PlanBody, who: Who, services: Services) -> dict[str, Any]:
     """Say what a migration would do; nothing is changed."""
     who.require(Right.VIEW, organization)
-    return migrations.plan(services.plane, organization, body.destination)
+    return lifecycle.plan(services.plane, organization, body.destination)
 
 
 @router.post("/organizations/{organization}/migrations")
 def start_migration(organization: str, body: MigrationBody, who: Who, services: Services) -> dict[str, Any]:
     """Begin a migration, or attach to the one that goes there; state "unchanged" if nothing has to move."""
     who.require(Right.MANAGE, organization)
-    migration_id, new = migrations.start(
+    migration_id, new = lifecycle.start(
         services.plane, who, organization, body.destination, body.notify_email, services.clean_ups, body.mode
     )
     if migration_id is None:
@@ -58,7 +59,7 @@ def list_migrations(organization: str, who: Who, services: Services) -> list[dic
     """List the migrations of an organization, the latest first."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        return migrations.list_all(session, organizations.find(session, organization), now_utc())
+        return lifecycle.list_all(session, registry.find(session, organization), now_utc())
 
 
 @router.get("/organizations/{organization}/migrations/{migration_id}")
@@ -73,7 +74,7 @@ def cancel_migration(organization: str, migration_id: str, who: Who, services: S
     """End a migration where it is; every key stays at, or goes back to, the source."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        migrations.cancel(session, organizations.find(session, organization), migration_id, who)
+        lifecycle.cancel(session, registry.find(session, organization), migration_id, who)
     return _describe(services.plane, organization, migration_id)
 
 
@@ -87,6 +88,6 @@ def undo_migration(organization: str, migration_id: str, who: Who, services: Ser
 
 def _describe(plane: ControlPlane, organization: str, migration_id: str) -> dict[str, Any]:
     with plane.transaction() as session:
-        owner = organizations.find(session, organization)
-        row = migrations.find(session, owner, migration_id)
-        return migrations.describe(session, owner, row, now_utc())
+        owner = registry.find(session, organization)
+        row = lifecycle.find(session, owner, migration_id)
+        return lifecycle.describe(session, owner, row, now_utc())

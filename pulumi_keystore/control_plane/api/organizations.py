@@ -9,10 +9,13 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane import health, history, keystores, migrations, organizations, verification
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, ServicesOfApp, Who
-from pulumi_keystore.control_plane.models import as_document
-from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.keystores import registration, verification
+from pulumi_keystore.control_plane.migration import lifecycle
+from pulumi_keystore.control_plane.monitoring import results
+from pulumi_keystore.control_plane.organizations import history, registry
+from pulumi_keystore.control_plane.runtime.tables import as_document
 
 router = APIRouter(tags=["organizations"])
 
@@ -36,8 +39,8 @@ def list_organizations(who: Who, services: Services) -> list[dict[str, Any]]:
     who.require(Right.VIEW, who.organization)
     with services.plane.transaction() as session:
         return [
-            organizations.describe(session, row)
-            for row in organizations.list_all(session)
+            registry.describe(session, row)
+            for row in registry.list_all(session)
             if who.organization in (None, row.name)
         ]
 
@@ -47,7 +50,7 @@ def get_organization(organization: str, who: Who, services: Services) -> dict[st
     """Return one organization."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        return organizations.describe(session, organizations.find(session, organization))
+        return registry.describe(session, registry.find(session, organization))
 
 
 @router.put("/organizations/{organization}")
@@ -57,8 +60,8 @@ def put_organization(
     """Create an organization, or return the one there is."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        row, warnings = organizations.put(session, who, organization, body.environment, mark)
-        return {**organizations.describe(session, row), "warnings": warnings}
+        row, warnings = registry.put(session, who, organization, body.environment, mark)
+        return {**registry.describe(session, row), "warnings": warnings}
 
 
 @router.delete("/organizations/{organization}", status_code=204)
@@ -66,7 +69,7 @@ def delete_organization(organization: str, who: Who, services: Services, mark: M
     """Delete an organization that has no keystores and no keys."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        organizations.remove(session, organization, mark)
+        registry.remove(session, organization, mark)
 
 
 @router.get("/organizations/{organization}/status")
@@ -74,21 +77,21 @@ def status(organization: str, who: Who, services: Services) -> dict[str, Any]:
     """Return the active keystore, its connection (tested now, and each minute), and the running migration."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        owner = organizations.find(session, organization)
-        shown = organizations.describe(session, owner)
-        active = organizations.active_keystore(session, owner)
-        shown["keystore"] = keystores.describe(owner, active) if active else None
+        owner = registry.find(session, organization)
+        shown = registry.describe(session, owner)
+        active = registry.active_keystore(session, owner)
+        shown["keystore"] = registration.describe(owner, active) if active else None
         looked = verification.latest(session, owner)
         counted = ("at", "keystore", "keys", "missing", "damaged", "surplus")
         shown["verification"] = as_document(looked, *counted) if looked else None
         shown["health"] = None
         if active and active.kind == "self-administered":
-            shown["health"] = health.describe(session, services.plane, active, now_utc())
+            shown["health"] = results.describe(session, services.plane, active, now_utc())
         shown["migration"] = None
         if owner.maintenance_by:
-            row = migrations.load(session, owner.maintenance_by).migration
-            shown["migration"] = migrations.describe(session, owner, row, now_utc())
-    shown["connection"] = keystores.test_connection(services.plane, owner, active) if active else None
+            row = lifecycle.load(session, owner.maintenance_by).migration
+            shown["migration"] = lifecycle.describe(session, owner, row, now_utc())
+    shown["connection"] = registration.test_connection(services.plane, owner, active) if active else None
     return shown
 
 
@@ -97,7 +100,7 @@ def get_history(organization: str, who: Who, services: Services, limit: int = 10
     """Return the history, oldest first."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        owner = organizations.find(session, organization)
+        owner = registry.find(session, organization)
         return history.entries(session, owner.id, max(1, min(limit, 10_000)))
 
 
@@ -111,7 +114,7 @@ def export_history(organization: str, who: Who, services: Services, format: Form
 def history_file(services: ServicesOfApp, organization: str, form: Format) -> Response:
     """Return the answer that holds the whole history as a file."""
     with services.plane.transaction() as session:
-        rows = history.entries(session, organizations.find(session, organization).id, None)
+        rows = history.entries(session, registry.find(session, organization).id, None)
     text = history.to_csv(rows) if form is Format.CSV else history.to_json(rows)
     name = f"{organization}-history.{form}"
     kind = "text/csv; charset=utf-8" if form is Format.CSV else "application/json"

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import Field
 
-from pulumi_keystore.control_plane import clean_ups, organizations, recovery, verification
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
-from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.keystores import clean_ups, recovery, verification
+from pulumi_keystore.control_plane.organizations import registry
 
 router = APIRouter(tags=["safety"])
 Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="number of the clean-up")]
@@ -54,7 +55,7 @@ def list_clean_ups(organization: str, who: Who, services: Services, *, ended: bo
     """List the clean-ups that are pending; with `ended` all of them."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        owner = organizations.find(session, organization)
+        owner = registry.find(session, organization)
         return [_document(row) for row in clean_ups.list_all(session, owner, ended=ended)]
 
 
@@ -63,7 +64,7 @@ def retry_clean_up(organization: str, number: Number, who: Who, services: Servic
     """Try a clean-up now."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        clean_ups.find(session, organizations.find(session, organization), number)
+        clean_ups.find(session, registry.find(session, organization), number)
     services.clean_ups.retry(number)
     return _show(services, organization, number)
 
@@ -75,13 +76,13 @@ def abandon_clean_up(
     """Give a clean-up up: what lies there stays there."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        clean_ups.abandon(session, who, organizations.find(session, organization), number, body.reason)
+        clean_ups.abandon(session, who, registry.find(session, organization), number, body.reason)
     return _show(services, organization, number)
 
 
 def _show(services: Services, organization: str, number: int) -> dict[str, Any]:
     with services.plane.transaction() as session:
-        rows = clean_ups.list_all(session, organizations.find(session, organization), ended=True)
+        rows = clean_ups.list_all(session, registry.find(session, organization), ended=True)
     return next(_document(row) for row in rows if row.id == number)
 
 

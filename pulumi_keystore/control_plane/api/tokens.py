@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from pulumi_keystore.control_plane import tokens
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
-from pulumi_keystore.control_plane.tokens import Right
+from pulumi_keystore.control_plane.identity import tokens
+from pulumi_keystore.control_plane.identity.tokens import Right
 
 router = APIRouter(tags=["tokens"])
 

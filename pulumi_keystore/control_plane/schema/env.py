@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from pulumi_keystore.control_plane.models import Base
+from pulumi_keystore.control_plane.runtime.tables import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 with context.begin_transaction():

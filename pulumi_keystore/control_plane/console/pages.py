@@ -1,0 +1,185 @@
+"""The pages of the console: looking (what is changed by forms is in `forms`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
+from pulumi_keystore.control_plane.api.organizations import Format, history_file
+from pulumi_keystore.control_plane.console.access import (
+    COOKIE,
+    HOME,
+    Page,
+    Sent,
+    Visit,
+    Visitor,
+    local_path,
+    require_same_site,
+)
+from pulumi_keystore.control_plane.console.render import STATIC, page
+from pulumi_keystore.control_plane.identity import sessions
+from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.migration import lifecycle
+from pulumi_keystore.control_plane.monitoring import monitors, results
+from pulumi_keystore.control_plane.organizations import history, registry
+from pulumi_keystore.control_plane.runtime.tables import Organization
+from pulumi_keystore.errors import NotAuthenticated, NotFound
+
+_FILES: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_EVERY_S: Final = 10
+_EVERY_WHILE_MIGRATING_S: Final = 2
+_HISTORY: Final = 500
+
+router = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
+
+
+@router.get("/static/{name}")
+def static(name: str) -> Response:
+    """Return a style sheet, a script or an icon."""
+    if name not in _FILES:
+        raise NotFound("there is no such file")
+    return Response((STATIC / name).read_bytes(), media_type=_FILES[name], headers={"Cache-Control": "max-age=3600"})
+
+
+# Signing in.
+
+
+@router.get("/sign-in")
+def sign_in_page(next: str = HOME) -> Response:  # noqa: A002 - its name in the URL
+    """Ask for a token."""
+    return page("sign_in.html", next=local_path(next), error=None)
+
+
+@router.post("/sign-in")
+def sign_in(
+    request: Request,
+    services: Services,
+    token: Annotated[str, Form(max_length=200)] = "",
+    next: Annotated[str, Form(max_length=500)] = HOME,  # noqa: A002
+) -> Response:
+    """Begin a session."""
+    require_same_site(request)
+    try:
+        with services.plane.transaction() as session:
+            _, cookie = sessions.begin(session, token, now_utc())
+    except NotAuthenticated:
+        return page("sign_in.html", 401, next=local_path(next), error="This token is not valid, or not any more.")
+    response = RedirectResponse(local_path(next), 303)
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=int(sessions.LIFETIME.total_seconds()),
+        path=HOME,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+@router.post("/sign-out")
+def sign_out(request: Request, _: Sent, services: Services) -> Response:
+    """End the session."""
+    with services.plane.transaction() as session:
+        sessions.end(session, request.cookies.get(COOKIE))
+    response = RedirectResponse(f"{HOME}/sign-in", 303)
+    response.delete_cookie(COOKIE, path=HOME)
+    return response
+
+
+# Looking.
+
+
+@router.get("")
+def home(visitor: Visit, services: Services) -> Response:
+    """List the organizations that the visitor may see; where there is one, go there."""
+    if visitor.who.organization is not None:
+        return RedirectResponse(f"{HOME}/organizations/{visitor.who.organization}", 303)
+    visitor.who.require(Right.VIEW)
+    with services.plane.transaction() as session:
+        rows = [_line(session, services, row) for row in registry.list_all(session)]
+    return page("organizations.html", visitor=visitor, rows=rows, busy=[row for row in rows if row["maintenance"]])
+
+
+def _line(session: Session, services: ServicesOfApp, row: Organization) -> dict[str, Any]:
+    active = registry.active_keystore(session, row)
+    shown = None
+    if active is not None and active.kind == "self-administered":
+        shown = results.connection(session, services.plane, active, now_utc())
+    return {**registry.describe(session, row), "kind": active.kind if active else None, "connection": shown}
+
+
+@router.get("/organizations/{organization}")
+def keystore_page(organization: str, visitor: Visit, services: Services) -> Response:
+    """Show the keystore of an organization, or the progress of its migration."""
+    return page("keystore.html", visitor=visitor, **view(services, visitor, organization))
+
+
+@router.get("/organizations/{organization}/live")
+def live(organization: str, visitor: Visit, services: Services) -> Response:
+    """Return what of the page changes, for a page that is open already."""
+    return page("_live.html", visitor=visitor, **view(services, visitor, organization))
+
+
+def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[str, Any]:
+    """Return everything that the page of an organization shows."""
+    visitor.who.require(Right.VIEW, organization)
+    now = now_utc()
+    with services.plane.transaction() as session:
+        owner = registry.find(session, organization)
+        active = registry.active_keystore(session, owner)
+        latest = lifecycle.list_all(session, owner, now, 1)
+        monitored = active is not None and active.kind == "self-administered"
+        monitor = monitors.find(session, active) if active and monitored else None
+        running = latest[0] if latest and latest[0]["phase"] != "ended" else None
+        return {
+            **frame(session, owner),
+            "keystore": registration.describe(owner, active) if active else None,
+            "health": results.describe(session, services.plane, active, now) if active and monitored else None,
+            "monitor": monitors.describe(services.plane, owner, active, monitor) if active and monitor else None,
+            "migration": latest[0] if latest else None,
+            "running": running,
+            "clean_up": [row["clean_up_pending"] for row in latest if row["clean_up_pending"]],
+            "certificate_days": _days(active.certificate_not_after, now) if active else None,
+            "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, services.plane.settings.minute_s),
+            "now": now,
+        }
+
+
+def frame(session: Session, owner: Organization) -> dict[str, Any]:
+    """Return what every page of an organization shows: its name, and whether it is in maintenance."""
+    return {
+        "organization": registry.describe(session, owner),
+        "online": lifecycle.online(session, owner) is not None,
+    }
+
+
+def _days(end: datetime | None, now: datetime) -> int | None:
+    return (end - now).days if end else None
+
+
+@router.get("/organizations/{organization}/history")
+def history_page(organization: str, visitor: Visit, services: Services) -> Response:
+    """Show who did what when, the latest first."""
+    visitor.who.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        owner = registry.find(session, organization)
+        rows = history.entries(session, owner.id, _HISTORY)
+        shown = {**frame(session, owner), "rows": rows[::-1], "most": _HISTORY}
+    return page("history.html", visitor=visitor, **shown)
+
+
+@router.get("/organizations/{organization}/history.{form}")
+def export_history(organization: str, form: str, visitor: Visit, services: Services) -> Response:
+    """Return the whole history as a file, CSV or JSON."""
+    visitor.who.require(Right.VIEW, organization)
+    if form not in set(Format):
+        raise NotFound("a history is exported as csv or json")
+    return history_file(services, organization, Format(form))

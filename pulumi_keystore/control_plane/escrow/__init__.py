@@ -1,0 +1,1 @@
+"""Archive keys come in, are released, and end."""

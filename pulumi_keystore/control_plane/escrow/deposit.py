@@ -1,0 +1,319 @@
+"""Escrow of archive keys and their release (contract: Escrow).
+
+An archive key goes from the caller to the active keystore and back. Here it exists in memory only, for the length of
+one request, and it leaves encrypted to the caller's own public key (HPKE, RFC 9180).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import secrets
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from pulumi_keystore import key_release, rules
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.escrow.legacy import read_rows
+from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
+from pulumi_keystore.control_plane.keystores.connections import Connections
+from pulumi_keystore.control_plane.migration import lifecycle
+from pulumi_keystore.control_plane.organizations import ledger, registry
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import (
+    ArchiveKeyEntry,
+    DestroyedKey,
+    Keystore,
+    LegacyKey,
+    Organization,
+)
+from pulumi_keystore.declarations.names import check_user_id
+from pulumi_keystore.declarations.tenancy import key_name
+from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreFault, NotFound, Unsuitable
+from pulumi_keystore.vault.record import KEY_BYTES, ArchiveKey, DamagedRecordError
+from pulumi_keystore.vault.transport import Flow
+
+FIRST_GENERATION: Final = 1
+_AT_A_TIME: Final = 16
+
+
+def decode_key(text: str) -> bytes:
+    """Return the 32 bytes of an archive key given in base64.
+
+    Raises:
+        RuleViolation: KS036; the text is not quoted.
+
+    """
+    try:
+        key = b64decode(text, validate=True)
+    except (Base64Error, ValueError):
+        raise rules.ARCHIVE_KEY.violation("the archive key is not base64") from None
+    if len(key) != KEY_BYTES:
+        raise rules.ARCHIVE_KEY.violation(f"the archive key has {len(key)} bytes")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What an enrolment came to.
+
+    Attributes:
+        new: How many users had no key in escrow before.
+        restored: How many had this very key, which was missing at the keystore and is there again.
+
+    """
+
+    new: int
+    restored: int
+
+
+def escrow(
+    plane: ControlPlane,
+    connections: Connections,
+    checkpoints: Checkpoints,
+    organization: str,
+    keys: Mapping[str, bytes],
+) -> Enrolled:
+    """Put users' first archive keys into the active keystore.
+
+    All or nothing as far as the answer goes. Safe to repeat with the same keys: what an attempt that failed has
+    written is found, and nothing is ever deleted or written over here.
+
+    Raises:
+        RuleViolation: KS035.
+        Conflict: A user has another key in escrow or at the keystore, or there is no keystore.
+        InMaintenance: A migration is running.
+        RecoveryNeeded: The keystore knows more than this database.
+        KeystoreFault: The keystore cannot take them; nothing was enrolled.
+
+    """
+    for user in keys:
+        check_user_id(user)
+    origin = f"enrolment {secrets.token_hex(8)}"
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        active = _active(session, owner)
+    if active.kind != "legacy":
+        connections.require_known(owner, active)
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        registry.let_write(session, owner.id)
+        # Read again now that nobody changes it; others may share the lock.
+        session.refresh(owner, with_for_update={"read": True})
+        registry.require_known(owner)
+        online = lifecycle.online(session, owner)
+        if online is None:
+            registry.require_no_maintenance(owner)
+        active = _active(session, owner)
+        found = _insert_entries(plane, session, owner, keys)
+        records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]
+        known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
+        other = lifecycle.note_late(session, online, [record.user for record in records]) if online else None
+        restored = 0
+        if active.kind == "legacy":
+            for record in records:
+                sealed = plane.master_key.seal(ledger.LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
+                session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))
+        elif keys:
+            restored = _write(plane, connections, owner, active, records, known)
+            if other is not None and online is not None:
+                _copy_over(connections, owner, other, [replace(record, origin=online.id) for record in records])
+    if records and active.kind != "legacy":
+        checkpoints.note(owner.id)
+    return Enrolled(len(records), restored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """Users and the generation of their key: those who are new in the ledger, and those who had this very key."""
+
+    new: list[tuple[str, int]]
+    known: list[tuple[str, int]]
+
+
+def _insert_entries(plane: ControlPlane, session: Session, owner: Organization, keys: Mapping[str, bytes]) -> _Ledger:
+    """Insert a row for each new user. A second enrolment of one user waits here for the first.
+
+    A user whose key was given up may come with another one, which gets the next generation.
+    """
+    rows = [
+        {
+            "organization_id": owner.id,
+            "user": user,
+            "generation": FIRST_GENERATION,
+            "fingerprint": _fingerprint(plane, owner, user, keys),
+            "escrowed_at": now_utc(),
+        }
+        for user in sorted(keys)
+    ]
+    if not rows:
+        return _Ledger([], [])
+    statement = insert(ArchiveKeyEntry).on_conflict_do_nothing().returning(ArchiveKeyEntry.user)
+    inserted = set(session.scalars(statement, rows))
+    new, known = [(user, FIRST_GENERATION) for user in inserted], []
+    given = {user: _fingerprint(plane, owner, user, keys) for user in keys if user not in inserted}
+    mine = (ArchiveKeyEntry.organization_id == owner.id, ArchiveKeyEntry.user.in_(list(given)))
+    for entry in session.scalars(select(ArchiveKeyEntry).where(*mine)):
+        if hmac.compare_digest(entry.fingerprint, given[entry.user]):
+            entry.given_up_at = None
+            known.append((entry.user, entry.generation))
+        elif entry.given_up_at is not None:
+            entry.generation, entry.fingerprint, entry.given_up_at = entry.generation + 1, given[entry.user], None
+            new.append((entry.user, entry.generation))
+        else:
+            raise Conflict(
+                f"user: {entry.user[:100]!r} has another archive key in escrow",
+                hint="an archive key is never overwritten; release the one there is",
+                prop="user",
+            )
+    session.execute(
+        delete(DestroyedKey).where(
+            DestroyedKey.organization_id == owner.id, DestroyedKey.fingerprint.in_(_fingerprints(rows))
+        )
+    )
+    return _Ledger(sorted(new), sorted(known))
+
+
+def _fingerprints(rows: list[dict[str, Any]]) -> list[bytes]:
+    return [row["fingerprint"] for row in rows]
+
+
+def _fingerprint(plane: ControlPlane, owner: Organization, user: str, keys: Mapping[str, bytes]) -> bytes:
+    return plane.master_key.fingerprint(owner.name, user, keys[user])
+
+
+def _write(
+    plane: ControlPlane,
+    connections: Connections,
+    owner: Organization,
+    keystore: Keystore,
+    records: list[ArchiveKey],
+    known: list[ArchiveKey],
+) -> int:
+    """Write new keys, and those known ones that are missing; return how many of these there were.
+
+    What an attempt leaves that fails in the middle stays: a repeat finds it, and a deletion that is late in the
+    network would strike the key of a repeat that was acknowledged.
+    """
+    with connections.borrow(owner, keystore) as connection:
+        transport, vault = connection.transport, connection.vault
+
+        def write(record: ArchiveKey) -> Flow[bool]:
+            found = yield from vault.ensure(record)
+            if not found.same_key(record):
+                raise Conflict(
+                    f"user: {record.user[:100]!r} has another archive key at the keystore {keystore.name!r}, which "
+                    "this database does not know",
+                    hint=f"nothing is written over: `keystore recover {owner.name}` takes it into the ledger, "
+                    f"`keystore key destroy {owner.name} USER` removes it for good",
+                    prop="user",
+                )
+            if found.expires:
+                raise Unsuitable(f"{vault}: the mount deletes what is written by itself", hint=vault.keep_hint())
+            return True
+
+        def restore(record: ArchiveKey) -> Flow[bool]:
+            found = yield from vault.read(record.name)
+            if found is None:
+                return (yield from write(record))
+            if not found.same_key(record):
+                raise KeystoreFault(
+                    f"{vault}: holds another key than the one that was enrolled",
+                    hint=f"see whose with `keystore verify {owner.name}`, and restore the keystore from its snapshot",
+                )
+            return False
+
+        try:
+            list(transport.run(map(write, records), plane.settings.in_flight))
+            return sum(transport.run(map(restore, known), plane.settings.in_flight))
+        except DamagedRecordError as damage:
+            raise KeystoreFault(f"{vault}: {damage}", hint="check the server's storage") from None
+
+
+def _copy_over(connections: Connections, owner: Organization, keystore: Keystore, copies: list[ArchiveKey]) -> None:
+    """Write the keys to the other side of an online migration, too; what fails here, the migration does."""
+    with contextlib.suppress(KeystoreFault, DamagedRecordError), connections.borrow(owner, keystore) as connection:
+        for _ in connection.transport.run(map(connection.vault.put, copies), _AT_A_TIME):
+            pass
+
+
+def read(plane: ControlPlane, connections: Connections, organization: str, user: str) -> ArchiveKey:
+    """Return a user's archive key from the active keystore, proved to be the one that was enrolled.
+
+    Raises:
+        NotFound: The user has no key in escrow.
+        KeystoreFault: The keystore is unreachable, or what it holds is not the enrolled key.
+
+    """
+    check_user_id(user)
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        entry = session.get(ArchiveKeyEntry, (owner.id, user))
+        if entry is None:
+            raise NotFound(f"user: {user[:100]!r} has no archive key in escrow", prop="user")
+        active = _active(session, owner)
+        record = _read_legacy(plane, session, owner, entry) if active.kind == "legacy" else None
+    try:
+        if active.kind != "legacy":
+            with connections.borrow(owner, active) as connection:
+                record = connection.transport.run_one(connection.vault.read(key_name(user, entry.generation)))
+    except DamagedRecordError:
+        record = None
+    if record is None or not hmac.compare_digest(
+        plane.master_key.fingerprint(owner.name, user, record.key), entry.fingerprint
+    ):
+        raise KeystoreFault(
+            f"the keystore {active.name!r} does not hold the archive key that was enrolled",
+            hint=f"`keystore verify {owner.name}` names what is missing; restore its snapshot, or let "
+            "the device enrol the same key again",
+        )
+    return record
+
+
+def _read_legacy(
+    plane: ControlPlane, session: Session, owner: Organization, entry: ArchiveKeyEntry
+) -> ArchiveKey | None:
+    rows = session.scalars(
+        select(LegacyKey.key_sealed).where(LegacyKey.organization_id == owner.id, LegacyKey.user == entry.user)
+    ).all()
+    try:
+        return read_rows(owner.name, entry.user, entry.generation, rows, ledger.legacy_unseal(plane, owner.id))
+    except DamagedRecordError:
+        return None
+
+
+def release(plane: ControlPlane, connections: Connections, organization: str, user: str, public_key: str) -> bytes:
+    """Return a user's archive key encrypted to an X25519 public key (base64 of 32 bytes).
+
+    The answer is HPKE base mode (DHKEM X25519, HKDF-SHA-256, AES-256-GCM): encapsulated key and ciphertext.
+
+    Raises:
+        InvalidInput: It is no such public key.
+        NotFound, KeystoreFault: As `read`.
+
+    """
+    try:
+        recipient = X25519PublicKey.from_public_bytes(b64decode(public_key, validate=True))
+    except (Base64Error, ValueError):
+        raise InvalidInput(
+            "public_key: not an X25519 public key", hint="expected base64 of 32 bytes", prop="public_key"
+        ) from None
+    record = read(plane, connections, organization, user)
+    return key_release.seal(record.key, recipient, organization, user)
+
+
+def _active(session: Session, owner: Organization) -> Keystore:
+    active = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
+    if active is None:
+        raise Conflict(
+            f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore for it first"
+        )
+    return active

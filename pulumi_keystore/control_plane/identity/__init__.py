@@ -1,0 +1,1 @@
+"""Who asks: API tokens, roles, and sessions of the console."""

@@ -1,0 +1,199 @@
+"""API tokens and what their roles may do (contract: Who may)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.runtime.tables import Organization, Token, as_document
+from pulumi_keystore.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound
+
+PREFIX: Final = "ks_"
+
+
+class Role(StrEnum):
+    """Roles of API tokens."""
+
+    PROVIDER_ADMIN = "provider-admin"
+    """Runs the service: organizations and tokens, and everything below."""
+    CUSTOMER_CLOUD_ADMIN = "customer-cloud-admin"
+    """Manages keystores and migrations."""
+    AUTHORITY = "authority"
+    """The authority service: puts archive keys into escrow and releases them."""
+    VIEWER = "viewer"
+    """Reads status and history."""
+
+
+class Right(StrEnum):
+    """What can be allowed."""
+
+    ADMINISTER = "administer the service"
+    MANAGE = "change keystores"
+    ESCROW = "escrow and release archive keys"
+    VIEW = "read"
+
+
+RIGHTS: Final[dict[Role, frozenset[Right]]] = {
+    Role.PROVIDER_ADMIN: frozenset({Right.ADMINISTER, Right.MANAGE, Right.VIEW}),
+    Role.CUSTOMER_CLOUD_ADMIN: frozenset({Right.MANAGE, Right.VIEW}),
+    Role.AUTHORITY: frozenset({Right.ESCROW, Right.VIEW}),
+    Role.VIEWER: frozenset({Right.VIEW}),
+}
+_WANTED: Final = {
+    Right.ADMINISTER: Role.PROVIDER_ADMIN,
+    Right.MANAGE: Role.CUSTOMER_CLOUD_ADMIN,
+    Right.ESCROW: Role.AUTHORITY,
+    Right.VIEW: Role.VIEWER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who makes a request: a token's name, its role, and its organization (None for all)."""
+
+    name: str
+    role: Role
+    organization: str | None = None
+
+    def require(self, right: Right, organization: str | None = None) -> None:
+        """Raise unless the role has the right, and over this organization.
+
+        Raises:
+            NotAllowed: The role lacks the right.
+            NotFound: The organization is somebody else's; whether it exists is not told.
+
+        """
+        if right not in RIGHTS[self.role]:
+            raise NotAllowed(
+                f"the role {self.role} may not {right}", hint=f"use a token with the role {_WANTED[right]}"
+            )
+        if self.organization is not None and organization != self.organization:
+            if organization is None:
+                raise NotAllowed(f"this token is for the organization {self.organization!r} alone")
+            raise no_organization(organization)
+
+
+def no_organization(name: str) -> NotFound:
+    """Return the error for an organization that is not there, or not to be seen."""
+    return NotFound(
+        f"organization: there is no {name!r}",
+        hint="list them with `keystore organization list`, or declare an Organization",
+        prop="organization",
+    )
+
+
+def create(
+    session: Session, name: str, role: str, organization: str | None = None, days: int | None = None
+) -> tuple[dict[str, Any], str]:
+    """Make a token; return its description and its text, which is shown this once and kept nowhere.
+
+    Raises:
+        InvalidInput: No such role, an unusable name, or a lifetime below one day.
+        NotFound: No such organization.
+
+    """
+    if role not in set(Role):
+        raise InvalidInput(f"role: {role!r} is no role", hint=f"expected one of {', '.join(Role)}", prop="role")
+    if not 1 <= len(name) <= 100 or not name.isprintable():  # noqa: PLR2004
+        raise InvalidInput("name: not 1 to 100 printable characters", hint="give the token another name", prop="name")
+    if days is not None and not 1 <= days <= 3650:  # noqa: PLR2004
+        raise InvalidInput(f"days: {days} is no usable lifetime", hint="expected 1 to 3650", prop="days")
+    owner = None
+    if organization is not None:
+        owner = session.scalar(select(Organization).where(Organization.name == organization))
+        if owner is None:
+            raise no_organization(organization)
+    token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    row = Token(
+        id=token_id,
+        digest=_digest(secret),
+        name=name,
+        role=role,
+        organization_id=owner.id if owner else None,
+        created_at=now_utc(),
+        expires_at=now_utc() + timedelta(days=days) if days else None,
+    )
+    session.add(row)
+    session.flush()
+    return describe(row, organization), f"{PREFIX}{token_id}_{secret}"
+
+
+def describe(row: Token, organization: str | None) -> dict[str, Any]:
+    """Return what may be shown of a token."""
+    return {
+        **as_document(row, "id", "name", "role", "created_at", "expires_at", "revoked_at"),
+        "organization": organization,
+    }
+
+
+def list_all(session: Session) -> list[dict[str, Any]]:
+    """Return every token, without its secret."""
+    rows = session.execute(
+        select(Token, Organization.name)
+        .outerjoin(Organization, Organization.id == Token.organization_id)
+        .order_by(Token.created_at)
+    )
+    return [describe(token, organization) for token, organization in rows]
+
+
+def revoke(session: Session, token_id: str) -> None:
+    """End a token at once; ending it again is fine.
+
+    Raises:
+        NotFound: There is no such token.
+
+    """
+    row = session.get(Token, token_id) if token_id.isalnum() else None
+    if row is None:
+        raise NotFound(f"token: there is no {token_id[:40]!r}", hint="list them with `keystore token list`")
+    row.revoked_at = row.revoked_at or now_utc()
+
+
+def authenticate(session: Session, text: str | None, now: datetime) -> Principal:
+    """Return who a token stands for.
+
+    Raises:
+        NotAuthenticated: It is missing, unknown, expired or revoked; which of these is not told.
+
+    """
+    return identify(session, text, now)[0]
+
+
+def identify(session: Session, text: str | None, now: datetime) -> tuple[Principal, str]:
+    """Return who a token stands for, and its id; see `authenticate`."""
+    token_id, _, secret = (text or "").removeprefix(PREFIX).partition("_")
+    row = session.get(Token, token_id) if secret and token_id.isalnum() else None
+    # A digest is compared even where there is no row, so that time tells nothing.
+    if not hmac.compare_digest(row.digest if row else bytes(32), _digest(secret)):
+        row = None
+    return _principal(session, row, now), token_id
+
+
+def by_id(session: Session, token_id: str, now: datetime) -> Principal:
+    """Return who a token stands for that was shown before; see `authenticate`."""
+    return _principal(session, session.get(Token, token_id), now)
+
+
+def _principal(session: Session, row: Token | None, now: datetime) -> Principal:
+    if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
+        raise NotAuthenticated(
+            "the API token is missing or not valid",
+            hint="set KEYSTORE_TOKEN, or `pulumi config set --secret keystore:token`, to a token of "
+            "`keystore token create`",
+        )
+    organization = session.get(Organization, row.organization_id) if row.organization_id else None
+    return Principal(row.name, Role(row.role), organization.name if organization else None)
+
+
+def _digest(secret: str) -> bytes:
+    # The secret has 256 bits of entropy: a plain digest is as good as a slow one.
+    return hashlib.sha256(secret.encode()).digest()

@@ -1,0 +1,1 @@
+"""Keystores of organizations: registration and swap, proving, connections, fencing, clean-ups."""

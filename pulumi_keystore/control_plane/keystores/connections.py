@@ -1,0 +1,113 @@
+"""Logged-in connections to keystores, kept for a while: a restore of a thousand users is not a thousand logins.
+
+Keys are written through them, so their tokens are written down, and whoever takes a keystore over ends them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
+from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.transport import Transport
+
+_KEEP_S: Final = 30.0
+_MOST_IDLE: Final = 16
+
+Binding = tuple[int, int]
+"""A keystore's id and the revision of its binding: another certificate is another login."""
+
+
+@dataclass(slots=True)
+class Connection:
+    """A transport and a keystore that is logged in through it; one thread uses it at a time."""
+
+    transport: Transport
+    vault: VaultKeystore
+    organization_id: int
+    holder: str
+    idle_since: float = 0.0
+
+
+class Connections:
+    """A pool of connections; idle ones end after half a minute."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._lock = threading.Lock()
+        self._idle: dict[Binding, list[Connection]] = {}
+        self._known: set[Binding] = set()
+
+    @contextmanager
+    def borrow(self, organization: Organization, keystore: Keystore) -> Iterator[Connection]:
+        """Lend a connection; one that met an error is not lent again."""
+        binding = (keystore.id, keystore.revision)
+        with self._lock:
+            idle = self._idle.get(binding)
+            connection = idle.pop() if idle else None
+        if connection is None:
+            holder = fencing.new_name(self._plane.instance)
+            announce = fencing.for_leader(self._plane, keystore, holder)
+            vault = self._plane.vault(organization, keystore, announce=announce)
+            connection = Connection(Transport(), vault, organization.id, holder)
+        try:
+            yield connection
+        except BaseException:
+            self._close(connection)
+            raise
+        connection.idle_since = time.monotonic()
+        with self._lock:
+            kept = self._idle.setdefault(binding, [])
+            if len(kept) < _MOST_IDLE:
+                kept.append(connection)
+                return
+        self._close(connection)
+
+    def require_known(self, organization: Organization, keystore: Keystore) -> None:
+        """Make sure, once in this process's life, that a keystore does not know more than this database.
+
+        A database that was restored has a service that was started since.
+
+        Raises:
+            RecoveryNeeded: It does.
+            KeystoreFault: It cannot be asked.
+
+        """
+        binding = (keystore.id, keystore.revision)
+        if binding in self._known:
+            return
+        with self.borrow(organization, keystore) as connection:
+            checkpoints.look(self._plane, connection.transport, connection.vault, organization.id)
+        self._known.add(binding)
+
+    def _close(self, connection: Connection) -> None:
+        """Give the token back and close; a token that cannot be given back stays written down."""
+        try:
+            with suppress(KeystoreError, SQLAlchemyError):
+                transport, vault = connection.transport, connection.vault
+                fencing.fence(self._plane, transport, vault, connection.organization_id, holder=connection.holder)
+        finally:
+            connection.transport.close()
+
+    def close_idle(self, *, everything: bool = False) -> None:
+        """End the connections that nobody has used for half a minute, or all."""
+        limit = float("inf") if everything else time.monotonic() - _KEEP_S
+        ended: list[Connection] = []
+        with self._lock:
+            for binding, idle in list(self._idle.items()):
+                ended += [connection for connection in idle if connection.idle_since <= limit]
+                self._idle[binding] = [connection for connection in idle if connection.idle_since > limit]
+                if not self._idle[binding]:
+                    del self._idle[binding]
+        for connection in ended:
+            self._close(connection)

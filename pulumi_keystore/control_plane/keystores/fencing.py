@@ -1,0 +1,125 @@
+"""Vault tokens that may write: each is written down before it is used, so that it can be ended by somebody else.
+
+A process that is paused and goes on later, long after it was replaced, still has its token and does not know better. So
+whoever takes over its work ends that token at the Vault server first (`fence`), and from then on the server itself
+refuses what the old one sends. It cannot get a new token either: that would have to be written down, and only who
+still holds the work may do that. (Sources: Kleppmann, "How to do distributed locking", 2016, on fencing; Vault API,
+`auth/token/revoke-self`.)
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore import failpoints
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import Fact, Grant, Keystore, Share
+from pulumi_keystore.vault.archive_keys import REVOKE_TIMEOUT_S, Announce, VaultKeystore
+from pulumi_keystore.vault.transport import Transport
+
+_PURPOSE: Final = "vault-token"
+_LEADER: Final = "leader"
+
+
+class Superseded(Exception):  # noqa: N818 - it says what has happened to us
+    """The work is somebody else's now: stop, and change nothing more."""
+
+
+def lead(plane: ControlPlane) -> str | None:
+    """Write down that this process is the service that leads; return which one did before.
+
+    The earlier one can get no more tokens.
+    """
+    with plane.transaction() as session:
+        before = session.get(Fact, _LEADER, with_for_update=True)
+        previous = before.value.decode() if before else None
+        session.merge(Fact(name=_LEADER, value=plane.instance.encode()))
+    return previous
+
+
+def require_lead(session: Session, plane: ControlPlane) -> None:
+    """Make sure that this process leads, and goes on to do so until the transaction ends.
+
+    Raises:
+        Superseded: Another service does.
+
+    """
+    leader = session.scalar(select(Fact.value).where(Fact.name == _LEADER).with_for_update(read=True))
+    if leader != plane.instance.encode():
+        raise Superseded("another service leads")
+
+
+def for_leader(plane: ControlPlane, keystore: Keystore, holder: str | None = None) -> Announce:
+    """Return what a keystore announces its tokens to while the leading service works on it."""
+
+    def announce(token: str, cluster_id: str) -> None:
+        with plane.transaction() as session:
+            require_lead(session, plane)
+            _record(plane, session, keystore, holder or plane.instance, token, cluster_id)
+
+    return announce
+
+
+def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce:
+    """Return what a keystore announces its tokens to while a worker's session works on a share."""
+
+    def announce(token: str, cluster_id: str) -> None:
+        with plane.transaction() as session:
+            held = select(Share.id).where(Share.holder == holder, Share.state == "held").limit(1)
+            if session.scalar(held.with_for_update(read=True)) is None:
+                raise Superseded("the share was given to somebody else")
+            _record(plane, session, keystore, holder, token, cluster_id)
+        failpoints.reach("share.granted")
+
+    return announce
+
+
+def _record(
+    plane: ControlPlane, session: Session, keystore: Keystore, holder: str, token: str, cluster_id: str
+) -> None:
+    sealed = plane.master_key.seal(_PURPOSE, str(keystore.id), token.encode())
+    session.add(
+        Grant(
+            organization_id=keystore.organization_id,
+            keystore_id=keystore.id,
+            cluster_id=cluster_id,
+            holder=holder,
+            token_sealed=sealed,
+        )
+    )
+
+
+def fence(
+    plane: ControlPlane, transport: Transport, vault: VaultKeystore, organization_id: int, *, holder: str | None = None
+) -> None:
+    """End every token that was written down for an organization on a keystore's cluster, or those of one holder.
+
+    They are found by the cluster, not by the keystore: another registration may have led to the same place before.
+
+    Raises:
+        KeystoreFault: The server cannot be reached, or is another cluster: somebody may still write there.
+
+    """
+    transport.run_one(vault.require_cluster(REVOKE_TIMEOUT_S))
+    with plane.transaction() as session:
+        # Tokens of the version before clusters were written down belong to whichever it is now.
+        there = Grant.cluster_id.in_((vault.cluster_id, ""))
+        query = select(Grant.id, Grant.keystore_id, Grant.token_sealed).where(
+            Grant.organization_id == organization_id, there
+        )
+        if holder is not None:
+            query = query.where(Grant.holder == holder)
+        found = session.execute(query.order_by(Grant.id)).all()
+    for number, keystore_id, sealed in found:
+        transport.run_one(vault.surrender(plane.master_key.open(_PURPOSE, str(keystore_id), sealed).decode()))
+        with plane.transaction() as session:
+            session.execute(delete(Grant).where(Grant.id == number))
+
+
+def new_name(what: str) -> str:
+    """Return a name that no other process or session has or had."""
+    return f"{what}-{secrets.token_hex(8)}"

@@ -1,0 +1,257 @@
+"""Looking through every archive key of an organization: what is missing, damaged, or not in the ledger."""
+
+from __future__ import annotations
+
+import time
+from base64 import b32decode
+from binascii import Error as Base32Error
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.escrow.legacy import read_rows
+from pulumi_keystore.control_plane.organizations import ledger, registry
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import (
+    ArchiveKeyEntry,
+    Keystore,
+    LegacyKey,
+    Organization,
+    Verification,
+)
+from pulumi_keystore.declarations.tenancy import KEY_NAME
+from pulumi_keystore.errors import Conflict, KeystoreError
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError, Entry
+from pulumi_keystore.vault.transport import Flow, Transport
+
+NAMED: Final = 1000
+"""How many of each kind are named."""
+_KEPT_NAMES: Final = 100
+_AFTER_FAILURE_S: Final = 900.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Kind:
+    """How many there are of a kind, and the names of the first: users, or for surplus ones what they are called."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Count one in."""
+        self.count += 1
+        if len(self.names) < NAMED:
+            self.names.append(name)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a look through all keys has found.
+
+    Attributes:
+        keystore: The active keystore that was looked through.
+        at: When that ended, in UTC.
+        keys: How many keys are in the ledger.
+        missing: Users whose key is not there.
+        damaged: Users under whose name something else lies.
+        surplus: Archive keys that lie there and are not in the ledger.
+        given_up: How many of the missing ones were given up.
+
+    """
+
+    keystore: str
+    at: datetime
+    keys: int = 0
+    missing: Kind = field(default_factory=Kind)
+    damaged: Kind = field(default_factory=Kind)
+    surplus: Kind = field(default_factory=Kind)
+    given_up: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.missing.count - self.given_up or self.damaged.count or self.surplus.count)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return {**asdict(self), "at": self.at.isoformat(), "sound": self.sound}
+
+
+def verify(plane: ControlPlane, organization: str) -> Report:
+    """Read every key of the active keystore, compare it with the ledger, and write down what was found.
+
+    Raises:
+        Conflict: There is no active keystore.
+        KeystoreFault: It cannot be read.
+
+    """
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        active = registry.active_keystore(session, owner)
+        if active is None:
+            raise Conflict(
+                f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore for it first"
+            )
+    report = Report(active.name, now_utc())
+    if active.kind == "legacy":
+        _look_through_rows(plane, owner, report)
+    else:
+        vault = plane.vault(owner, active, retry_for_s=min(plane.settings.retry_s, ledger.PATIENCE_S))
+        with Transport() as transport:
+            try:
+                _look_through(plane, transport, vault, owner, report)
+                _find_surplus(plane, transport, vault, owner, report)
+            finally:
+                transport.run_one(vault.revoke())
+    report.at = now_utc()
+    _record(plane, owner, report)
+    _log.info("verified", organization=owner.name, keys=report.keys, sound=report.sound)
+    return report
+
+
+def _look_through(
+    plane: ControlPlane, transport: Transport, vault: VaultKeystore, owner: Organization, report: Report
+) -> None:
+    def look(entry: Entry) -> Flow[tuple[Entry, str]]:
+        try:
+            record = yield from vault.read(entry.name)
+        except DamagedRecordError:
+            return entry, "damaged"
+        if record is None:
+            return entry, "missing"
+        return entry, "" if ledger.is_enrolled(plane, owner, entry, record) else "damaged"
+
+    for entry, wrong in transport.run(map(look, ledger.entries(plane, owner.id)), plane.settings.in_flight):
+        _count(report, entry, wrong)
+
+
+def _look_through_rows(plane: ControlPlane, owner: Organization, report: Report) -> None:
+    unseal = ledger.legacy_unseal(plane, owner.id)
+    for entry in ledger.entries(plane, owner.id):
+        mine = (LegacyKey.organization_id == owner.id, LegacyKey.user == entry.user)
+        with plane.transaction() as session:
+            rows = session.scalars(select(LegacyKey.key_sealed).where(*mine)).all()
+        try:
+            record = read_rows(owner.name, entry.user, entry.generation, rows, unseal)
+        except DamagedRecordError:
+            _count(report, entry, "damaged")
+            continue
+        wrong = "missing" if record is None else "damaged"
+        _count(report, entry, "" if ledger.is_enrolled(plane, owner, entry, record) else wrong)
+
+
+def _count(report: Report, entry: Entry, wrong: str) -> None:
+    report.keys += 1
+    if wrong == "missing":
+        report.missing.add(entry.user)
+        report.given_up += entry.given_up
+    elif wrong:
+        report.damaged.add(entry.user)
+
+
+def _find_surplus(
+    plane: ControlPlane, transport: Transport, vault: VaultKeystore, owner: Organization, report: Report
+) -> None:
+    for page in vault.key_pages(transport):
+        for users in _in_pages(transport, vault, [name for name in page if KEY_NAME.fullmatch(name)]):
+            with plane.transaction() as session:
+                # Whoever writes a key holds the gate until it is in the ledger: wait for those under way.
+                registry.stop_writes(session, owner.id)
+                known = ledger.of_users(session, owner.id, [user for user in users.values() if user])
+            for name, user in users.items():
+                entry = known.get(user or "")
+                if entry is None or entry.name != name:
+                    report.surplus.add(user or name)
+
+
+def _in_pages(transport: Transport, vault: VaultKeystore, names: list[str]) -> Iterator[dict[str, str | None]]:
+    """Yield whose keys some names are, a page at a time; None where that cannot be told."""
+    for start in range(0, len(names), ledger.PAGE):
+        page = names[start : start + ledger.PAGE]
+        users = {name: _user_of(name) for name in page}
+        unclear = [name for name, user in users.items() if user is None]
+        for name, record in zip(unclear, [transport.run_one(_read(vault, name)) for name in unclear], strict=True):
+            users[name] = record.user if record else None
+        yield users
+
+
+def _read(vault: VaultKeystore, name: str) -> Flow[ArchiveKey | None]:
+    try:
+        return (yield from vault.read(name))
+    except DamagedRecordError:
+        return None
+
+
+def _user_of(name: str) -> str | None:
+    """Return the user id that a name encodes (`tenancy.key_name`); None for one that is too long to be encoded."""
+    encoded = name.rpartition(".")[0].upper()
+    with suppress(Base32Error, ValueError, UnicodeDecodeError):
+        return b32decode(encoded + "=" * (-len(encoded) % 8)).decode()
+    return None
+
+
+def _record(plane: ControlPlane, owner: Organization, report: Report) -> None:
+    kinds = {"missing": report.missing, "damaged": report.damaged, "surplus": report.surplus}
+    with plane.transaction() as session:
+        session.merge(
+            Verification(
+                organization_id=owner.id,
+                at=report.at,
+                keystore=report.keystore,
+                keys=report.keys,
+                missing=report.missing.count - report.given_up,
+                damaged=report.damaged.count,
+                surplus=report.surplus.count,
+                named={name: kind.names[:_KEPT_NAMES] for name, kind in kinds.items()},
+            )
+        )
+
+
+def latest(session: Session, owner: Organization) -> Verification | None:
+    """Return what the latest look has found, if there was one."""
+    return session.get(Verification, owner.id)
+
+
+class Audits:
+    """Looks through every organization's keys now and then, one at a time, and those first that had to wait longest."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._failed: dict[int, float] = {}
+
+    def work(self) -> None:
+        """Verify one organization, if one is due."""
+        every_s = self._plane.settings.audit_s
+        now = time.monotonic()
+        self._failed = {number: at for number, at in self._failed.items() if now - at < _AFTER_FAILURE_S}
+        with self._plane.transaction() as session:
+            due = session.scalar(self._due(every_s)) if every_s else None
+        if due is None:
+            return
+        try:
+            verify(self._plane, due.name)
+        except KeystoreError as error:
+            # Its keystore is away, which others tell about.
+            self._failed[due.id] = now
+            _log.info("not verified", organization=due.name, reason=error.code)
+
+    def _due(self, every_s: float) -> Any:
+        has_keys = select(1).where(ArchiveKeyEntry.organization_id == Organization.id).exists()
+        return (
+            select(Organization)
+            .outerjoin(Verification, Verification.organization_id == Organization.id)
+            .join(Keystore, Keystore.id == Organization.active_keystore_id)
+            .where(Organization.maintenance_by.is_(None), has_keys, Organization.id.not_in(list(self._failed)))
+            .where(or_(Verification.at.is_(None), Verification.at < now_utc() - timedelta(seconds=every_s)))
+            .order_by(Verification.at.nulls_first())
+            .limit(1)
+        )

@@ -1,0 +1,493 @@
+"""Migrations as the database knows them: asked for, under way, decided."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore import failpoints, rules
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.identity.tokens import Principal
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, registration
+from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
+from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
+from pulumi_keystore.control_plane.keystores.removal import Removal
+from pulumi_keystore.control_plane.migration import shards
+from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.control_plane.migration.preflight import preflight
+from pulumi_keystore.control_plane.notifications import message, outbox
+from pulumi_keystore.control_plane.organizations import history, ledger, registry
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import (
+    ArchiveKeyEntry,
+    CleanUp,
+    Keystore,
+    LateKey,
+    LegacyKey,
+    Migration,
+    Organization,
+    as_document,
+)
+from pulumi_keystore.declarations.names import check_email, check_mode
+from pulumi_keystore.errors import Conflict, InMaintenance, NotFound
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.transport import Transport
+
+MAINTENANCE: Final = "maintenance"
+"""Keys are read, and none is enrolled, while a migration runs."""
+ONLINE: Final = "online"
+"""Keys are enrolled while a migration runs, and held only for its last moment."""
+USUAL_RATE: Final = 600
+"""Keys a second that two servers on one small machine reach; the estimate in previews."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """A migration with everything it is about, as loaded in one transaction."""
+
+    migration: Migration
+    organization: Organization
+    source: Keystore
+    destination: Keystore
+
+
+def load(session: Session, migration_id: str) -> Parties:
+    """Return a migration with its organization and both keystores."""
+    row = session.get_one(Migration, migration_id)
+    return Parties(
+        row,
+        session.get_one(Organization, row.organization_id),
+        session.get_one(Keystore, row.source_id),
+        session.get_one(Keystore, row.destination_id),
+    )
+
+
+def find(session: Session, owner: Organization, migration_id: str) -> Migration:
+    """Return a migration of an organization.
+
+    Raises:
+        NotFound: It has no such migration.
+
+    """
+    row = session.get(Migration, migration_id) if migration_id.isprintable() else None
+    if row is None or row.organization_id != owner.id:
+        raise NotFound(
+            f"migration: {owner.name!r} has no {migration_id[:40]!r}",
+            hint=f"list them with `keystore migration list {owner.name}`",
+        )
+    return row
+
+
+def check_ends(
+    plane: ControlPlane,
+    parties: Parties,
+    clean_ups: CleanUps,
+    *,
+    retry_for_s: float = 0,
+) -> None:
+    """Run the preflight of a migration (see `preflight` for what it raises).
+
+    Args:
+        plane: Where both ends are written down.
+        parties: What is migrated.
+        clean_ups: What earlier migrations left.
+        retry_for_s: For how long an end that does not answer is tried again.
+
+    """
+    owner, to = parties.organization, parties.destination
+    source = None
+    if parties.source.kind != "legacy":
+        source = plane.vault(owner, parties.source, retry_for_s=retry_for_s)
+    announce = fencing.for_leader(plane, to)
+    destination = plane.vault(owner, to, retry_for_s=retry_for_s, announce=announce)
+
+    def look(transport: Transport, vault: VaultKeystore) -> None:
+        checkpoints.look(plane, transport, vault, owner.id)
+
+    def make_room(transport: Transport) -> None:
+        # Of whoever wrote or deleted there before, under whatever name the place was registered.
+        fencing.fence(plane, transport, destination, owner.id)
+        clean_ups.finish(to.id)
+        if destination.count(transport):
+            _remove_old_copies(plane, transport, parties, destination)
+
+    preflight(source, destination, parties.migration.id, look, make_room)
+
+
+def _remove_old_copies(plane: ControlPlane, transport: Transport, parties: Parties, destination: VaultKeystore) -> None:
+    """Remove what an earlier life has left at the destination, as far as the active keystore holds the same keys."""
+    owner = parties.organization
+    with ledger.witness(plane, transport, owner, parties.source) as witness:
+        in_flight, destroyed = plane.settings.in_flight, ledger.was_destroyed(plane, owner)
+        tally = Removal(transport, destination, witness.keystore, in_flight, destroyed).all_keys()
+    if tally.removed:
+        detail = (
+            f"{parties.destination.name} ({parties.destination.address}): {tally.removed:,} copies of keys that the "
+            f"active keystore holds were removed, {tally.carried:,} of which it lacked until then"
+        )
+        with plane.transaction() as session:
+            history.append(session, owner.id, history.SYSTEM, "Old copies removed", detail)
+
+
+def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, Any]:
+    """Say what a migration would do: from, to, number of keys, estimate, and what is unreachable."""
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        to = registration.find(session, owner, destination)
+        source = registry.active_keystore(session, owner)
+        keys = registry.count_keys(session, owner)
+    moves = source is not None and source.id != to.id
+    tested = {row.name: registration.test_connection(plane, owner, row) for row in (source, to) if moves and row}
+    unreachable = [f"{name}: {state['detail']}" for name, state in tested.items() if state["status"] != "Online"]
+    return {
+        "organization": organization,
+        "source": _label(source) if source else None,
+        "destination": _label(to),
+        "moves": moves,
+        "keys": keys if moves else 0,
+        "estimate_s": round(keys / USUAL_RATE, 1) if moves else 0,
+        "unreachable": unreachable,
+        "retain_s": plane.settings.retain_s,
+        "maintenance": owner.maintenance_by,
+    }
+
+
+def check_request(notify_email: str | None, mode: str) -> None:
+    """Raise `RuleViolation` (KS033, KS038) for what a migration cannot be asked for with."""
+    check_mode(mode)
+    if notify_email:
+        check_email(notify_email)
+
+
+def start(
+    plane: ControlPlane,
+    who: Principal,
+    organization: str,
+    destination: str,
+    notify_email: str | None,
+    clean_ups: CleanUps,
+    mode: str = MAINTENANCE,
+) -> tuple[str | None, bool]:
+    """Begin a migration, or attach to the one that already goes there.
+
+    Returns its id, and whether it is new; None where the destination is active already.
+
+    Raises:
+        RuleViolation: KS032 (to legacy), KS033 (e-mail), KS038 (mode).
+        InMaintenance: Another migration is running.
+        KeystoreFault, Conflict: The destination refuses us or is unfit; nothing was begun.
+
+    """
+    check_request(notify_email, mode)
+    migration_id = str(uuid.uuid4())
+    with plane.transaction() as session:
+        found = _destination(session, organization, destination)
+        if isinstance(found, str) or found is None:
+            return found, False
+        owner, source, to = found
+        _require_vault(source, mode)
+        # If this process is killed while it proves the destination, somebody has to remove the canary.
+        proof = clean_ups_of.new(migration_id, to, clean_ups_of.PROOF, state=clean_ups_of.RESERVED)
+        session.add(proof)
+    probe = Migration(id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id)
+    try:
+        # Who cannot be reached now is tried again by the migration, which then ends as the contract says.
+        with contextlib.suppress(MigrationFailed):
+            check_ends(plane, Parties(probe, owner, source, to), clean_ups)
+    except BaseException:
+        clean_ups.release(proof.id)
+        raise
+    failpoints.reach("start.checked")
+    with plane.transaction() as session:
+        # First the gate, then the row: in the order in which enrolments take them.
+        registry.stop_writes(session, owner.id)
+        session.delete(session.get_one(CleanUp, proof.id))
+        found = _destination(session, organization, destination)
+        if isinstance(found, str) or found is None:
+            return found, False
+        owner, source, to = found
+        keys = registry.count_keys(session, owner)
+        row = Migration(
+            id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id,
+            source=_label(source), destination=_label(to), state="running", phase="preflight", mode=mode, total=keys,
+            done=0, verified=0, notify_email=notify_email or None, requested_by=who.name, started_at=now_utc(),
+        )  # fmt: skip
+        session.add(row)
+        owner.maintenance_by = migration_id
+        online = ", online" if mode == ONLINE else ""
+        history.append(
+            session, owner.id, who.name, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
+        )
+        letter = message.migration_starts(owner.name, row.source, row.destination, keys)
+        outbox.put(session, migration_id, row.notify_email, letter)
+    failpoints.reach("start.recorded")
+    return migration_id, True
+
+
+def _require_vault(source: Keystore, mode: str) -> None:
+    if mode == ONLINE and source.kind == "legacy":
+        raise rules.MIGRATION_MODE.violation("a legacy keystore cannot be migrated online")
+
+
+def cancel(session: Session, owner: Organization, migration_id: str, who: Principal) -> Migration:
+    """Ask a migration to end where it is: everything goes back to the source. Safe to repeat.
+
+    Raises:
+        NotFound: There is no such migration.
+        Conflict: It has ended, or it has been decided.
+
+    """
+    row = find(session, owner, migration_id)
+    session.refresh(row, with_for_update=True)
+    if row.state != "running":
+        raise Conflict(
+            f"the migration {migration_id} has ended: {row.ending}",
+            hint="to move the keys back, migrate to the keystore they came from",
+        )
+    row.cancel_by = row.cancel_by or who.name
+    return row
+
+
+def canceled(by: str) -> str:
+    """Return what history says of a migration that somebody canceled."""
+    return f"canceled by {by}"
+
+
+def online(session: Session, owner: Organization) -> Migration | None:
+    """Return the migration that lets keys of an organization be written while it runs, if there is one."""
+    row = session.get(Migration, owner.maintenance_by) if owner.maintenance_by else None
+    return row if row is not None and row.mode == ONLINE else None
+
+
+def note_late(session: Session, row: Migration, users: Sequence[str]) -> Keystore | None:
+    """Write down who was enrolled after the keys were divided into shares.
+
+    Returns the keystore that their keys go to, too; None where that is not needed.
+    """
+    if row.phase not in ("copy", "verify"):
+        return None
+    for user in users:
+        session.add(LateKey(migration_id=row.id, user=user, verified=False))
+    return session.get(Keystore, row.destination_id)
+
+
+def count_late(session: Session, migration_id: str) -> int:
+    """Return how many late keys have been read back at the destination."""
+    query = select(func.count()).where(LateKey.migration_id == migration_id, LateKey.verified.is_(True))
+    return session.scalar(query) or 0
+
+
+def _destination(
+    session: Session, organization: str, destination: str
+) -> tuple[Organization, Keystore, Keystore] | str | None:
+    """Return what has to move where; the id of a migration that does it already; or None if nothing has to."""
+    owner = registry.find(session, organization, lock=True)
+    registry.require_cloud(owner)
+    registry.require_known(owner)
+    to = registration.find(session, owner, destination)
+    if to.kind == "legacy":
+        raise rules.MIGRATION_TO_LEGACY.violation(f"{destination!r} is a legacy keystore")
+    if owner.maintenance_by is not None:
+        running = session.get(Migration, owner.maintenance_by)
+        if running is not None and running.destination_id == to.id:
+            return running.id
+        raise InMaintenance(
+            f"the organization {organization!r} is in maintenance: a migration to "
+            f"{running.destination if running else 'another keystore'} is running",
+            hint=f"watch it with `keystore migration watch {organization}` and try again when it has ended",
+        )
+    if owner.active_keystore_id is None:
+        raise Conflict(f"the organization {organization!r} has no active keystore", hint="declare a Keystore first")
+    if owner.active_keystore_id == to.id:
+        return None
+    return owner, session.get_one(Keystore, owner.active_keystore_id), to
+
+
+def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
+    """Make the destination active: the only point of decision. Safe to repeat.
+
+    Raises:
+        MigrationFailed: It has been canceled, or not every enrolled key has been copied and read back.
+
+    """
+    row = session.get_one(Migration, migration_id, with_for_update=True)
+    if row.state == "succeeded":
+        return
+    owner = session.get_one(Organization, row.organization_id, with_for_update=True)
+    if row.cancel_by is not None:
+        raise MigrationFailed(Ending.STALLED, canceled(row.cancel_by))
+    if owner.suspended is not None:
+        raise MigrationFailed(Ending.STALLED, f"the organization is suspended: {owner.suspended}")
+    if row.state != "running" or owner.maintenance_by != migration_id:
+        raise MigrationFailed(Ending.STALLED, "the organization left maintenance before the commit")
+    receipt = _receipt(session, row, owner)
+    source = session.get_one(Keystore, row.source_id)
+    checkpoints.advance(owner)
+    owner.active_keystore_id = row.destination_id
+    owner.maintenance_by = None
+    row.state, row.ending, row.phase, row.ended_at = "succeeded", Ending.SUCCEEDED.value, "clean-up", now_utc()
+    row.total = row.done = row.verified = receipt["keys"]
+    row.receipt = {**receipt, "ended_at": row.ended_at.isoformat()}
+    if source.kind == "legacy":
+        session.execute(delete(LegacyKey).where(LegacyKey.organization_id == owner.id))
+    else:
+        retain_s = plane.settings.retain_s
+        session.add(clean_ups_of.new(migration_id, source, clean_ups_of.SOURCE, wait_s=retain_s))
+    annotated = shards.annotated(session, migration_id)
+    remark = f"; {annotated:,} keys had custom metadata, which is not moved" if annotated else ""
+    if left_behind := receipt["given_up"]:
+        remark += f"; {left_behind:,} keys that were given up are missing"
+    detail = f"{row.source} → {row.destination}, {row.done:,} keys{remark}; {_receipt_text(row)}"
+    history.append(session, owner.id, history.SYSTEM, Ending.SUCCEEDED.value, detail)
+    letter = message.migration_succeeds(owner.name, row.destination, row.done)
+    outbox.put(session, migration_id, row.notify_email, letter)
+
+
+def _receipt(session: Session, row: Migration, owner: Organization) -> dict[str, Any]:
+    """Return what was found at both ends, as one record.
+
+    Raises:
+        MigrationFailed: Both inventories are not the same, or are not those of every enrolled key.
+
+    """
+    left = shards.inventory(session, row.id, shards.COPY)
+    arrived = shards.inventory(session, row.id, shards.VERIFY)
+    late = select(ArchiveKeyEntry.fingerprint).join(
+        LateKey, (LateKey.migration_id == row.id) & (LateKey.user == ArchiveKeyEntry.user)
+    )
+    for fingerprint in session.scalars(late.where(ArchiveKeyEntry.organization_id == owner.id, LateKey.verified)):
+        left.add(fingerprint)
+        arrived.add(fingerprint)
+    enrolled = registry.count_keys(session, owner)
+    given_up = enrolled - arrived.count
+    if left != arrived or not 0 <= given_up <= ledger.count_given_up(session, owner.id):
+        raise MigrationFailed(
+            Ending.VERIFICATION_FAILED,
+            f"{enrolled:,} keys are enrolled, {left.count:,} were read at the source and {arrived.count:,} at the "
+            "destination" + ("" if left.total == arrived.total else ", and they are not the same"),
+        )
+    source, destination = (session.get_one(Keystore, number) for number in (row.source_id, row.destination_id))
+    return {
+        "migration": row.id,
+        "organization": owner.name,
+        "keys": arrived.count,
+        "given_up": given_up,
+        "inventory_source": left.digest.hex(),
+        "inventory_destination": arrived.digest.hex(),
+        "cluster_source": source.cluster_id,
+        "cluster_destination": destination.cluster_id,
+        "mode": row.mode,
+        "writes_held_s": round(row.held_s, 3) if row.held_s is not None else None,
+        "started_at": row.started_at.isoformat(),
+        "requested_by": row.requested_by,
+    }
+
+
+def _receipt_text(row: Migration) -> str:
+    receipt = row.receipt or {}
+    held = f", writes held {receipt['writes_held_s']:g} s" if receipt["writes_held_s"] is not None else ""
+    return (
+        f"receipt: inventory {receipt['inventory_source']} at the source, {receipt['inventory_destination']} at the "
+        f"destination; cluster {receipt['cluster_source'] or 'none'} → {receipt['cluster_destination']}; "
+        f"{receipt['started_at']} to {receipt['ended_at']}{held}; by {receipt['requested_by']}"
+    )
+
+
+def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
+    """End a migration that failed: the source stays active. `cleaned` tells whether the destination is empty."""
+    row = session.get_one(Migration, migration_id, with_for_update=True)
+    if row.state != "running":
+        return
+    owner = session.get_one(Organization, row.organization_id, with_for_update=True)
+    if owner.maintenance_by == migration_id:
+        owner.maintenance_by = None
+    row.state, row.ending, row.detail, row.phase, row.ended_at = ending.state, ending.value, detail, "ended", now_utc()
+    row.copy_ended_at = row.copy_ended_at or now_utc()
+    if not cleaned:
+        destination = session.get_one(Keystore, row.destination_id)
+        session.add(clean_ups_of.new(migration_id, destination, clean_ups_of.DESTINATION))
+        detail += "; copies at the destination are removed as soon as it lets us"
+    shards.forget(session, migration_id)
+    history.append(session, owner.id, history.SYSTEM, ending.value, detail)
+    letter = message.migration_failed(owner.name, row.source, ending.value, detail)
+    outbox.put(session, migration_id, row.notify_email, letter)
+
+
+def unsettled(session: Session) -> list[str]:
+    """Return the ids of all migrations whose workflow has not come to its end."""
+    return list(session.scalars(select(Migration.id).where(Migration.phase != "ended")))
+
+
+def list_all(session: Session, owner: Organization, now: datetime, limit: int = 100) -> list[dict[str, Any]]:
+    """Return the migrations of an organization, the latest first, at most so many."""
+    rows = session.scalars(
+        select(Migration)
+        .where(Migration.organization_id == owner.id)
+        .order_by(Migration.started_at.desc())
+        .limit(limit)
+    )
+    return [describe(session, owner, row, now) for row in rows]
+
+
+def describe(session: Session, owner: Organization, row: Migration, now: datetime) -> dict[str, Any]:
+    """Return a migration with its progress: keys copied and verified, rate (keys/s), remaining seconds.
+
+    The rate is that of the phase under way; of a migration that has ended it is keys copied and read back in a second.
+    """
+    copying = _seconds(row.copy_started_at, row.copy_ended_at, now)
+    verifying = _seconds(row.verify_started_at, row.verify_ended_at, now)
+    if row.state != "running":
+        rate = _rate(min(row.done, row.verified) if row.state == "succeeded" else row.done, copying + verifying)
+    else:
+        rate = _rate(row.verified, verifying) if row.phase == "verify" else _rate(row.done, copying)
+    remaining_s = None
+    if rate and row.state == "running":
+        # Reading back is quicker than copying; as long as nothing is known of it, it counts as much.
+        left = max(row.total - row.verified, 0) + (max(row.total - row.done, 0) if row.phase == "copy" else 0)
+        remaining_s = round(left / rate, 1)
+    kept = retained(session, row, now)
+    pending = select(CleanUp.side).where(
+        CleanUp.migration_id == row.id, CleanUp.state == "pending", CleanUp.side != "proof"
+    )
+    return {
+        **as_document(
+            row, "id", "source", "destination", "mode", "state", "phase", "ending", "detail", "total", "done",
+            "verified", "requested_by", "cancel_by", "started_at", "ended_at", "receipt",
+        ),
+        "organization": owner.name,
+        "rate": rate,
+        "remaining_s": remaining_s,
+        "clean_up_pending": list(session.scalars(pending)),
+        "retained_until": kept.next_at.isoformat() if kept else None,
+    }  # fmt: skip
+
+
+def retained(session: Session, row: Migration, now: datetime) -> CleanUp | None:
+    """Return the clean-up that has not begun to empty a migration's source: as long there is a way back."""
+    query = select(CleanUp).where(
+        CleanUp.migration_id == row.id,
+        CleanUp.side == clean_ups_of.SOURCE,
+        CleanUp.state == clean_ups_of.PENDING,
+        CleanUp.attempts == 0,
+        CleanUp.next_at > now,
+    )
+    return session.scalar(query) if row.state == "succeeded" else None
+
+
+def _seconds(begin: datetime | None, end: datetime | None, now: datetime) -> float:
+    return max(((end or now) - begin).total_seconds(), 0.0) if begin is not None else 0.0
+
+
+def _rate(keys: int, seconds: float) -> float | None:
+    return round(keys / max(seconds, 0.001), 1) if keys else None
+
+
+def _label(row: Keystore) -> str:
+    return f"{row.name} ({row.address or row.kind})"

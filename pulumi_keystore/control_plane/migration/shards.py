@@ -1,0 +1,245 @@
+"""The shares of a migration: who has to copy, or read back, which users' keys.
+
+A worker takes a free share, tells now and then that it lives, and writes the outcome down. Whatever it writes counts
+only as long as it holds the share: one that was replaced changes nothing any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import CursorResult, Update, delete, func, select, text, update
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores.fencing import Superseded
+from pulumi_keystore.control_plane.migration.endings import Ending
+from pulumi_keystore.control_plane.migration.inventory import Inventory
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, LateKey, Migration, Share
+
+COPY, VERIFY = "copy", "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A share that is held: the users after `after` up to and with `upto`, None for no bound."""
+
+    id: int
+    migration_id: str
+    work: str
+    after: str | None
+    upto: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A share that somebody works on, as the supervisor sees it."""
+
+    id: int
+    holder: str
+    beats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one kind of work of a migration is."""
+
+    shares: int
+    finished: int
+    keys: int
+    held: Sequence[Held]
+    fenced: Sequence[str]
+    """Holders that were lost and whose tokens may still be good."""
+    failure: tuple[str, str] | None
+    """Ending and detail of a share that failed."""
+
+
+def plan(session: Session, migration: Migration, work: str, size: int) -> None:
+    """Divide the enrolled keys into shares of about `size`, unless that is done already.
+
+    Keys that are enrolled meanwhile (an online migration) are late ones and in no share.
+    """
+    if session.scalar(select(func.count()).where(Share.migration_id == migration.id, Share.work == work)):
+        return
+    numbered = (
+        select(ArchiveKeyEntry.user, func.row_number().over(order_by=ArchiveKeyEntry.user).label("number"))
+        .where(ArchiveKeyEntry.organization_id == migration.organization_id)
+        .subquery()
+    )
+    bounds = session.scalars(
+        select(numbered.c.user).where(numbered.c.number % size == 0).order_by(numbered.c.number)
+    ).all()
+    for after, upto in zip([None, *bounds], [*bounds, None], strict=True):
+        session.add(Share(migration_id=migration.id, work=work, after=after, upto=upto, state="free"))
+
+
+_CLAIM = text("""
+    update shares set state = 'held', holder = :holder, beats = beats + 1, done = 0, digest = null, annotated = 0
+    where id = (
+        select share.id from shares share
+        join migrations migration on migration.id = share.migration_id
+        where share.state = 'free' and migration.state = 'running' and migration.cancel_by is null
+            and migration.ending is null and not share.migration_id = any(:busy)
+        order by
+            (select count(*) from shares other where other.state = 'held' and other.migration_id = migration.id),
+            migration.served_at nulls first, share.id
+        limit 1 for update of share skip locked
+    )
+    returning id, migration_id, work, after_user, upto_user
+""")
+
+
+def any_free(plane: ControlPlane, busy: Collection[str]) -> bool:
+    """Tell whether there is a free share of a migration that this process does not work on."""
+    free = select(Share.id).where(Share.state == "free", Share.migration_id.not_in(list(busy)))
+    with plane.transaction() as session:
+        return session.scalar(free.limit(1)) is not None
+
+
+def claim(plane: ControlPlane, holders: dict[str, str], default: str, busy: Collection[str]) -> tuple[Task, str] | None:
+    """Take a free share: of the migration that is worked on least, and of those of the one that waited longest.
+
+    Args:
+        plane: Where the shares are.
+        holders: The sessions there are already, by migration.
+        default: The name of the session if there is none for the migration.
+        busy: Migrations that this process works on already.
+
+    Returns:
+        The share, and the name of the session that holds it; None where nothing is free.
+
+    """
+    with plane.transaction() as session:
+        row = session.execute(_CLAIM, {"holder": default, "busy": list(busy)}).one_or_none()
+        if row is None:
+            return None
+        task = Task(*row)
+        holder = holders.get(task.migration_id, default)
+        if holder != default:
+            session.execute(update(Share).where(Share.id == task.id).values(holder=holder))
+        session.execute(update(Migration).where(Migration.id == task.migration_id).values(served_at=now_utc()))
+    return task, holder
+
+
+def beat(plane: ControlPlane, task: Task, holder: str, done: int) -> None:
+    """Tell that the holder of a share lives, and how many keys it has done.
+
+    Raises:
+        Superseded: The share is not its own any more, or the migration has ended.
+
+    """
+    with plane.transaction() as session:
+        statement = _own(task, holder).values(beats=Share.beats + 1, done=done)
+        _must_change(session.execute(statement))
+        state = session.execute(
+            select(Migration.state, Migration.cancel_by).where(Migration.id == task.migration_id)
+        ).one()
+        if state != ("running", None):
+            raise Superseded("the migration has ended")
+
+
+def finish(plane: ControlPlane, task: Task, holder: str, found: Inventory, annotated: int) -> None:
+    """Write down that a share is done, what was found in it, and how many keys had custom metadata at the source.
+
+    Raises:
+        Superseded: The share is not its own any more.
+
+    """
+    values = {"state": "done", "holder": None, "done": found.count, "digest": found.digest, "annotated": annotated}
+    with plane.transaction() as session:
+        _must_change(session.execute(_own(task, holder).values(**values)))
+
+
+def fail(plane: ControlPlane, task: Task, holder: str, ending: Ending, detail: str) -> None:
+    """Write down that a share cannot be done, and why.
+
+    Raises:
+        Superseded: The share is not its own any more.
+
+    """
+    values = {"state": "failed", "holder": None, "ending": ending.value, "detail": detail}
+    with plane.transaction() as session:
+        _must_change(session.execute(_own(task, holder).values(**values)))
+
+
+def progress(session: Session, migration_id: str, work: str) -> Progress:
+    """Return how far one kind of work is."""
+    mine = (Share.migration_id == migration_id, Share.work == work)
+    counts: dict[str, int] = {}
+    keys = 0
+    for state, number, done in session.execute(
+        select(Share.state, func.count(), func.sum(Share.done)).where(*mine).group_by(Share.state)
+    ):
+        counts[state] = number
+        keys += done or 0
+    held = session.execute(select(Share.id, Share.holder, Share.beats).where(*mine, Share.state == "held"))
+    fenced = session.scalars(select(Share.holder).where(*mine, Share.state == "fenced").distinct())
+    failed = session.execute(
+        select(Share.ending, Share.detail).where(*mine, Share.state == "failed").order_by(Share.id).limit(1)
+    ).one_or_none()
+    return Progress(
+        shares=sum(counts.values()),
+        finished=counts.get("done", 0),
+        keys=keys,
+        held=[Held(number, holder or "", beats) for number, holder, beats in held],
+        fenced=[holder for holder in fenced if holder],
+        failure=None if failed is None else (str(failed[0]), str(failed[1])),
+    )
+
+
+def take_away(session: Session, migration_id: str, holder: str) -> None:
+    """Take every share of a migration from a holder that was lost: it can get no token from now on."""
+    mine = (Share.migration_id == migration_id, Share.holder == holder, Share.state == "held")
+    session.execute(update(Share).where(*mine).values(state="fenced"))
+
+
+def take_from_process(session: Session, instance: str) -> None:
+    """Take every share from a process that has ended or is about to."""
+    mine = (Share.holder.startswith(f"{instance}-", autoescape=True), Share.state == "held")
+    session.execute(update(Share).where(*mine).values(state="fenced"))
+
+
+def give_back(session: Session, migration_id: str, holder: str) -> None:
+    """Make the shares that were taken from a holder free, now that its tokens have ended."""
+    mine = (Share.migration_id == migration_id, Share.holder == holder, Share.state == "fenced")
+    session.execute(update(Share).where(*mine).values(state="free", holder=None))
+
+
+def take_all_away(session: Session, migration_id: str) -> None:
+    """Take every share from whoever holds it: the migration goes no further."""
+    mine = (Share.migration_id == migration_id, Share.state.in_(("free", "held")))
+    session.execute(update(Share).where(*mine).values(state="fenced"))
+
+
+def inventory(session: Session, migration_id: str, work: str) -> Inventory:
+    """Return what all done shares of one kind of work have found together."""
+    total = Inventory()
+    for done, digest in session.execute(
+        select(Share.done, Share.digest).where(
+            Share.migration_id == migration_id, Share.work == work, Share.state == "done"
+        )
+    ):
+        total.merge(Inventory.of(done, digest or b""))
+    return total
+
+
+def annotated(session: Session, migration_id: str) -> int:
+    """Return how many keys had custom metadata at the source, which is not moved."""
+    return session.scalar(select(func.sum(Share.annotated)).where(Share.migration_id == migration_id)) or 0
+
+
+def forget(session: Session, migration_id: str) -> None:
+    """Remove the shares and late keys of a migration that has ended."""
+    session.execute(delete(Share).where(Share.migration_id == migration_id))
+    session.execute(delete(LateKey).where(LateKey.migration_id == migration_id))
+
+
+def _own(task: Task, holder: str) -> Update:
+    return update(Share).where(Share.id == task.id, Share.holder == holder, Share.state == "held")
+
+
+def _must_change(result: object) -> None:
+    if not isinstance(result, CursorResult) or result.rowcount != 1:
+        raise Superseded("the share was given to somebody else")

@@ -1,0 +1,378 @@
+"""The durable workflow of a migration (DBOS): each step is safe to repeat, and a restarted service goes on with it.
+
+The workflow plans shares, watches over whoever works on them, and decides; the keys themselves are moved by workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+
+import structlog
+from dbos import DBOS, SetWorkflowID
+from sqlalchemy import select, update
+from sqlalchemy.exc import DBAPIError
+
+from pulumi_keystore import failpoints
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing
+from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
+from pulumi_keystore.control_plane.keystores.removal import Removal
+from pulumi_keystore.control_plane.migration import lifecycle, online, shards
+from pulumi_keystore.control_plane.migration.copy import check_inventory
+from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.control_plane.migration.supervisor import LeaseWatch, StallWatch
+from pulumi_keystore.control_plane.migration.worker import Workers
+from pulumi_keystore.control_plane.organizations import ledger, registry
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import Migration
+from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.transport import Transport
+
+SUPERSEDED_STATUS: Final = 75
+"""Exit status of a service that lost its lead: a supervisor starts it again, and it waits for its turn."""
+_LOOK_S: Final = 0.25
+_log = structlog.get_logger(__name__)
+
+Outcome = list[str] | None
+"""Ending and detail of a failure, as recorded by DBOS; None for "go on"."""
+
+_context: tuple[ControlPlane, CleanUps, Workers] | None = None
+
+
+def configure(plane: ControlPlane, clean_ups: CleanUps, workers: Workers) -> None:
+    """Give the workflow what it works with; DBOS workflows are module functions and there is one service a process."""
+    global _context  # noqa: PLW0603 - as above
+    _context = plane, clean_ups, workers
+
+
+def begin(migration_id: str) -> None:
+    """Start the workflow of a migration, or attach to it: its id is the migration's."""
+    with SetWorkflowID(migration_id):
+        DBOS.start_workflow(migrate, migration_id)
+
+
+@DBOS.workflow(name="migrate", max_recovery_attempts=1_000_000)
+def migrate(migration_id: str) -> None:
+    """Move every key, or none."""
+    outcome: Outcome = None
+    try:
+        for name, step in (("preflight", _preflight), ("copy", _copy), ("verify", _verify), ("commit", _commit)):
+            outcome = step(migration_id)
+            failpoints.reach(f"{name}.recorded")
+            if outcome is not None:
+                break
+    except Exception as error:  # noqa: BLE001 - see below
+        # Whatever it is, it must not leave the organization in maintenance; the database knows if it committed.
+        _log.exception("migration step failed", migration=migration_id)
+        outcome = [Ending.STALLED.value, f"internal error ({type(error).__name__}); see the service's log"]
+    if outcome is not None and not _roll_back(migration_id, outcome):
+        outcome = None
+    if outcome is None:
+        _clean_up(migration_id)
+        failpoints.reach("clean-up.recorded")
+    else:
+        failpoints.reach("roll-back.recorded")
+
+
+Step = Callable[..., Any]
+
+
+def _step(name: str) -> Callable[[Step], Step]:
+    """Return the decorator of a durable step that rides out a database that fails for a while.
+
+    A service that finds that another one leads ends at once: not even the outcome of the step is its to record.
+    """
+    durable = DBOS.step(
+        name=name,
+        retries_allowed=True,
+        max_attempts=8,
+        interval_seconds=0.5,
+        backoff_rate=2.0,
+        should_retry=lambda error: isinstance(error, DBAPIError),
+    )
+
+    def decorate(step: Step) -> Step:
+        @wraps(step)
+        def guarded(*arguments: Any) -> Any:
+            try:
+                return step(*arguments)
+            except fencing.Superseded:
+                _log.error("another service leads; stopping", step=name)
+                os._exit(SUPERSEDED_STATUS)
+
+        decorated: Step = durable(guarded)
+        return decorated
+
+    return decorate
+
+
+@DBOS.workflow(name="settle", max_recovery_attempts=1_000_000)
+def settle(migration_id: str) -> None:
+    """Bring a migration to its end whose workflow has ended without: nobody else would."""
+    reason = [Ending.STALLED.value, "internal error; see the service's log"]
+    if not _roll_back(migration_id, reason):
+        _clean_up(migration_id)
+
+
+@_step("preflight")
+def _preflight(migration_id: str) -> Outcome:
+    """Prove both ends."""
+    failpoints.reach("preflight.begun")
+    plane, clean_ups, _ = _given()
+    parties = _load(plane, migration_id)
+    try:
+        lifecycle.check_ends(plane, parties, clean_ups, retry_for_s=plane.settings.retry_s)
+    except MigrationFailed as failure:
+        return [failure.ending.value, failure.detail]
+    except KeystoreError as refusal:
+        return [Ending.DESTINATION_NOT_REACHABLE.value, str(refusal)]
+    failpoints.reach("preflight.done")
+    return None
+
+
+@_step("copy")
+def _copy(migration_id: str) -> Outcome:
+    """Have every key written at the destination."""
+    failpoints.reach("copy.begun")
+    plane, _, workers = _given()
+    with plane.transaction() as session:
+        row = session.get_one(Migration, migration_id)
+        fencing.require_lead(session, plane)
+        # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a share.
+        registry.stop_writes(session, row.organization_id)
+        shards.plan(session, row, shards.COPY, plane.settings.shard_size)
+        row.phase, row.copy_started_at = "copy", row.copy_started_at or now_utc()
+    failpoints.reach("copy.planned")
+    workers.wake()
+    outcome = _watch_over(migration_id, shards.COPY)
+    failpoints.reach("copy.done")
+    return outcome
+
+
+@_step("verify")
+def _verify(migration_id: str) -> Outcome:
+    """Have every key read back, now that nobody can write any more."""
+    failpoints.reach("verify.begun")
+    plane, _, workers = _given()
+    parties = _load(plane, migration_id)
+    _note(plane, migration_id, phase="verify", copy_ended_at=now_utc(), verify_started_at=now_utc())
+    destination = _destination(plane, parties, plane.settings.retry_s)
+    try:
+        with Transport() as transport:
+            fencing.fence(plane, transport, destination, parties.organization.id)
+            # Of a proof that was killed, or whose answers were lost; after this none can appear any more.
+            transport.run_one(destination.remove_canaries(migration_id))
+            transport.run_one(destination.revoke())
+    except KeystoreFault as fault:
+        return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
+    failpoints.reach("verify.fenced")
+    with plane.transaction() as session:
+        fencing.require_lead(session, plane)
+        shards.plan(session, session.get_one(Migration, migration_id), shards.VERIFY, plane.settings.shard_size)
+    failpoints.reach("verify.planned")
+    workers.wake()
+    outcome = _watch_over(migration_id, shards.VERIFY)
+    _note(plane, migration_id, verify_ended_at=now_utc())
+    failpoints.reach("verify.done")
+    return outcome
+
+
+def _watch_over(migration_id: str, work: str) -> Outcome:
+    """Wait until all shares are done; free those of workers that are lost, and see to it that keys move.
+
+    Returns what the migration fails with, None if all is done.
+    """
+    plane, _, workers = _given()
+    stall, leases = StallWatch(plane.settings.stall_s), LeaseWatch(plane.settings.lease_s)
+    column = Migration.done if work == shards.COPY else Migration.verified
+    while True:
+        workers.progress.clear()
+        with plane.transaction() as session:
+            fencing.require_lead(session, plane)
+            found = shards.progress(session, migration_id, work)
+            cancel_by, told = session.execute(
+                select(Migration.cancel_by, column).where(Migration.id == migration_id)
+            ).one()
+            if told != found.keys:
+                session.execute(update(Migration).where(Migration.id == migration_id).values({column: found.keys}))
+        if found.failure is not None:
+            return list(found.failure)
+        if cancel_by is not None:
+            return [Ending.STALLED.value, lifecycle.canceled(cancel_by)]
+        if found.finished == found.shares:
+            return None
+        lost = leases.lost((share.id, share.holder, share.beats) for share in found.held)
+        for holder in {*lost, *found.fenced}:
+            _replace(migration_id, holder)
+        try:
+            stall.observe(found.keys)
+        except MigrationFailed as stalled:
+            return [stalled.ending.value, stalled.detail]
+        workers.progress.wait(_LOOK_S)
+
+
+def _replace(migration_id: str, holder: str) -> None:
+    """Give the shares of a lost worker to others, after ending its tokens; later if the server does not answer now."""
+    plane, _, workers = _given()
+    parties = _load(plane, migration_id)
+    with plane.transaction() as session:
+        fencing.require_lead(session, plane)
+        shards.take_away(session, migration_id, holder)
+    destination = plane.vault(parties.organization, parties.destination)
+    try:
+        with Transport() as transport:
+            fencing.fence(plane, transport, destination, parties.organization.id, holder=holder)
+    except KeystoreFault as fault:
+        _log.warning("a lost worker's token cannot be ended yet", migration=migration_id, reason=str(fault))
+        return
+    with plane.transaction() as session:
+        shards.give_back(session, migration_id, holder)
+    _log.info("shares of a lost worker are free again", migration=migration_id, worker=holder)
+    workers.wake()
+
+
+@_step("commit")
+def _commit(migration_id: str) -> Outcome:
+    """Look through the destination's list a last time, and decide."""
+    failpoints.reach("commit.begun")
+    plane, _, _ = _given()
+    parties = _load(plane, migration_id)
+    if parties.migration.state != "running":
+        # Decided by an earlier attempt of this step, whose outcome was not recorded.
+        return None if parties.migration.state == "succeeded" else [Ending.STALLED.value, "it was given up"]
+    destination = _destination(plane, parties, plane.settings.retry_s)
+    try:
+        with Transport() as transport:
+            try:
+                # What the proof has shown may have been changed since.
+                transport.run_one(destination.detect())
+                checkpoints.look(plane, transport, destination, parties.organization.id)
+                if parties.migration.mode == lifecycle.ONLINE:
+                    online.commit(plane, transport, parties, destination)
+                else:
+                    check_inventory(transport, destination, parties.migration.verified)
+                    with plane.transaction() as session:
+                        fencing.require_lead(session, plane)
+                        lifecycle.commit(plane, session, migration_id)
+                        failpoints.reach("commit.undecided")
+            finally:
+                transport.run_one(destination.revoke())
+    except KeystoreFault as fault:
+        return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
+    except RecoveryNeeded as refusal:
+        return [Ending.STALLED.value, str(refusal)]
+    except MigrationFailed as failure:
+        return [failure.ending.value, failure.detail]
+    failpoints.reach("commit.decided")
+    _log.info("migration committed", migration=migration_id)
+    return None
+
+
+@_step("roll back")
+def _roll_back(migration_id: str, outcome: list[str]) -> bool:
+    """Empty the destination of what is ours and end the migration; return False where it has succeeded after all."""
+    failpoints.reach("roll-back.begun")
+    plane, _, _ = _given()
+    parties = _load(plane, migration_id)
+    if parties.migration.state != "running":
+        return parties.migration.state != "succeeded"
+    with plane.transaction() as session:
+        fencing.require_lead(session, plane)
+        # Nobody can get a token for it from now on, and no enrolment writes there any more.
+        registry.stop_writes(session, parties.organization.id)
+        row = session.get_one(Migration, migration_id, with_for_update=True)
+        row.phase = "clean-up"
+        shards.take_all_away(session, migration_id)
+    destination = _destination(plane, parties)
+    cleaned = False
+    with Transport() as transport:
+        try:
+            cleaned = _remove_copies(plane, transport, parties, destination)
+        except KeystoreError as error:
+            _log.warning("the destination cannot be emptied yet", migration=migration_id, reason=str(error))
+        finally:
+            transport.run_one(destination.revoke())
+    failpoints.reach("roll-back.removed")
+    ending, detail = Ending(outcome[0]), outcome[1]
+    with plane.transaction() as session:
+        fencing.require_lead(session, plane)
+        lifecycle.give_up(session, migration_id, ending, detail, cleaned=cleaned)
+    _log.warning("migration failed", migration=migration_id, ending=ending.value, detail=detail, cleaned=cleaned)
+    failpoints.reach("roll-back.done")
+    return True
+
+
+def _remove_copies(
+    plane: ControlPlane, transport: Transport, parties: lifecycle.Parties, destination: VaultKeystore
+) -> bool:
+    """Remove what the migration wrote, where the source still holds it; return whether nothing is left.
+
+    Raises:
+        KeystoreError: An end does not answer, or knows more than the database: the copies stay for the time being.
+
+    """
+    owner = parties.organization
+    fencing.fence(plane, transport, destination, owner.id)
+    failpoints.reach("roll-back.fenced")
+    with ledger.witness(plane, transport, owner, parties.source) as witness:
+        for vault in filter(None, (destination, witness.vault)):
+            checkpoints.look(plane, transport, vault, owner.id)
+        destroyed = ledger.was_destroyed(plane, owner)
+        removal = Removal(transport, destination, witness.keystore, plane.settings.in_flight, destroyed)
+        return not removal.own(parties.migration.id).kept
+
+
+@_step("clean up")
+def _clean_up(migration_id: str) -> None:
+    """Empty the source; what cannot be removed now is worked on in the background."""
+    failpoints.reach("clean-up.begun")
+    plane, clean_ups, _ = _given()
+    _remember(plane, _load(plane, migration_id))
+    try:
+        clean_ups.of_migration(migration_id)
+        failpoints.reach("clean-up.done")
+    finally:
+        # Decided it is already.
+        with plane.transaction() as session:
+            session.get_one(Migration, migration_id).phase = "ended"
+            shards.forget(session, migration_id)
+
+
+def _remember(plane: ControlPlane, parties: lifecycle.Parties) -> None:
+    """Leave the decision at both ends, as far as they answer; the clean-up insists on it before it deletes anything."""
+    with Transport() as transport:
+        for keystore, active in ((parties.destination, True), (parties.source, False)):
+            if keystore.kind == "legacy":
+                continue
+            vault = plane.vault(parties.organization, keystore, announce=fencing.for_leader(plane, keystore))
+            try:
+                checkpoints.offer(plane, transport, vault, parties.organization.id, active=active)
+            finally:
+                transport.run_one(vault.revoke())
+
+
+def _given() -> tuple[ControlPlane, CleanUps, Workers]:
+    if _context is None:
+        raise RuntimeError("the migration workflow is not configured")
+    return _context
+
+
+def _load(plane: ControlPlane, migration_id: str) -> lifecycle.Parties:
+    with plane.transaction() as session:
+        return lifecycle.load(session, migration_id)
+
+
+def _destination(plane: ControlPlane, parties: lifecycle.Parties, retry_for_s: float = 0) -> VaultKeystore:
+    """Return the destination; whoever leads after us can end what we log in with."""
+    announce = fencing.for_leader(plane, parties.destination)
+    return plane.vault(parties.organization, parties.destination, retry_for_s=retry_for_s, announce=announce)
+
+
+def _note(plane: ControlPlane, migration_id: str, **values: Any) -> None:
+    """Write progress for people to see; nothing is decided by it."""
+    with plane.transaction() as session:
+        session.execute(update(Migration).where(Migration.id == migration_id).values(**values))

@@ -1,0 +1,1 @@
+"""Whether each keystore answers, and when people are told that it does not."""

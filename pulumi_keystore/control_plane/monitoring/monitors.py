@@ -1,0 +1,178 @@
+"""Health monitors: who is told when a keystore is offline (contract: Alerts)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.identity.tokens import Principal
+from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.notifications import webhooks
+from pulumi_keystore.control_plane.organizations import history, ownership, registry
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import HealthMonitor, Keystore, Organization, as_document
+from pulumi_keystore.declarations.monitor import Timings, check_recipients, check_timings, check_webhook
+from pulumi_keystore.errors import Conflict, NotFound
+
+_DEFAULT = Timings()
+
+
+@dataclass(frozen=True, slots=True)
+class Alerting:
+    """Who is told, and when.
+
+    Attributes:
+        recipients: E-mail addresses of the administrators.
+        webhook: https://HOST/PATH that is called, too.
+        offline_minutes: After how many minutes offline they are told.
+        repeat_hours: After how many hours they are told again, for as long as it lasts.
+        online_minutes: After how many minutes online again they are told.
+
+    """
+
+    recipients: tuple[str, ...] = ()
+    webhook: str | None = field(default=None, repr=False)
+    offline_minutes: int = _DEFAULT.offline
+    repeat_hours: int = _DEFAULT.repeat // 60
+    online_minutes: int = _DEFAULT.online
+
+    def check(self) -> None:
+        """Apply every rule.
+
+        Raises:
+            RuleViolation: KS033, KS039, KS040, KS041.
+
+        """
+        check_recipients(self.recipients, others=bool(self.webhook))
+        check_timings(self.offline_minutes, self.repeat_hours, self.online_minutes)
+        if self.webhook:
+            check_webhook(self.webhook)
+
+
+def put(
+    plane: ControlPlane,
+    who: Principal,
+    organization: str,
+    keystore: str,
+    wanted: Alerting,
+    *,
+    adopt: bool = True,
+    mark: str | None = None,
+) -> dict[str, Any]:
+    """Have a keystore monitored, or change who is told. Safe to repeat; an open incident goes on.
+
+    Raises:
+        RuleViolation: A property breaks a rule.
+        Conflict: The keystore is not a self-administered one; or its monitor is another Pulumi resource's and says
+            something else, and `adopt` is not set.
+
+    """
+    wanted.check()
+    with plane.transaction() as session:
+        owner = registry.find(session, organization, lock=True)
+        registry.require_cloud(owner)
+        row = registration.find(session, owner, keystore)
+        if row.kind != "self-administered":
+            raise Conflict(
+                f"keystore: {keystore!r} is a {row.kind} keystore, and only self-administered ones are monitored",
+                hint="the provider watches its own keystores",
+                prop="keystore",
+            )
+        monitor = find(session, row)
+        before = alerting(plane, monitor) if monitor else None
+        if monitor is not None and ownership.is_anothers(monitor, mark) and before != wanted and not adopt:
+            raise Conflict(
+                f"the monitor of {keystore!r} is managed by another Pulumi resource, and says something else",
+                hint="set adopt=True to take it over and change it to what is declared",
+            )
+        if monitor is None:
+            monitor = HealthMonitor(keystore_id=row.id, created_at=now_utc())
+            session.add(monitor)
+        monitor.recipients = list(wanted.recipients)
+        monitor.offline_minutes, monitor.repeat_hours = wanted.offline_minutes, wanted.repeat_hours
+        monitor.online_minutes = wanted.online_minutes
+        if wanted.webhook is None:
+            monitor.webhook_sealed = monitor.webhook_host = None
+        else:
+            monitor.webhook_host = check_webhook(wanted.webhook).host
+            if before is None or before.webhook != wanted.webhook:
+                monitor.webhook_sealed = plane.master_key.seal(webhooks.PURPOSE, "", wanted.webhook.encode())
+        if before != wanted:
+            recipients = ", ".join(wanted.recipients) or "nobody by mail"
+            hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
+            history.append(session, owner.id, who.name, "Health monitor set", f"{keystore}: {recipients}{hook}")
+        what = f"the monitor of {keystore!r}"
+        warnings = ownership.take_over(
+            session, who, owner.id, monitor, mark, what=what, action="Health monitor taken over"
+        )
+        session.flush()
+        return {**describe(plane, owner, row, monitor), "warnings": warnings}
+
+
+def get(plane: ControlPlane, session: Session, owner: Organization, keystore: str) -> dict[str, Any]:
+    """Return the monitor of a keystore.
+
+    Raises:
+        NotFound: It has none.
+
+    """
+    row = registration.find(session, owner, keystore)
+    return describe(plane, owner, row, _require(session, row))
+
+
+def find(session: Session, keystore: Keystore) -> HealthMonitor | None:
+    """Return the monitor of a keystore, if it has one."""
+    return session.get(HealthMonitor, keystore.id)
+
+
+def _require(session: Session, keystore: Keystore) -> HealthMonitor:
+    monitor = find(session, keystore)
+    if monitor is None:
+        raise NotFound(
+            f"monitor: the keystore {keystore.name!r} has none",
+            hint="declare a HealthMonitor, or run `keystore monitor set`",
+        )
+    return monitor
+
+
+def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str, mark: str | None = None) -> None:
+    """Tell nobody any more; the tests go on.
+
+    Raises:
+        NotFound: It has no monitor.
+        ManagedElsewhere: A Pulumi resource asks that does not manage it any more.
+
+    """
+    with plane.transaction() as session:
+        owner = registry.find(session, organization, lock=True)
+        monitor = _require(session, registration.find(session, owner, keystore))
+        ownership.require_owned(monitor, mark, f"the monitor of {keystore!r}")
+        session.delete(monitor)
+        history.append(session, owner.id, who.name, "Health monitor removed", keystore)
+
+
+def describe(plane: ControlPlane, owner: Organization, keystore: Keystore, monitor: HealthMonitor) -> dict[str, Any]:
+    """Return what may be shown of a monitor; of its webhook that is the host, and a keyed digest."""
+    url = alerting(plane, monitor).webhook
+    digest = plane.master_key.fingerprint(owner.name, webhooks.PURPOSE, url.encode()).hex() if url else None
+    return {
+        "organization": owner.name,
+        "keystore": keystore.name,
+        **as_document(monitor, "recipients", "offline_minutes", "repeat_hours", "online_minutes", "webhook_host"),
+        "webhook_fingerprint": digest,
+    }
+
+
+def alerting(plane: ControlPlane, monitor: HealthMonitor) -> Alerting:
+    """Return what a monitor was set to."""
+    sealed = monitor.webhook_sealed
+    return Alerting(
+        tuple(monitor.recipients),
+        plane.master_key.open(webhooks.PURPOSE, "", sealed).decode() if sealed else None,
+        monitor.offline_minutes,
+        monitor.repeat_hours,
+        monitor.online_minutes,
+    )

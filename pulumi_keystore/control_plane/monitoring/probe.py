@@ -1,0 +1,141 @@
+"""One test of a keystore: a real certificate login and an authorized read, under a hard deadline.
+
+A keystore whose name leads to several servers is online if one of them serves it; what is wrong with the others is a
+warning, for a sealed standby behind a healthy leader is an outage that has not happened yet.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+from pulumi_keystore.control_plane.monitoring.status import Result
+from pulumi_keystore.declarations.tenancy import CANARY_PREFIX, Tenancy
+from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Unsuitable
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.checkpoint import Checkpoint
+from pulumi_keystore.vault.record import DamagedRecordError
+from pulumi_keystore.vault.resolver import Target, Vetted
+from pulumi_keystore.vault.transport import Endpoint, Flow, Pause
+
+_LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A keystore to test; `counts` says whether its entries are counted, too."""
+
+    endpoint: Endpoint
+    tenancy: Tenancy
+    kv_version: int | None
+    cluster_id: str | None = None
+    counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen at a keystore that works."""
+
+    warning: str | None = None
+    checkpoint: Checkpoint | None = None
+    entries: int | None = None
+
+
+class _NotMadeError(Exception):
+    """The test could not be made, for want of something of ours."""
+
+
+def probe(subject: Subject, lookups: Executor, deadline_s: float) -> Flow[Result | None]:
+    """Test a keystore; never raises a fault of the keystore, and returns within the deadline.
+
+    Returns None where no test was made, because every look-up that may go on at a time was taken by other names.
+
+    Args:
+        subject: What to test.
+        lookups: Where its name is looked up: the system's resolver blocks, and would hold up other tests.
+        deadline_s: Seconds for everything together; giving the token back may take a moment more.
+
+    """
+    begun = time.monotonic()
+    try:
+        target = yield from _look_up(subject.endpoint, lookups, begun + deadline_s)
+        seen = yield from _try_each(subject, target, begun + deadline_s)
+    except _NotMadeError:
+        return None
+    except KeystoreFault as fault:
+        return Result(
+            online=False, reason=fault.reason, detail=explain(fault, subject.endpoint), seconds=time.monotonic() - begun
+        )
+    seconds = time.monotonic() - begun
+    return Result(online=True, warning=seen.warning, seconds=seconds, checkpoint=seen.checkpoint, entries=seen.entries)
+
+
+def explain(fault: KeystoreFault, endpoint: Endpoint) -> str:
+    """Return what is wrong and what to do, as in "sealed: unseal the server"; the address stands beside it."""
+    what = fault.summary.removeprefix(f"{endpoint.address}: ")
+    return f"{what}: {fault.hint}" if fault.hint else what
+
+
+def _look_up(endpoint: Endpoint, lookups: Executor, until: float) -> Flow[Target]:
+    found = lookups.submit(endpoint.resolver.resolve, endpoint.address)
+    while not found.done():
+        if time.monotonic() > until:
+            if found.cancel():
+                # It has not even begun.
+                raise _NotMadeError
+            raise HostUnavailable(f"{endpoint.address}: the name does not resolve in time", hint="check the DNS")
+        yield Pause(_LOOK_EVERY_S)
+    return found.result()
+
+
+def _try_each(subject: Subject, target: Target, until: float) -> Flow[Seen]:
+    """Use every server that the name leads to; say what is wrong with some, raise what is wrong with all."""
+    seen = Seen()
+    faults: list[tuple[str, HostUnavailable]] = []
+    for number, ip in enumerate(target.ips):
+        # One that hangs must leave time for the others.
+        left = (until - time.monotonic()) / (len(target.ips) - number)
+        node = replace(subject.endpoint, resolver=Vetted(target=Target((ip,), target.port)))
+        try:
+            seen = yield from _use(replace(subject, endpoint=node), time.monotonic() + left)
+        except HostUnavailable as fault:
+            faults.append((ip, fault))
+    if len(faults) == len(target.ips):
+        raise faults[0][1]
+    if not faults:
+        return seen
+    ill = "; ".join(f"{ip}: {explain(fault, subject.endpoint)}" for ip, fault in faults)
+    warning = f"{len(faults)} of {len(target.ips)} servers behind this name cannot be used: {ill}"
+    return replace(seen, warning="; ".join(filter(None, (warning, seen.warning))))
+
+
+def _use(subject: Subject, until: float) -> Flow[Seen]:
+    vault = VaultKeystore(
+        subject.endpoint,
+        subject.tenancy,
+        timeout_s=max(until - time.monotonic(), 0.001),
+        kv_version=subject.kv_version,
+        cluster_id=subject.cluster_id,
+        until=until,
+    )
+    try:
+        # Nothing lies there: an answer that says so is an authorized one.
+        yield from vault.read(f"{CANARY_PREFIX}{secrets.token_hex(8)}")
+        return (yield from _look(vault, subject))
+    except DamagedRecordError:
+        return Seen()
+    finally:
+        yield from vault.revoke()
+
+
+def _look(vault: VaultKeystore, subject: Subject) -> Flow[Seen]:
+    """See what the keystore remembers and holds; what is unfit about its mount is a warning, for it does work."""
+    checkpoint = yield from vault.remembered()
+    entries = (yield from vault.entries()) if subject.counts else None
+    try:
+        yield from vault.detect()
+    except Unsuitable as unfit:
+        return Seen(explain(unfit, subject.endpoint), checkpoint, entries)
+    return Seen(None, checkpoint, entries)

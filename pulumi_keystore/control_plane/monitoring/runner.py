@@ -1,0 +1,147 @@
+"""Makes the tests of every minute, in this process, together with any other process on the database."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from pulumi_keystore import failpoints
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores import holdings
+from pulumi_keystore.control_plane.monitoring import results
+from pulumi_keystore.control_plane.monitoring.pauses import Pulse
+from pulumi_keystore.control_plane.monitoring.probe import Subject, probe
+from pulumi_keystore.control_plane.monitoring.results import Turn
+from pulumi_keystore.control_plane.monitoring.status import Result
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane, tenancy
+from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
+from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.vault.transport import Flow, Transport
+
+_ROUNDS: Final = 32
+"""Rounds of tests at a time: one that waits for a hanging keystore holds up no other. One begins each second, and ends
+at the latest after a test's deadline."""
+_ROUND_SIZE: Final = 200
+_IN_FLIGHT: Final = 64
+_LOOKUPS: Final = 64
+_MARGIN_S: Final = 10.0
+"""How much longer than a test's deadline its result may take to be written down."""
+_log = structlog.get_logger(__name__)
+
+
+class MinuteTests:
+    """Claims the keystores whose minute has come, tests them, and records what it found.
+
+    Any number of processes may do so: each keystore is tested once a minute by one of them.
+    """
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._pulse = Pulse()
+        self._rounds = ThreadPoolExecutor(_ROUNDS, thread_name_prefix="minute-tests")
+        self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="look-up")
+        self._free = threading.Semaphore(_ROUNDS)
+
+    def start(self) -> None:
+        """Begin; the tests go on for as long as the process runs."""
+        threading.Thread(target=self._work, name="minute-tests", daemon=True).start()
+
+    def _work(self) -> None:
+        wait = min(1.0, self._plane.settings.minute_s / 10)
+        while True:
+            try:
+                busy = self.begin_due()
+            except SQLAlchemyError as error:
+                busy = False
+                _log.warning("minute tests cannot be claimed; tried again", error=type(error).__name__)
+            if not busy:
+                time.sleep(wait)
+
+    def begin_due(self) -> bool:
+        """Begin the tests that are due, as many as a round has; return whether there may be more."""
+        # A keystore is claimed only when its test can begin at once.
+        if not self._free.acquire(timeout=1):
+            return False
+        try:
+            lease_s = self._plane.settings.test_s + _MARGIN_S
+            minute_s = self._plane.settings.minute_s
+            with self._plane.transaction() as session:
+                turns = results.claim(session, self._plane.instance, now_utc(), minute_s, lease_s, _ROUND_SIZE)
+        except BaseException:
+            self._free.release()
+            raise
+        if not turns:
+            self._free.release()
+            return False
+        failpoints.reach("health.claimed")
+        self._rounds.submit(self._round, turns)
+        return len(turns) == _ROUND_SIZE
+
+    def _round(self, turns: list[Turn]) -> None:
+        try:
+            self._test(turns)
+        except SQLAlchemyError as error:
+            # Whatever was not recorded is claimed and tested again in a moment.
+            _log.warning("results of minute tests cannot be recorded", error=type(error).__name__)
+        finally:
+            self._free.release()
+
+    def _test(self, turns: list[Turn]) -> None:
+        found: dict[Turn, Result | None] = {}
+        with self._plane.transaction() as session:
+            ledger = holdings.in_ledger(session, [turn.keystore_id for turn in turns])
+
+        def record() -> None:
+            # What has come meanwhile, together: one result does not wait for another, and many are one transaction.
+            self._record(found, ledger)
+            found.clear()
+
+        subjects = self._subjects(turns, ledger)
+        with Transport() as transport:
+            flows = (self._one(turn, subject) for turn, subject in subjects)
+            for turn, result in transport.run(flows, _IN_FLIGHT, record, adaptive=False):
+                failpoints.reach("health.tested")
+                found[turn] = result
+        record()
+
+    def _subjects(self, turns: list[Turn], ledger: Mapping[int, int]) -> list[tuple[Turn, Subject]]:
+        by_id = {turn.keystore_id: turn for turn in turns}
+        query = select(Keystore, Organization).join(Organization, Organization.id == Keystore.organization_id)
+        with self._plane.transaction() as session:
+            rows = session.execute(query.where(Keystore.id.in_(by_id))).all()
+        subjects = []
+        for keystore, owner in rows:
+            try:
+                endpoint = self._plane.endpoint(owner, keystore)
+            except KeystoreError as error:
+                # Its certificate does not open: that is our own fault, so there is no result.
+                _log.error("a keystore cannot be tested", keystore=keystore.id, error=type(error).__name__)
+                continue
+            counts = keystore.id in ledger
+            there = tenancy(owner, keystore)
+            subject = Subject(endpoint, there, keystore.kv_version, keystore.cluster_id, counts)
+            subjects.append((by_id[keystore.id], subject))
+        return subjects
+
+    def _one(self, turn: Turn, subject: Subject) -> Flow[tuple[Turn, Result | None]]:
+        begun = time.monotonic()
+        result = yield from probe(subject, self._lookups, self._plane.settings.test_s)
+        # A process that was held up has missed the answer: that says nothing about the keystore.
+        disturbed = result is not None and not result.online and self._pulse.held_up_since(begun)
+        return turn, None if disturbed else result
+
+    def _record(self, found: dict[Turn, Result | None], ledger: Mapping[int, int]) -> None:
+        if not found:
+            return
+        with self._plane.transaction() as session:
+            told = results.record(session, self._plane.instance, found, self._plane.settings.minute_s, ledger)
+        failpoints.reach("health.recorded")
+        for alert in told:
+            _log.info("administrators are told", alert=alert)

@@ -1,0 +1,85 @@
+"""Webhooks: what mails tell, for machines. A call is a parcel of the outbox, and keeps its id through every attempt.
+
+The body is a JSON object with `id`, `event` (`keystore.offline`, `keystore.online`), `organization`, `keystore`,
+`address`, `reason`, `detail`, `minutes` and `at`; the header `X-Keystore-Event` repeats the id.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, sessionmaker
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, send_due
+from pulumi_keystore.control_plane.runtime.sealing import MasterKey
+from pulumi_keystore.control_plane.runtime.tables import Hook
+from pulumi_keystore.declarations.monitor import check_webhook
+from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.vault.resolver import Resolver
+
+PURPOSE: Final = "webhook"
+_TIMEOUT_S: Final = 10
+
+
+def put(session: Session, event_id: str, url_sealed: bytes, body: dict[str, Any]) -> None:
+    """Leave a call; the same event is left only once."""
+    now = now_utc()
+    row = {
+        "event_id": event_id,
+        "url_sealed": url_sealed,
+        "body": {"id": event_id, **body},
+        "created_at": now,
+        "next_at": now,
+    }
+    session.execute(insert(Hook).values(row).on_conflict_do_nothing())
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Calls webhooks that lie in the outbox, at public addresses only, and follows no redirect.
+
+    Args:
+        sessions: Where the outbox is.
+        master_key: What URLs are sealed with.
+        resolver: Looks their hosts up and vets them; what it returns is dialled.
+        ca_file: CA in PEM that their servers are verified with, the public ones if None.
+
+    """
+
+    sessions: sessionmaker[Session]
+    master_key: MasterKey
+    resolver: Resolver
+    ca_file: Path | None = None
+
+    def send_due(self) -> int:
+        """Try each call that is due once, in order; return how many were answered with 2xx."""
+        return send_due(self.sessions, Hook, self._deliver)
+
+    def _deliver(self, hook: Hook) -> None:
+        try:
+            url = self.master_key.open(PURPOSE, "", hook.url_sealed).decode()
+            target = self.resolver.resolve(check_webhook(url))
+        except KeystoreError as error:
+            raise NotAccepted(type(error).__name__) from None
+        parts = urlsplit(url)
+        ip = f"[{target.ips[0]}]" if ":" in target.ips[0] else target.ips[0]
+        context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+        try:
+            with httpx.Client(verify=context, trust_env=False, timeout=_TIMEOUT_S) as client:
+                answer = client.post(
+                    parts._replace(netloc=f"{ip}:{target.port}").geturl(),
+                    json=hook.body,
+                    headers={"Host": parts.netloc, "X-Keystore-Event": hook.event_id},
+                    extensions={"sni_hostname": parts.hostname},
+                )
+        except httpx.HTTPError as error:
+            raise NotAccepted(type(error).__name__) from None
+        if not answer.is_success:
+            raise NotAccepted(f"HTTP {answer.status_code}")

@@ -1,0 +1,1 @@
+"""Organizations, the keys they have in escrow, and their history."""

@@ -1,0 +1,55 @@
+"""The append-only history of an organization (contract: History)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.runtime.tables import HistoryEntry, as_document
+
+SYSTEM = "system"
+COLUMNS: Final = ("at", "actor", "action", "detail")
+
+
+def append(session: Session, organization_id: int, actor: str, action: str, detail: str | None = None) -> None:
+    """Write one entry; it becomes visible with the transaction of what it tells about."""
+    session.add(HistoryEntry(at=now_utc(), organization_id=organization_id, actor=actor, action=action, detail=detail))
+
+
+def entries(session: Session, organization_id: int, limit: int | None = 1000) -> list[dict[str, Any]]:
+    """Return the latest entries, or all where there is no limit; oldest first."""
+    rows = session.scalars(
+        select(HistoryEntry)
+        .where(HistoryEntry.organization_id == organization_id)
+        .order_by(HistoryEntry.id.desc())
+        .limit(limit)
+    ).all()
+    return [as_document(row, "id", *COLUMNS) for row in reversed(rows)]
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """Return entries as CSV (RFC 4180), with a header.
+
+    A cell that a spreadsheet would take for a formula gets an apostrophe before it: names are other people's text.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_plain(row[column] or "") for column in COLUMNS])
+    return text.getvalue()
+
+
+def to_json(rows: list[dict[str, Any]]) -> str:
+    """Return entries as a JSON array."""
+    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+
+
+def _plain(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,0 +1,209 @@
+"""The ledger of archive keys, page by page, and the keystore in use as a witness of what it holds."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import ColumnElement, Row, Select, func, select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.control_plane.escrow.legacy import read_rows
+from pulumi_keystore.control_plane.keystores import fencing
+from pulumi_keystore.control_plane.keystores.removal import ActiveKeystore, ActiveVault
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import (
+    ArchiveKeyEntry,
+    DestroyedKey,
+    Keystore,
+    LateKey,
+    LegacyKey,
+    Organization,
+)
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.record import ArchiveKey, Entry
+from pulumi_keystore.vault.transport import Flow, Transport
+
+PAGE: Final = 1000
+PATIENCE_S: Final = 5.0
+"""For how long a keystore that asks for fewer requests is asked again where somebody waits for the outcome."""
+LEGACY_PURPOSE: Final = "legacy-key"
+
+
+def entries(
+    plane: ControlPlane,
+    organization_id: int,
+    after: str | None = None,
+    upto: str | None = None,
+    *,
+    without_late_of: str | None = None,
+) -> Iterator[Entry]:
+    """Yield enrolled keys in the order of user ids, a page at a time.
+
+    Args:
+        plane: Where they are written down.
+        organization_id: Whose they are.
+        after: Begin after this user id.
+        upto: End with this user id.
+        without_late_of: Leave out those that were enrolled during this migration.
+
+    """
+    query = _of(organization_id)
+    if upto is not None:
+        query = query.where(ArchiveKeyEntry.user <= upto)
+    if without_late_of is not None:
+        late = select(LateKey.user).where(LateKey.migration_id == without_late_of, LateKey.user == ArchiveKeyEntry.user)
+        query = query.where(~late.exists())
+    query = query.order_by(ArchiveKeyEntry.user).limit(PAGE)
+    while True:
+        with plane.transaction() as session:
+            page = session.execute(query if after is None else query.where(ArchiveKeyEntry.user > after)).all()
+        for row in page:
+            yield _entry(row)
+        if len(page) < PAGE:
+            return
+        after = page[-1][0]
+
+
+def highest(session: Session, organization_id: int) -> int:
+    """Return the number of the entry that was enrolled last; with the gate closed, none that is lower can appear."""
+    return session.scalar(select(func.max(ArchiveKeyEntry.number)).where(_mine(organization_id))) or 0
+
+
+def since(session: Session, organization_id: int, number: int) -> list[Entry]:
+    """Return what was enrolled after the entry of a number."""
+    query = _of(organization_id).where(ArchiveKeyEntry.number > number)
+    return [_entry(row) for row in session.execute(query)]
+
+
+def of_users(session: Session, organization_id: int, users: Collection[str]) -> dict[str, Entry]:
+    """Return the entries of some users."""
+    query = _of(organization_id).where(ArchiveKeyEntry.user.in_(list(users)))
+    return {entry.user: entry for entry in map(_entry, session.execute(query))}
+
+
+def count_given_up(session: Session, organization_id: int) -> int:
+    """Return how many keys have been given up: they may be missing."""
+    query = select(func.count()).where(_mine(organization_id), ArchiveKeyEntry.given_up_at.is_not(None))
+    return session.scalar(query) or 0
+
+
+def _mine(organization_id: int) -> ColumnElement[bool]:
+    return ArchiveKeyEntry.organization_id == organization_id
+
+
+def _of(organization_id: int) -> Select[str, int, bytes, datetime | None]:
+    columns = (
+        ArchiveKeyEntry.user, ArchiveKeyEntry.generation, ArchiveKeyEntry.fingerprint, ArchiveKeyEntry.given_up_at,
+    )  # fmt: skip
+    return select(*columns).where(_mine(organization_id))
+
+
+def _entry(row: Row[str, int, bytes, datetime | None]) -> Entry:
+    user, generation, fingerprint, given_up_at = row[0], row[1], row[2], row[3]
+    return Entry(user, generation, fingerprint, given_up=given_up_at is not None)
+
+
+def is_enrolled(plane: ControlPlane, owner: Organization, entry: Entry, record: ArchiveKey | None) -> bool:
+    """Tell whether a record is the key that was enrolled, in constant time."""
+    if record is None or (record.user, record.generation) != (entry.user, entry.generation):
+        return False
+    return hmac.compare_digest(plane.master_key.fingerprint(owner.name, entry.user, record.key), entry.fingerprint)
+
+
+def was_destroyed(plane: ControlPlane, owner: Organization) -> Callable[[ArchiveKey], bool]:
+    """Return what tells whether a person has destroyed a key on purpose."""
+    with plane.transaction() as session:
+        query = select(DestroyedKey.fingerprint).where(DestroyedKey.organization_id == owner.id)
+        destroyed = set(session.scalars(query))
+
+    def judge(record: ArchiveKey) -> bool:
+        return bool(destroyed) and plane.master_key.fingerprint(owner.name, record.user, record.key) in destroyed
+
+    return judge
+
+
+# The keystore in use.
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """The active keystore, asked before anything is deleted elsewhere; `vault` is None for a legacy one."""
+
+    keystore: ActiveKeystore
+    vault: VaultKeystore | None
+
+
+@contextmanager
+def witness(plane: ControlPlane, transport: Transport, owner: Organization, active: Keystore) -> Iterator[Witness]:
+    """Lend the active keystore."""
+    if active.kind == "legacy":
+        yield Witness(_LegacyWitness(plane, owner), None)
+        return
+    with opened(plane, transport, owner, active) as vault:
+        yield Witness(ActiveVault(vault, lambda record: _is_in_ledger(plane, owner, record)), vault)
+
+
+@contextmanager
+def opened(
+    plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore
+) -> Iterator[VaultKeystore]:
+    """Lend a registered Vault keystore to the leading service, with patience for one that asks for fewer requests."""
+    retry_s = min(plane.settings.retry_s, PATIENCE_S)
+    vault = plane.vault(owner, keystore, retry_for_s=retry_s, announce=fencing.for_leader(plane, keystore))
+    try:
+        yield vault
+    finally:
+        transport.run_one(vault.revoke())
+
+
+def _is_in_ledger(plane: ControlPlane, owner: Organization, record: ArchiveKey) -> bool:
+    with plane.transaction() as session:
+        entry = of_users(session, owner.id, [record.user]).get(record.user)
+    return entry is not None and is_enrolled(plane, owner, entry, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _LegacyWitness:
+    """The rows of a legacy keystore; nothing is ever written there."""
+
+    plane: ControlPlane
+    owner: Organization
+    place: None = None
+
+    def require(self) -> Flow[None]:
+        """Do nothing: it is in this very database."""
+        yield from ()
+
+    def same(self, record: ArchiveKey) -> Flow[ArchiveKey | None]:
+        """Return the key of the record's user."""
+        yield from ()
+        mine = (LegacyKey.organization_id == self.owner.id, LegacyKey.user == record.user)
+        with self.plane.transaction() as session:
+            rows = session.scalars(select(LegacyKey.key_sealed).where(*mine)).all()
+        unseal = legacy_unseal(self.plane, self.owner.id)
+        return read_rows(self.owner.name, record.user, record.generation, rows, unseal)
+
+    def has_enrolled(self, name: str) -> Flow[bool]:
+        """Say no: a copy that is not the key of a row stays where it is."""
+        del name
+        yield from ()
+        return False
+
+    def keep(self, record: ArchiveKey) -> Flow[None]:
+        """Write nothing: a record that is not among the rows stays where it is."""
+        del record
+        yield from ()
+
+
+def legacy_unseal(plane: ControlPlane, organization_id: int) -> Callable[[str, bytes], bytes]:
+    """Return the function that opens a user's legacy row."""
+
+    def unseal(user: str, sealed: bytes) -> bytes:
+        return plane.master_key.open(LEGACY_PURPOSE, f"{organization_id}/{user}", sealed)
+
+    return unseal

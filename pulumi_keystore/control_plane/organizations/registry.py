@@ -1,0 +1,177 @@
+"""Organizations: the customers whose keys are kept."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.identity.tokens import Principal, no_organization
+from pulumi_keystore.control_plane.organizations import ownership
+from pulumi_keystore.control_plane.runtime.tables import (
+    ArchiveKeyEntry,
+    Keystore,
+    LegacyKey,
+    Organization,
+    Token,
+    as_document,
+)
+from pulumi_keystore.declarations.names import check_organization
+from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed, RecoveryNeeded
+
+ENVIRONMENTS: Final = ("cloud", "federal")
+_GATE: Final = 0x6B7901
+"""Class of the advisory locks that enrolments pass, one for each organization."""
+
+
+def find(session: Session, name: str, *, lock: bool = False) -> Organization:
+    """Return an organization; `lock` keeps others from changing its keystores until the transaction ends.
+
+    Raises:
+        NotFound: There is none of that name.
+
+    """
+    query = select(Organization).where(Organization.name == name)
+    # Text that can be no name (a NUL, say) is not even asked for.
+    row = session.scalar(query.with_for_update() if lock else query) if name.isprintable() else None
+    if row is None:
+        raise no_organization(name)
+    return row
+
+
+def list_all(session: Session) -> list[Organization]:
+    """Return every organization, by name."""
+    return list(session.scalars(select(Organization).order_by(Organization.name)))
+
+
+def put(
+    session: Session, who: Principal, name: str, environment: str = "cloud", mark: str | None = None
+) -> tuple[Organization, list[str]]:
+    """Create an organization, or return the one there is; with warnings.
+
+    Raises:
+        RuleViolation: KS031.
+        Conflict: It exists in the other environment.
+
+    """
+    check_organization(name)
+    if environment not in ENVIRONMENTS:
+        raise InvalidInput(
+            f"environment: {environment[:40]!r} is no environment", hint="expected cloud or federal", prop="environment"
+        )
+    new = insert(Organization).values(name=name, environment=environment, created_at=now_utc())
+    session.execute(new.on_conflict_do_nothing())
+    row = find(session, name, lock=True)
+    if row.environment != environment:
+        raise Conflict(
+            f"environment: the organization {name!r} is in the {row.environment} environment",
+            hint="an organization never changes its environment",
+            prop="environment",
+        )
+    what = f"the organization {name!r}"
+    return row, ownership.take_over(session, who, row.id, row, mark, what=what, action="Organization taken over")
+
+
+def remove(session: Session, name: str, mark: str | None = None) -> None:
+    """Delete an organization that has no keystores and no keys.
+
+    Raises:
+        Conflict: It still has some.
+        ManagedElsewhere: A Pulumi resource asks that does not manage it any more.
+
+    """
+    row = find(session, name, lock=True)
+    ownership.require_owned(row, mark, f"the organization {name!r}")
+    keys = count_keys(session, row)
+    if keys:
+        raise Conflict(
+            f"the organization {name!r} holds {keys:,} archive keys", hint="nothing that holds keys can be deleted"
+        )
+    if session.scalar(select(exists().where(Keystore.organization_id == row.id))):
+        raise Conflict(f"the organization {name!r} has keystores", hint="delete its keystores first")
+    for table in (Token, LegacyKey):
+        for child in session.scalars(select(table).where(table.organization_id == row.id)):
+            session.delete(child)
+    session.flush()
+    session.delete(row)
+
+
+def count_keys(session: Session, organization: Organization) -> int:
+    """Return how many users have their archive key in escrow."""
+    query = select(func.count()).where(ArchiveKeyEntry.organization_id == organization.id)
+    return session.scalar(query) or 0
+
+
+def active_keystore(session: Session, row: Organization) -> Keystore | None:
+    """Return the keystore in use, None where there is none yet."""
+    return session.get(Keystore, row.active_keystore_id) if row.active_keystore_id else None
+
+
+def describe(session: Session, row: Organization) -> dict[str, Any]:
+    """Return what may be shown of an organization."""
+    active = active_keystore(session, row)
+    return {
+        **as_document(row, "name", "environment", "created_at", "suspended"),
+        "active_keystore": active.name if active else None,
+        "maintenance": row.maintenance_by,
+        "archive_keys": count_keys(session, row),
+    }
+
+
+def let_write(session: Session, organization_id: int) -> None:
+    """Let keys be written until the transaction ends: many may at a time, and `stop_writes` waits for them."""
+    session.execute(select(func.pg_advisory_xact_lock_shared(_GATE, organization_id)))
+
+
+def stop_writes(session: Session, organization_id: int) -> None:
+    """Wait for the writes of keys under way, and hold new ones until the transaction ends.
+
+    A lock on the row would not do: who wants to share it passes by who waits to have it alone.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(_GATE, organization_id)))
+
+
+def require_cloud(row: Organization) -> None:
+    """Raise where keystores may not be managed at all.
+
+    Raises:
+        NotAllowed: The organization is in the federal environment.
+
+    """
+    if row.environment != "cloud":
+        raise NotAllowed(
+            f"organization: {row.name!r} is in the {row.environment} environment, where keystores are not managed",
+            hint="only cloud organizations have keystores of their own",
+            prop="organization",
+        )
+
+
+def require_no_maintenance(row: Organization) -> None:
+    """Raise while a migration is running.
+
+    Raises:
+        InMaintenance: Its keys are migrating.
+
+    """
+    if row.maintenance_by is not None:
+        raise InMaintenance(
+            f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
+            hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
+        )
+
+
+def require_known(row: Organization) -> None:
+    """Raise where a keystore knows more than this database.
+
+    Raises:
+        RecoveryNeeded: Nothing may be changed until an administrator has recovered the organization.
+
+    """
+    if row.suspended is not None:
+        raise RecoveryNeeded(
+            f"the organization {row.name!r} is suspended: {row.suspended}",
+            hint=f"see what is where with `keystore recover {row.name}`; nothing is deleted meanwhile",
+        )

@@ -1,1 +1,0 @@
-"""Is a keystore there: the test of every minute, what its results mean, and when somebody is told."""

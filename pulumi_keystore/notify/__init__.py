@@ -1,1 +1,0 @@
-"""Mails: their texts, and the outbox from which they are sent."""

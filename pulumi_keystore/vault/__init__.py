@@ -1,0 +1,1 @@
+"""One Vault server: requests, logins, archive keys, proofs, and what a keystore remembers."""

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.control_plane.keystores import verification
 from pulumi_keystore.control_plane.monitoring import results
 from pulumi_keystore.control_plane.monitoring.status import NO_REQUEST, Status
+from pulumi_keystore.control_plane.organizations import ledger
 from pulumi_keystore.control_plane.organizations import registry as organizations
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
@@ -77,7 +78,7 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
 
 
 def _of_organization(session: Session, gauges: dict[str, Gauge], owner: Organization) -> None:
-    gauges["keystore_archive_keys"].labels(owner.name).set(organizations.count_keys(session, owner))
+    gauges["keystore_archive_keys"].labels(owner.name).set(ledger.count_keys(session, owner))
     gauges["keystore_suspended"].labels(owner.name).set(owner.suspended is not None)
     looked, counted = verification.latest(session, owner), session.get(KeystoreHealth, owner.active_keystore_id or 0)
     missing = max(looked.missing + looked.damaged if looked else 0, counted.lacking if counted else 0)

@@ -10,7 +10,8 @@ from sqlalchemy import delete, func, select
 
 from pulumi_keystore.control_plane.monitoring import results as health
 from pulumi_keystore.control_plane.monitoring.status import Result
-from pulumi_keystore.control_plane.runtime.database import EmbeddedPostgres, connect, sessions, upgrade_schema
+from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
+from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
 from pulumi_keystore.control_plane.runtime.tables import (
     HealthMonitor,
     HealthSample,

@@ -14,9 +14,8 @@ from sqlalchemy import text
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.keystores import fencing
-from pulumi_keystore.control_plane.keystores.fencing import Superseded
-from pulumi_keystore.control_plane.migration.workflow import SUPERSEDED_STATUS
 from pulumi_keystore.control_plane.runtime.database import connect
+from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS, Superseded
 from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.control_plane.runtime.tables import Keystore

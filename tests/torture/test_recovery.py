@@ -10,8 +10,8 @@ import pytest
 from keystore_harness import wait_until
 from keystore_harness.service import ServiceProcess
 
-from pulumi_keystore.control_plane.migration.workflow import SUPERSEDED_STATUS
 from pulumi_keystore.control_plane.runtime.database import connect, url_of
+from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS
 from pulumi_keystore.errors import AccessDenied, Conflict, Unsuitable
 from tests.torture.stage import stage
 

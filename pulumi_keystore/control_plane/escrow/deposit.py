@@ -26,7 +26,7 @@ from pulumi_keystore.control_plane.escrow.legacy import read_rows
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.migration import lifecycle
-from pulumi_keystore.control_plane.organizations import ledger, registry
+from pulumi_keystore.control_plane.organizations import ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -105,13 +105,13 @@ def escrow(
         connections.require_known(owner, active)
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-        registry.let_write(session, owner.id)
+        maintenance.let_write(session, owner.id)
         # Read again now that nobody changes it; others may share the lock.
         session.refresh(owner, with_for_update={"read": True})
         registry.require_known(owner)
         online = lifecycle.online(session, owner)
         if online is None:
-            registry.require_no_maintenance(owner)
+            maintenance.require_no_maintenance(owner)
         active = _active(session, owner)
         found = _insert_entries(plane, session, owner, keys)
         records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]

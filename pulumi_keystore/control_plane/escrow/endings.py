@@ -12,7 +12,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, removal
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
-from pulumi_keystore.control_plane.organizations import history, ledger, registry
+from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -47,7 +47,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, who: Principal, organizatio
     with plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)
         registry.require_known(owner)
-        registry.require_no_maintenance(owner)
+        maintenance.require_no_maintenance(owner)
         active = registry.active_keystore(session, owner)
         entry = session.get(ArchiveKeyEntry, (owner.id, user))
         if active is None:
@@ -61,7 +61,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, who: Principal, organizatio
     if entry is None and not there:
         raise NotFound(f"user: {user[:100]!r} has no archive key in escrow", prop="user")
     with plane.transaction() as session:
-        registry.stop_writes(session, owner.id)
+        maintenance.stop_writes(session, owner.id)
         owner = registry.find(session, organization, lock=True)
         checkpoints.advance(owner)
         for table in (ArchiveKeyEntry, LegacyKey):

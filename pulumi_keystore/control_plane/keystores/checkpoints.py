@@ -134,7 +134,7 @@ def leave(
             owner = session.get_one(Organization, organization_id, with_for_update=True)
             if not owner.epoch_nonce:
                 advance(owner)  # of the version before there were any
-            keys = registry.count_keys(session, owner)
+            keys = ledger.count_keys(session, owner)
         found = remembered(transport, vault)
         judge(plane, organization_id, str(vault), found)
         if found is not None and found.epoch >= owner.epoch and found.active == active:

@@ -15,6 +15,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing
+from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
 from pulumi_keystore.errors import KeystoreError
@@ -56,7 +57,7 @@ class Connections:
             idle = self._idle.get(binding)
             connection = idle.pop() if idle else None
         if connection is None:
-            holder = fencing.new_name(self._plane.instance)
+            holder = leadership.new_name(self._plane.instance)
             announce = fencing.for_leader(self._plane, keystore, holder)
             vault = self._plane.vault(organization, keystore, announce=announce)
             connection = Connection(Transport(), vault, organization.id, holder)

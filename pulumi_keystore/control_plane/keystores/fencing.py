@@ -9,48 +9,19 @@ still holds the work may do that. (Sources: Kleppmann, "How to do distributed lo
 
 from __future__ import annotations
 
-import secrets
 from typing import Final
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
+from pulumi_keystore.control_plane.runtime.leadership import Superseded, require_lead
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import Fact, Grant, Keystore, Share
+from pulumi_keystore.control_plane.runtime.tables import Grant, Keystore, Share
 from pulumi_keystore.vault.archive_keys import REVOKE_TIMEOUT_S, Announce, VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
 _PURPOSE: Final = "vault-token"
-_LEADER: Final = "leader"
-
-
-class Superseded(Exception):  # noqa: N818 - it says what has happened to us
-    """The work is somebody else's now: stop, and change nothing more."""
-
-
-def lead(plane: ControlPlane) -> str | None:
-    """Write down that this process is the service that leads; return which one did before.
-
-    The earlier one can get no more tokens.
-    """
-    with plane.transaction() as session:
-        before = session.get(Fact, _LEADER, with_for_update=True)
-        previous = before.value.decode() if before else None
-        session.merge(Fact(name=_LEADER, value=plane.instance.encode()))
-    return previous
-
-
-def require_lead(session: Session, plane: ControlPlane) -> None:
-    """Make sure that this process leads, and goes on to do so until the transaction ends.
-
-    Raises:
-        Superseded: Another service does.
-
-    """
-    leader = session.scalar(select(Fact.value).where(Fact.name == _LEADER).with_for_update(read=True))
-    if leader != plane.instance.encode():
-        raise Superseded("another service leads")
 
 
 def for_leader(plane: ControlPlane, keystore: Keystore, holder: str | None = None) -> Announce:
@@ -118,8 +89,3 @@ def fence(
         transport.run_one(vault.surrender(plane.master_key.open(_PURPOSE, str(keystore_id), sealed).decode()))
         with plane.transaction() as session:
             session.execute(delete(Grant).where(Grant.id == number))
-
-
-def new_name(what: str) -> str:
-    """Return a name that no other process or session has or had."""
-    return f"{what}-{secrets.token_hex(8)}"

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.keystores import checkpoints
-from pulumi_keystore.control_plane.organizations import history, ledger, registry
+from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.declarations.tenancy import KEY_NAME, key_name
@@ -143,9 +143,9 @@ def apply(plane: ControlPlane, who: Principal, organization: str, code: str) -> 
             owner = registry.find(session, organization)
         _gather(plane, transport, owner, found)
         with plane.transaction() as session:
-            registry.stop_writes(session, owner.id)
+            maintenance.stop_writes(session, owner.id)
             owner = registry.find(session, organization, lock=True)
-            registry.require_no_maintenance(owner)
+            maintenance.require_no_maintenance(owner)
             _take_in(session, owner, found)
             owner.epoch = max(owner.epoch, found.epoch)
             checkpoints.advance(owner)
@@ -164,7 +164,7 @@ def apply(plane: ControlPlane, who: Principal, organization: str, code: str) -> 
 def _find(plane: ControlPlane, transport: Transport, organization: str) -> _Findings:
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-        registry.require_no_maintenance(owner)
+        maintenance.require_no_maintenance(owner)
         query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != "legacy")
         keystores = list(session.scalars(query.order_by(Keystore.id)))
     sides = [(keystore, _side(plane, transport, owner, keystore)) for keystore in keystores]

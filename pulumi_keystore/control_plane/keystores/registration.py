@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing
-from pulumi_keystore.control_plane.organizations import history, ledger, ownership, registry
+from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, ownership, registry
 from pulumi_keystore.control_plane.runtime.plane import CERTIFICATE_PURPOSE, ControlPlane, tenancy
 from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization, as_document
 from pulumi_keystore.declarations.address import KeystoreAddress
@@ -98,7 +98,7 @@ def put(
     warnings = list(binding.certificate.warnings) if binding.certificate else []
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-        registry.require_cloud(owner)
+        maintenance.require_cloud(owner)
         existing = _named(session, owner, name)
         if existing is not None:
             _require_kind(existing, binding)
@@ -129,7 +129,7 @@ def put(
         if first:
             owner.active_keystore_id = row.id
         history.append(session, owner.id, who.name, "Keystore registered", f"{name}: {_where(row)}")
-        keys = registry.count_keys(session, owner)
+        keys = ledger.count_keys(session, owner)
         if found.holds_keys and (not keys or found.is_newer_than(owner)):
             reason = f"the keystore {name!r} holds {found.entries:,} entries that this database does not know"
             checkpoints.suspend(session, owner, reason)
@@ -231,7 +231,7 @@ def _swap(
             return describe(owner, row), warnings + _take_over(session, who, row, mark)
     # The last key that was enrolled: enrolments under way have come to their end, later ones have higher numbers.
     with plane.transaction() as session:
-        registry.stop_writes(session, owner.id)
+        maintenance.stop_writes(session, owner.id)
         last = ledger.highest(session, owner.id)
     proof = _prove(plane, organization, binding, owner).proof
     if proof is None:
@@ -246,7 +246,7 @@ def _swap(
         warnings += _require_keys(plane, owner, change)
     with plane.transaction() as session:
         # First the gate, then the row: in the order in which enrolments take them.
-        registry.stop_writes(session, owner.id)
+        maintenance.stop_writes(session, owner.id)
         owner = registry.find(session, organization, lock=True)
         _require_changeable(owner)
         row = find(session, owner, name)
@@ -303,9 +303,9 @@ class _Change:
 
 
 def _require_changeable(owner: Organization) -> None:
-    registry.require_cloud(owner)
+    maintenance.require_cloud(owner)
     registry.require_known(owner)
-    registry.require_no_maintenance(owner)
+    maintenance.require_no_maintenance(owner)
 
 
 def _require_room(session: Session, owner: Organization, row: Keystore, change: _Change) -> None:
@@ -371,10 +371,10 @@ def remove(plane: ControlPlane, who: Principal, organization: str, name: str, ma
         # First: what is renamed while a migration runs, say, is not refused, as nothing is removed.
         ownership.require_owned(row, mark, f"the keystore {name!r}")
         registry.require_known(owner)
-        registry.require_no_maintenance(owner)
+        maintenance.require_no_maintenance(owner)
         clean_ups.require_none(session, row)
         if owner.active_keystore_id == row.id:
-            if keys := registry.count_keys(session, owner):
+            if keys := ledger.count_keys(session, owner):
                 raise Conflict(
                     f"the keystore {name!r} is active and holds {keys:,} archive keys of {organization!r}",
                     hint="migrate them to another keystore first (KeystoreMigration), then delete this one",

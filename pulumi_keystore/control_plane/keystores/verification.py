@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.escrow.legacy import read_rows
-from pulumi_keystore.control_plane.organizations import ledger, registry
+from pulumi_keystore.control_plane.organizations import ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -165,7 +165,7 @@ def _find_surplus(
         for users in _in_pages(transport, vault, [name for name in page if KEY_NAME.fullmatch(name)]):
             with plane.transaction() as session:
                 # Whoever writes a key holds the gate until it is in the ledger: wait for those under way.
-                registry.stop_writes(session, owner.id)
+                maintenance.stop_writes(session, owner.id)
                 known = ledger.of_users(session, owner.id, [user for user in users.values() if user])
             for name, user in users.items():
                 entry = known.get(user or "")

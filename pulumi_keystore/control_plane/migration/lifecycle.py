@@ -23,7 +23,7 @@ from pulumi_keystore.control_plane.migration import shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.preflight import preflight
 from pulumi_keystore.control_plane.notifications import message, outbox
-from pulumi_keystore.control_plane.organizations import history, ledger, registry
+from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -142,7 +142,7 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, 
         owner = registry.find(session, organization)
         to = registration.find(session, owner, destination)
         source = registry.active_keystore(session, owner)
-        keys = registry.count_keys(session, owner)
+        keys = ledger.count_keys(session, owner)
     moves = source is not None and source.id != to.id
     tested = {row.name: registration.test_connection(plane, owner, row) for row in (source, to) if moves and row}
     unreachable = [f"{name}: {state['detail']}" for name, state in tested.items() if state["status"] != "Online"]
@@ -207,13 +207,13 @@ def start(
     failpoints.reach("start.checked")
     with plane.transaction() as session:
         # First the gate, then the row: in the order in which enrolments take them.
-        registry.stop_writes(session, owner.id)
+        maintenance.stop_writes(session, owner.id)
         session.delete(session.get_one(CleanUp, proof.id))
         found = _destination(session, organization, destination)
         if isinstance(found, str) or found is None:
             return found, False
         owner, source, to = found
-        keys = registry.count_keys(session, owner)
+        keys = ledger.count_keys(session, owner)
         row = Migration(
             id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id,
             source=_label(source), destination=_label(to), state="running", phase="preflight", mode=mode, total=keys,
@@ -289,7 +289,7 @@ def _destination(
 ) -> tuple[Organization, Keystore, Keystore] | str | None:
     """Return what has to move where; the id of a migration that does it already; or None if nothing has to."""
     owner = registry.find(session, organization, lock=True)
-    registry.require_cloud(owner)
+    maintenance.require_cloud(owner)
     registry.require_known(owner)
     to = registration.find(session, owner, destination)
     if to.kind == "legacy":
@@ -365,7 +365,7 @@ def _receipt(session: Session, row: Migration, owner: Organization) -> dict[str,
     for fingerprint in session.scalars(late.where(ArchiveKeyEntry.organization_id == owner.id, LateKey.verified)):
         left.add(fingerprint)
         arrived.add(fingerprint)
-    enrolled = registry.count_keys(session, owner)
+    enrolled = ledger.count_keys(session, owner)
     given_up = enrolled - arrived.count
     if left != arrived or not 0 <= given_up <= ledger.count_given_up(session, owner.id):
         raise MigrationFailed(

@@ -15,12 +15,12 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.control_plane.keystores import fencing
 from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.migration.copy import Copier, VaultSource, check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
-from pulumi_keystore.control_plane.organizations import ledger, registry
+from pulumi_keystore.control_plane.organizations import ledger, maintenance
+from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, LateKey, Migration
 from pulumi_keystore.vault.archive_keys import VaultKeystore
@@ -81,8 +81,8 @@ def _hold_and_commit(
 
     migration_id = parties.migration.id
     with plane.transaction() as session:
-        fencing.require_lead(session, plane)
-        registry.stop_writes(session, parties.organization.id)
+        leadership.require_lead(session, plane)
+        maintenance.stop_writes(session, parties.organization.id)
         begun = time.monotonic()
         while _catch_up(plane, transport, copier, migration_id, in_time):
             pass
@@ -144,7 +144,7 @@ def _remove_unacknowledged(
             for name, user in filter(None, seen):
                 with plane.transaction() as session:
                     # With the gate closed: an enrolment that is under way is written down by then, or has failed.
-                    registry.stop_writes(session, owner.id)
+                    maintenance.stop_writes(session, owner.id)
                     if session.get(ArchiveKeyEntry, (owner.id, user)) is None:
                         removed = removal.names([name], parties.migration.id).removed
     return removed

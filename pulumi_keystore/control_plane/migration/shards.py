@@ -13,9 +13,9 @@ from sqlalchemy import CursorResult, Update, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores.fencing import Superseded
 from pulumi_keystore.control_plane.migration.endings import Ending
 from pulumi_keystore.control_plane.migration.inventory import Inventory
+from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, LateKey, Migration, Share
 

@@ -15,7 +15,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing
 from pulumi_keystore.control_plane.migration import lifecycle
-from pulumi_keystore.control_plane.organizations import history, ledger, registry
+from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import CleanUp, Keystore, Migration, Organization
 from pulumi_keystore.errors import Conflict, KeystoreFault
@@ -58,11 +58,11 @@ def undo(plane: ControlPlane, who: Principal, organization: str, migration_id: s
             for vault in (back, active):
                 _look(plane, transport, vault, way)
             with plane.transaction() as session:
-                registry.stop_writes(session, way.owner.id)
+                maintenance.stop_writes(session, way.owner.id)
                 last = ledger.highest(session, way.owner.id)
             _bring(plane, transport, way, back, active, ledger.entries(plane, way.owner.id))
             with plane.transaction() as session:
-                registry.stop_writes(session, way.owner.id)
+                maintenance.stop_writes(session, way.owner.id)
                 owner = registry.find(session, organization, lock=True)
                 _require_unchanged(owner, way)
                 _bring(plane, transport, way, back, active, ledger.since(session, owner.id, last))
@@ -80,7 +80,7 @@ def undo(plane: ControlPlane, who: Principal, organization: str, migration_id: s
 def _find(session: Session, organization: str, migration_id: str) -> _Way:
     owner = registry.find(session, organization, lock=True)
     registry.require_known(owner)
-    registry.require_no_maintenance(owner)
+    maintenance.require_no_maintenance(owner)
     row = lifecycle.find(session, owner, migration_id)
     clean_up = lifecycle.retained(session, row, now_utc())
     if clean_up is None or owner.active_keystore_id != row.destination_id:
@@ -94,7 +94,7 @@ def _find(session: Session, organization: str, migration_id: str) -> _Way:
 
 def _require_unchanged(owner: Organization, way: _Way) -> None:
     registry.require_known(owner)
-    registry.require_no_maintenance(owner)
+    maintenance.require_no_maintenance(owner)
     if owner.active_keystore_id != way.destination.id:
         raise Conflict("another keystore has become the active one meanwhile", hint="look, and try again")
 
@@ -145,5 +145,5 @@ def _decide(session: Session, who: Principal, owner: Organization, way: _Way) ->
     done = session.get_one(CleanUp, way.clean_up)
     done.state, done.detail = clean_ups.DONE, "nothing was removed: the migration was undone"
     session.add(clean_ups.new(way.migration.id, way.destination, clean_ups.SOURCE))
-    detail = f"{way.destination.name} → {way.source.name}, {registry.count_keys(session, owner):,} keys"
+    detail = f"{way.destination.name} → {way.source.name}, {ledger.count_keys(session, owner):,} keys"
     history.append(session, owner.id, who.name, "Migration undone", detail)

@@ -19,13 +19,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.escrow.legacy import read_rows
 from pulumi_keystore.control_plane.keystores import fencing
-from pulumi_keystore.control_plane.keystores.fencing import Superseded
 from pulumi_keystore.control_plane.migration import lifecycle, shards
 from pulumi_keystore.control_plane.migration.copy import Copier, Source, VaultSource
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.inventory import Inventory
 from pulumi_keystore.control_plane.migration.shards import Task
 from pulumi_keystore.control_plane.organizations import ledger
+from pulumi_keystore.control_plane.runtime import leadership
+from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import LegacyKey
 from pulumi_keystore.errors import KeystoreError
@@ -100,7 +101,7 @@ class Workers:
         """Do one share if there is one; return whether there was."""
         with self._lock:
             holders = {migration: session.holder for migration, session in sessions.items()}
-            claimed = shards.claim(self._plane, holders, fencing.new_name(self._plane.instance), self._busy)
+            claimed = shards.claim(self._plane, holders, leadership.new_name(self._plane.instance), self._busy)
             if claimed is None:
                 return False
             task, holder = claimed

@@ -25,15 +25,15 @@ from pulumi_keystore.control_plane.migration.copy import check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.supervisor import LeaseWatch, StallWatch
 from pulumi_keystore.control_plane.migration.worker import Workers
-from pulumi_keystore.control_plane.organizations import ledger, registry
+from pulumi_keystore.control_plane.organizations import ledger, maintenance
+from pulumi_keystore.control_plane.runtime import leadership
+from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import Migration
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
-SUPERSEDED_STATUS: Final = 75
-"""Exit status of a service that lost its lead: a supervisor starts it again, and it waits for its turn."""
 _LOOK_S: Final = 0.25
 _log = structlog.get_logger(__name__)
 
@@ -100,7 +100,7 @@ def _step(name: str) -> Callable[[Step], Step]:
         def guarded(*arguments: Any) -> Any:
             try:
                 return step(*arguments)
-            except fencing.Superseded:
+            except leadership.Superseded:
                 _log.error("another service leads; stopping", step=name)
                 os._exit(SUPERSEDED_STATUS)
 
@@ -141,9 +141,9 @@ def _copy(migration_id: str) -> Outcome:
     plane, _, workers = _given()
     with plane.transaction() as session:
         row = session.get_one(Migration, migration_id)
-        fencing.require_lead(session, plane)
+        leadership.require_lead(session, plane)
         # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a share.
-        registry.stop_writes(session, row.organization_id)
+        maintenance.stop_writes(session, row.organization_id)
         shards.plan(session, row, shards.COPY, plane.settings.shard_size)
         row.phase, row.copy_started_at = "copy", row.copy_started_at or now_utc()
     failpoints.reach("copy.planned")
@@ -171,7 +171,7 @@ def _verify(migration_id: str) -> Outcome:
         return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
     failpoints.reach("verify.fenced")
     with plane.transaction() as session:
-        fencing.require_lead(session, plane)
+        leadership.require_lead(session, plane)
         shards.plan(session, session.get_one(Migration, migration_id), shards.VERIFY, plane.settings.shard_size)
     failpoints.reach("verify.planned")
     workers.wake()
@@ -192,7 +192,7 @@ def _watch_over(migration_id: str, work: str) -> Outcome:
     while True:
         workers.progress.clear()
         with plane.transaction() as session:
-            fencing.require_lead(session, plane)
+            leadership.require_lead(session, plane)
             found = shards.progress(session, migration_id, work)
             cancel_by, told = session.execute(
                 select(Migration.cancel_by, column).where(Migration.id == migration_id)
@@ -220,7 +220,7 @@ def _replace(migration_id: str, holder: str) -> None:
     plane, _, workers = _given()
     parties = _load(plane, migration_id)
     with plane.transaction() as session:
-        fencing.require_lead(session, plane)
+        leadership.require_lead(session, plane)
         shards.take_away(session, migration_id, holder)
     destination = plane.vault(parties.organization, parties.destination)
     try:
@@ -256,7 +256,7 @@ def _commit(migration_id: str) -> Outcome:
                 else:
                     check_inventory(transport, destination, parties.migration.verified)
                     with plane.transaction() as session:
-                        fencing.require_lead(session, plane)
+                        leadership.require_lead(session, plane)
                         lifecycle.commit(plane, session, migration_id)
                         failpoints.reach("commit.undecided")
             finally:
@@ -281,9 +281,9 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     if parties.migration.state != "running":
         return parties.migration.state != "succeeded"
     with plane.transaction() as session:
-        fencing.require_lead(session, plane)
+        leadership.require_lead(session, plane)
         # Nobody can get a token for it from now on, and no enrolment writes there any more.
-        registry.stop_writes(session, parties.organization.id)
+        maintenance.stop_writes(session, parties.organization.id)
         row = session.get_one(Migration, migration_id, with_for_update=True)
         row.phase = "clean-up"
         shards.take_all_away(session, migration_id)
@@ -299,7 +299,7 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     failpoints.reach("roll-back.removed")
     ending, detail = Ending(outcome[0]), outcome[1]
     with plane.transaction() as session:
-        fencing.require_lead(session, plane)
+        leadership.require_lead(session, plane)
         lifecycle.give_up(session, migration_id, ending, detail, cleaned=cleaned)
     _log.warning("migration failed", migration=migration_id, ending=ending.value, detail=detail, cleaned=cleaned)
     failpoints.reach("roll-back.done")

@@ -11,7 +11,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.notifications import webhooks
-from pulumi_keystore.control_plane.organizations import history, ownership, registry
+from pulumi_keystore.control_plane.organizations import history, maintenance, ownership, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import HealthMonitor, Keystore, Organization, as_document
 from pulumi_keystore.declarations.monitor import Timings, check_recipients, check_timings, check_webhook
@@ -73,7 +73,7 @@ def put(
     wanted.check()
     with plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)
-        registry.require_cloud(owner)
+        maintenance.require_cloud(owner)
         row = registration.find(session, owner, keystore)
         if row.kind != "self-administered":
             raise Conflict(

@@ -207,3 +207,9 @@ def legacy_unseal(plane: ControlPlane, organization_id: int) -> Callable[[str, b
         return plane.master_key.open(LEGACY_PURPOSE, f"{organization_id}/{user}", sealed)
 
     return unseal
+
+
+def count_keys(session: Session, organization: Organization) -> int:
+    """Return how many users have their archive key in escrow."""
+    query = select(func.count()).where(ArchiveKeyEntry.organization_id == organization.id)
+    return session.scalar(query) or 0

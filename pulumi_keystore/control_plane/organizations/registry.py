@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.tokens import Principal, no_organization
 from pulumi_keystore.control_plane.organizations import ownership
+from pulumi_keystore.control_plane.organizations.ledger import count_keys
 from pulumi_keystore.control_plane.runtime.tables import (
-    ArchiveKeyEntry,
     Keystore,
     LegacyKey,
     Organization,
@@ -20,11 +20,9 @@ from pulumi_keystore.control_plane.runtime.tables import (
     as_document,
 )
 from pulumi_keystore.declarations.names import check_organization
-from pulumi_keystore.errors import Conflict, InMaintenance, InvalidInput, NotAllowed, RecoveryNeeded
+from pulumi_keystore.errors import Conflict, InvalidInput, RecoveryNeeded
 
 ENVIRONMENTS: Final = ("cloud", "federal")
-_GATE: Final = 0x6B7901
-"""Class of the advisory locks that enrolments pass, one for each organization."""
 
 
 def find(session: Session, name: str, *, lock: bool = False) -> Organization:
@@ -99,12 +97,6 @@ def remove(session: Session, name: str, mark: str | None = None) -> None:
     session.delete(row)
 
 
-def count_keys(session: Session, organization: Organization) -> int:
-    """Return how many users have their archive key in escrow."""
-    query = select(func.count()).where(ArchiveKeyEntry.organization_id == organization.id)
-    return session.scalar(query) or 0
-
-
 def active_keystore(session: Session, row: Organization) -> Keystore | None:
     """Return the keystore in use, None where there is none yet."""
     return session.get(Keystore, row.active_keystore_id) if row.active_keystore_id else None
@@ -119,48 +111,6 @@ def describe(session: Session, row: Organization) -> dict[str, Any]:
         "maintenance": row.maintenance_by,
         "archive_keys": count_keys(session, row),
     }
-
-
-def let_write(session: Session, organization_id: int) -> None:
-    """Let keys be written until the transaction ends: many may at a time, and `stop_writes` waits for them."""
-    session.execute(select(func.pg_advisory_xact_lock_shared(_GATE, organization_id)))
-
-
-def stop_writes(session: Session, organization_id: int) -> None:
-    """Wait for the writes of keys under way, and hold new ones until the transaction ends.
-
-    A lock on the row would not do: who wants to share it passes by who waits to have it alone.
-    """
-    session.execute(select(func.pg_advisory_xact_lock(_GATE, organization_id)))
-
-
-def require_cloud(row: Organization) -> None:
-    """Raise where keystores may not be managed at all.
-
-    Raises:
-        NotAllowed: The organization is in the federal environment.
-
-    """
-    if row.environment != "cloud":
-        raise NotAllowed(
-            f"organization: {row.name!r} is in the {row.environment} environment, where keystores are not managed",
-            hint="only cloud organizations have keystores of their own",
-            prop="organization",
-        )
-
-
-def require_no_maintenance(row: Organization) -> None:
-    """Raise while a migration is running.
-
-    Raises:
-        InMaintenance: Its keys are migrating.
-
-    """
-    if row.maintenance_by is not None:
-        raise InMaintenance(
-            f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
-            hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
-        )
 
 
 def require_known(row: Organization) -> None:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pulumi_keystore.control_plane.runtime.database import (
-    EmbeddedPostgres,
     check_master_key,
     check_schema,
     connect,
@@ -15,6 +14,7 @@ from pulumi_keystore.control_plane.runtime.database import (
     sessions,
     upgrade_schema,
 )
+from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
 from pulumi_keystore.control_plane.runtime.settings import Settings

@@ -1,0 +1,40 @@
+"""Every migration that was written down comes to an end, whichever process began it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+from dbos import DBOS, SetWorkflowID
+
+from pulumi_keystore.control_plane.migration import lifecycle, workflow
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+
+_UNDER_WAY: Final = ("PENDING", "ENQUEUED")
+_log = structlog.get_logger(__name__)
+
+
+def resume(plane: ControlPlane) -> None:
+    """See to it that every migration that has not ended goes on; DBOS itself recovers those it has under way."""
+    with plane.transaction() as session:
+        left = lifecycle.unsettled(session)
+    for migration_id in left:
+        status = DBOS.get_workflow_status(migration_id)
+        _log.info("migration goes on", migration=migration_id, workflow=status.status if status else None)
+        if status is None:
+            workflow.begin(migration_id)
+
+
+def settle(plane: ControlPlane) -> None:
+    """Bring those migrations to an end whose workflow has ended without, or was never begun."""
+    with plane.transaction() as session:
+        left = lifecycle.unsettled(session)
+    for migration_id in left:
+        attempts = DBOS.list_workflows(workflow_id_prefix=migration_id)
+        if not attempts:
+            # Asked for and written down, and not begun: the answer to the request that did so was lost.
+            workflow.begin(migration_id)
+        elif all(attempt.status not in _UNDER_WAY for attempt in attempts):
+            _log.error("a migration's workflow ended before the migration did", migration=migration_id)
+            with SetWorkflowID(f"{migration_id}.{len(attempts)}"):
+                DBOS.start_workflow(workflow.settle, migration_id)

@@ -1,0 +1,58 @@
+"""What may not be changed now, and the gate through which whatever writes keys goes (contract: Maintenance)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.control_plane.runtime.tables import (
+    Organization,
+)
+from pulumi_keystore.errors import InMaintenance, NotAllowed
+
+_GATE: Final = 0x6B7901
+"""Class of the advisory locks that enrolments pass, one for each organization."""
+
+
+def let_write(session: Session, organization_id: int) -> None:
+    """Let keys be written until the transaction ends: many may at a time, and `stop_writes` waits for them."""
+    session.execute(select(func.pg_advisory_xact_lock_shared(_GATE, organization_id)))
+
+
+def stop_writes(session: Session, organization_id: int) -> None:
+    """Wait for the writes of keys under way, and hold new ones until the transaction ends.
+
+    A lock on the row would not do: who wants to share it passes by who waits to have it alone.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(_GATE, organization_id)))
+
+
+def require_cloud(row: Organization) -> None:
+    """Raise where keystores may not be managed at all.
+
+    Raises:
+        NotAllowed: The organization is in the federal environment.
+
+    """
+    if row.environment != "cloud":
+        raise NotAllowed(
+            f"organization: {row.name!r} is in the {row.environment} environment, where keystores are not managed",
+            hint="only cloud organizations have keystores of their own",
+            prop="organization",
+        )
+
+
+def require_no_maintenance(row: Organization) -> None:
+    """Raise while a migration is running.
+
+    Raises:
+        InMaintenance: Its keys are migrating.
+
+    """
+    if row.maintenance_by is not None:
+        raise InMaintenance(
+            f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
+            hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
+        )

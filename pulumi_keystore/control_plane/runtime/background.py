@@ -1,0 +1,59 @@
+"""What a process does again and again beside answering requests; none of it ends because one turn fails."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS, Superseded
+from pulumi_keystore.errors import KeystoreError
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Background work.
+
+    Attributes:
+        name: What logs call it.
+        every_s: Seconds from the end of one turn to the next.
+        call: One turn.
+
+    """
+
+    name: str
+    every_s: float
+    call: Callable[[], object]
+
+
+def start(works: Iterable[Work]) -> None:
+    """Do each in a thread of its own until the process ends, which it does where another service leads."""
+    for work in works:
+        threading.Thread(target=_repeat, args=(work,), name=work.name, daemon=True).start()
+
+
+def _repeat(work: Work) -> None:
+    while True:
+        time.sleep(work.every_s)
+        try:
+            work.call()
+        except Superseded:
+            _log.error("another service leads; stopping", work=work.name)
+            os._exit(SUPERSEDED_STATUS)
+        except (SQLAlchemyError, KeystoreError) as error:
+            _log.warning("background work failed; tried again", work=work.name, error=type(error).__name__)
+
+
+def stop_unless(leads: bool, otherwise: str) -> None:
+    """End the process unless it leads; `otherwise` says what is wrong with its connection to the database."""
+    if not leads:
+        # Another service may lead now. What we have under way is safe to drop: it is resumed from the database.
+        _log.error(f"the database connection that makes this service the leader {otherwise}; stopping")
+        os._exit(SUPERSEDED_STATUS)

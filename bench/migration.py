@@ -35,7 +35,7 @@ from keystore_harness.tenancy import Tenancy
 
 from docs.sections import replaced
 from pulumi_keystore.client import Client
-from pulumi_keystore.control_plane.organizations.ledger import LEGACY_PURPOSE
+from pulumi_keystore.control_plane.organizations.legacy import LEGACY_PURPOSE
 from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.vault.record import ArchiveKey

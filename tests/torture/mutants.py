@@ -118,7 +118,7 @@ BUGS = [
     ),
     Bug(
         "a service that was replaced gets new tokens",
-        "control_plane/keystores/fencing.py",
+        "control_plane/runtime/leadership.py",
         "    if leader != plane.instance.encode():", "    if leader is None:",
         FENCING, "only_who_holds",
     ),
@@ -204,7 +204,7 @@ BUGS = [
     ),
     Bug(
         "keys enrolled meanwhile are forgotten",
-        "control_plane/migration/lifecycle.py",
+        "control_plane/organizations/ledger.py",
         "        session.add(LateKey(migration_id=row.id, user=user, verified=False))", "        pass",
         ONLINE, "only_the_source",
     ),
@@ -218,7 +218,7 @@ BUGS = [
     Bug(
         "keys are enrolled at the source while the default migration runs",
         "control_plane/escrow/deposit.py",
-        "        if online is None:\n            registry.require_no_maintenance(owner)\n", "",
+        "        if online is None:\n            maintenance.require_no_maintenance(owner)\n", "",
         ONLINE, "default_holds",
     ),
     Bug(

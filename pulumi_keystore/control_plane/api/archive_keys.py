@@ -65,11 +65,11 @@ def release(organization: str, body: ReleaseBody, who: Who, services: Services) 
 def destroy(organization: str, body: DestroyBody, who: Who, services: Services) -> None:
     """Take a user's archive key out of escrow for good: every backup made with it alone is lost."""
     who.require(Right.MANAGE, organization)
-    endings.destroy(services.plane, services.checkpoints, who, organization, body.user, body.reason)
+    endings.destroy(services.plane, services.checkpoints, who.name, organization, body.user, body.reason)
 
 
 @router.post("/organizations/{organization}/archive-keys/give-up")
 def give_up(organization: str, body: GiveUpBody, who: Who, services: Services) -> dict[str, Any]:
     """Note that archive keys may be missing: edits and migrations are not refused because of them any more."""
     who.require(Right.MANAGE, organization)
-    return {"given_up": endings.give_up(services.plane, who, organization, body.users, body.reason)}
+    return {"given_up": endings.give_up(services.plane, who.name, organization, body.users, body.reason)}

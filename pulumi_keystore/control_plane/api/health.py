@@ -77,14 +77,14 @@ def put_monitor(
 ) -> dict[str, Any]:
     """Have a keystore monitored, or change who is told."""
     who.require(Right.MANAGE, organization)
-    return monitors.put(services.plane, who, organization, name, body.declared(), adopt=adopt, mark=mark)
+    return monitors.put(services.plane, who.name, organization, name, body.declared(), adopt=adopt, mark=mark)
 
 
 @router.delete("/organizations/{organization}/keystores/{name}/monitor", status_code=204)
 def delete_monitor(organization: str, name: str, who: Who, services: Services, mark: Mark = None) -> None:
     """Tell nobody any more; the tests go on."""
     who.require(Right.MANAGE, organization)
-    monitors.remove(services.plane, who, organization, name, mark)
+    monitors.remove(services.plane, who.name, organization, name, mark)
 
 
 @metrics_router.get("/metrics")

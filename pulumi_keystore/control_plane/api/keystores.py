@@ -70,7 +70,9 @@ def put_keystore(
 ) -> dict[str, Any]:
     """Prove a keystore and register it; with `adopt` take over one that is registered differently."""
     who.require(Right.MANAGE, organization)
-    shown, warnings = registration.put(services.plane, who, organization, name, body.declared(), adopt=adopt, mark=mark)
+    shown, warnings = registration.put(
+        services.plane, who.name, organization, name, body.declared(), adopt=adopt, mark=mark
+    )
     return {**shown, "warnings": warnings}
 
 
@@ -80,7 +82,7 @@ def swap_keystore(
 ) -> dict[str, Any]:
     """Prove a new address, certificate or both, and swap them in; on any failure the old pair stays."""
     who.require(Right.MANAGE, organization)
-    shown, warnings = registration.swap(services.plane, who, organization, name, body.declared(), mark=mark)
+    shown, warnings = registration.swap(services.plane, who.name, organization, name, body.declared(), mark=mark)
     return {**shown, "warnings": warnings}
 
 
@@ -88,7 +90,7 @@ def swap_keystore(
 def accept_cluster(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
     """Prove the cluster that answers under a keystore's name now, and use it from then on."""
     who.require(Right.MANAGE, organization)
-    shown, warnings = registration.accept_cluster(services.plane, who, organization, name)
+    shown, warnings = registration.accept_cluster(services.plane, who.name, organization, name)
     return {**shown, "warnings": warnings}
 
 
@@ -96,4 +98,4 @@ def accept_cluster(organization: str, name: str, who: Who, services: Services) -
 def delete_keystore(organization: str, name: str, who: Who, services: Services, mark: Mark = None) -> None:
     """Forget a keystore; refused while it is active and holds keys."""
     who.require(Right.MANAGE, organization)
-    registration.remove(services.plane, who, organization, name, mark)
+    registration.remove(services.plane, who.name, organization, name, mark)

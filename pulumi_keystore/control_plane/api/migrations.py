@@ -11,7 +11,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
 from pulumi_keystore.control_plane.identity.tokens import Right
 from pulumi_keystore.control_plane.migration import lifecycle, undo
-from pulumi_keystore.control_plane.organizations import registry
+from pulumi_keystore.control_plane.organizations import maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 
 router = APIRouter(tags=["migrations"])
@@ -28,7 +28,7 @@ class MigrationBody(PlanBody):
 
     notify_email: str | None = Field(default=None, description="gets the mails about this migration")
     mode: str = Field(
-        default=lifecycle.MAINTENANCE,
+        default=maintenance.MAINTENANCE,
         description="maintenance: no key is enrolled meanwhile; online: keys are, and are held for a moment at the end",
     )
 
@@ -45,7 +45,7 @@ def start_migration(organization: str, body: MigrationBody, who: Who, services: 
     """Begin a migration, or attach to the one that goes there; state "unchanged" if nothing has to move."""
     who.require(Right.MANAGE, organization)
     migration_id, new = lifecycle.start(
-        services.plane, who, organization, body.destination, body.notify_email, services.clean_ups, body.mode
+        services.plane, who.name, organization, body.destination, body.notify_email, services.clean_ups, body.mode
     )
     if migration_id is None:
         return {"id": None, "state": "unchanged", "organization": organization, "destination": body.destination}
@@ -74,7 +74,7 @@ def cancel_migration(organization: str, migration_id: str, who: Who, services: S
     """End a migration where it is; every key stays at, or goes back to, the source."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        lifecycle.cancel(session, registry.find(session, organization), migration_id, who)
+        lifecycle.cancel(session, registry.find(session, organization), migration_id, who.name)
     return _describe(services.plane, organization, migration_id)
 
 
@@ -82,7 +82,7 @@ def cancel_migration(organization: str, migration_id: str, who: Who, services: S
 def undo_migration(organization: str, migration_id: str, who: Who, services: Services) -> dict[str, Any]:
     """Make the source of a migration the active keystore again, as long as the keys are retained there."""
     who.require(Right.MANAGE, organization)
-    undo.undo(services.plane, who, organization, migration_id)
+    undo.undo(services.plane, who.name, organization, migration_id)
     return _describe(services.plane, organization, migration_id)
 
 

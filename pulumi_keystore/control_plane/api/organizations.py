@@ -60,7 +60,7 @@ def put_organization(
     """Create an organization, or return the one there is."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        row, warnings = registry.put(session, who, organization, body.environment, mark)
+        row, warnings = registry.put(session, who.name, organization, body.environment, mark)
         return {**registry.describe(session, row), "warnings": warnings}
 
 

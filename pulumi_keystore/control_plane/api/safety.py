@@ -47,7 +47,7 @@ def plan_recovery(organization: str, who: Who, services: Services) -> dict[str, 
 def recover(organization: str, body: RecoveryBody, who: Who, services: Services) -> dict[str, Any]:
     """Recover an organization as the plan of that code says; refused where it is not so any more."""
     who.require(Right.MANAGE, organization)
-    return recovery.apply(services.plane, who, organization, body.code).to_document()
+    return recovery.apply(services.plane, who.name, organization, body.code).to_document()
 
 
 @router.get("/organizations/{organization}/clean-ups")
@@ -76,7 +76,7 @@ def abandon_clean_up(
     """Give a clean-up up: what lies there stays there."""
     who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        clean_ups.abandon(session, who, registry.find(session, organization), number, body.reason)
+        clean_ups.abandon(session, who.name, registry.find(session, organization), number, body.reason)
     return _show(services, organization, number)
 
 

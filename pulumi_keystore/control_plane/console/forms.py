@@ -20,7 +20,7 @@ from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
-from pulumi_keystore.control_plane.organizations import registry
+from pulumi_keystore.control_plane.organizations import maintenance, registry
 from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
@@ -92,7 +92,7 @@ def edit(
         if certificate_password and not content:
             raise InvalidInput("certificate: a password was given and no file", hint="choose the PKCS#12 file, too")
         registration.edit(
-            services.plane, visitor.who, organization, row.name, declared, keep_certificate=content is None
+            services.plane, visitor.who.name, organization, row.name, declared, keep_certificate=content is None
         )
     except KeystoreError as error:
         return _form("edit.html", visitor, shown, described, {"address": address, "server_ca": server_ca}, error)
@@ -137,7 +137,7 @@ def migrate(
     mount: Text = "",
     role: Text = "",
     notify_email: Text = "",
-    mode: Text = lifecycle.MAINTENANCE,
+    mode: Text = maintenance.MAINTENANCE,
 ) -> Response:
     """Register the destination where it is a new one, and show what the migration would do."""
     visitor.who.require(Right.MANAGE, organization)
@@ -160,7 +160,7 @@ def migrate(
                 role=role.strip() or None,
             )
             goal = name.strip()
-            registration.put(services.plane, visitor.who, organization, goal, declared)
+            registration.put(services.plane, visitor.who.name, organization, goal, declared)
         lifecycle.check_request(notify_email.strip() or None, mode)
         return lifecycle.plan(services.plane, organization, goal) | {"name": goal}
 
@@ -180,7 +180,7 @@ def start(
     services: Services,
     destination: Text = "",
     notify_email: Text = "",
-    mode: Text = lifecycle.MAINTENANCE,
+    mode: Text = maintenance.MAINTENANCE,
 ) -> Response:
     """Begin the migration; its progress is on the page of the keystore."""
     visitor.who.require(Right.MANAGE, organization)
@@ -188,7 +188,7 @@ def start(
     def begin() -> None:
         migration_id, new = lifecycle.start(
             services.plane,
-            visitor.who,
+            visitor.who.name,
             organization,
             destination,
             notify_email.strip() or None,
@@ -211,7 +211,7 @@ def cancel(organization: str, visitor: Sent, services: Services, migration: Text
     """End a migration where it is."""
     visitor.who.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        lifecycle.cancel(session, registry.find(session, organization), migration, visitor.who)
+        lifecycle.cancel(session, registry.find(session, organization), migration, visitor.who.name)
     return _home(organization)
 
 
@@ -231,7 +231,7 @@ def _migrate_form(
             "source": next((row for row in rows if row["active"]), None),
         }
     empty = dict.fromkeys(("destination", "name", "address", "server_ca", "mount", "role", "notify_email"), "")
-    filled = {**empty, "kind": "self-administered", "mode": lifecycle.MAINTENANCE, **values}
+    filled = {**empty, "kind": "self-administered", "mode": maintenance.MAINTENANCE, **values}
     return page("migrate.html", error.status if error else 200, visitor=visitor, **shown, values=filled, error=error)
 
 
@@ -281,7 +281,7 @@ def alerts(
         kept = monitors.alerting(services.plane, monitor).webhook if monitor else None
         addresses = tuple(recipients.replace(",", " ").split())
         if not addresses and not kept and monitor:
-            monitors.remove(services.plane, visitor.who, organization, row.name)
+            monitors.remove(services.plane, visitor.who.name, organization, row.name)
             return
         alerting = Alerting(
             addresses,
@@ -290,7 +290,7 @@ def alerts(
             _whole(repeat_hours, "repeat_hours"),
             _whole(online_minutes, "online_minutes"),
         )
-        monitors.put(services.plane, visitor.who, organization, row.name, alerting)
+        monitors.put(services.plane, visitor.who.name, organization, row.name, alerting)
 
     described = registration.describe(owner, row)
     return _or_form(

@@ -28,7 +28,7 @@ from pulumi_keystore.control_plane.identity.tokens import Right
 from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.monitoring import monitors, results
-from pulumi_keystore.control_plane.organizations import history, registry
+from pulumi_keystore.control_plane.organizations import history, maintenance, registry
 from pulumi_keystore.control_plane.runtime.tables import Organization
 from pulumi_keystore.errors import NotAuthenticated, NotFound
 
@@ -157,7 +157,7 @@ def frame(session: Session, owner: Organization) -> dict[str, Any]:
     """Return what every page of an organization shows: its name, and whether it is in maintenance."""
     return {
         "organization": registry.describe(session, owner),
-        "online": lifecycle.online(session, owner) is not None,
+        "online": maintenance.online(session, owner) is not None,
     }
 
 

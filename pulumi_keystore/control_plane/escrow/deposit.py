@@ -22,11 +22,10 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import key_release, rules
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.escrow.legacy import read_rows
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.connections import Connections
-from pulumi_keystore.control_plane.migration import lifecycle
-from pulumi_keystore.control_plane.organizations import ledger, maintenance, registry
+from pulumi_keystore.control_plane.organizations import ledger, legacy, maintenance, registry
+from pulumi_keystore.control_plane.organizations.legacy import read_rows
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -109,18 +108,18 @@ def escrow(
         # Read again now that nobody changes it; others may share the lock.
         session.refresh(owner, with_for_update={"read": True})
         registry.require_known(owner)
-        online = lifecycle.online(session, owner)
+        online = maintenance.online(session, owner)
         if online is None:
             maintenance.require_no_maintenance(owner)
         active = _active(session, owner)
         found = _insert_entries(plane, session, owner, keys)
         records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]
         known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
-        other = lifecycle.note_late(session, online, [record.user for record in records]) if online else None
+        other = ledger.note_late(session, online, [record.user for record in records]) if online else None
         restored = 0
         if active.kind == "legacy":
             for record in records:
-                sealed = plane.master_key.seal(ledger.LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
+                sealed = plane.master_key.seal(legacy.LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
                 session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))
         elif keys:
             restored = _write(plane, connections, owner, active, records, known)
@@ -285,7 +284,7 @@ def _read_legacy(
         select(LegacyKey.key_sealed).where(LegacyKey.organization_id == owner.id, LegacyKey.user == entry.user)
     ).all()
     try:
-        return read_rows(owner.name, entry.user, entry.generation, rows, ledger.legacy_unseal(plane, owner.id))
+        return read_rows(owner.name, entry.user, entry.generation, rows, legacy.legacy_unseal(plane, owner.id))
     except DamagedRecordError:
         return None
 

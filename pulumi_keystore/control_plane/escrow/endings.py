@@ -9,7 +9,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, removal
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
@@ -28,7 +27,7 @@ from pulumi_keystore.vault.record import DamagedRecordError
 from pulumi_keystore.vault.transport import Transport
 
 
-def destroy(plane: ControlPlane, noted: Checkpoints, who: Principal, organization: str, user: str, reason: str) -> None:
+def destroy(plane: ControlPlane, noted: Checkpoints, actor: str, organization: str, user: str, reason: str) -> None:
     """Take a user's archive key out of escrow for good: first at the keystore, then in the ledger. Safe to repeat.
 
     The one deletion that compares with nothing: a person has asked for it, and history says who and why. A key that
@@ -55,7 +54,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, who: Principal, organizatio
         if entry is not None:
             # A copy that turns up later, at a keystore that has still to be emptied, is not carried back.
             _note_destroyed(session, owner, user, entry.fingerprint)
-            history.append(session, owner.id, who.name, "Archive key being destroyed", f"{user}; reason: {reason}")
+            history.append(session, owner.id, actor, "Archive key being destroyed", f"{user}; reason: {reason}")
     generation = entry.generation if entry else 1
     there = active.kind == "legacy" or _destroy_at(plane, owner, active, user, generation)
     if entry is None and not there:
@@ -66,7 +65,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, who: Principal, organizatio
         checkpoints.advance(owner)
         for table in (ArchiveKeyEntry, LegacyKey):
             session.execute(delete(table).where(table.organization_id == owner.id, table.user == user))
-        history.append(session, owner.id, who.name, "Archive key destroyed", f"{user}; reason: {reason}")
+        history.append(session, owner.id, actor, "Archive key destroyed", f"{user}; reason: {reason}")
     noted.note(owner.id)
 
 
@@ -99,7 +98,7 @@ def _destroy_at(plane: ControlPlane, owner: Organization, active: Keystore, user
     return there
 
 
-def give_up(plane: ControlPlane, who: Principal, organization: str, users: Sequence[str], reason: str) -> int:
+def give_up(plane: ControlPlane, actor: str, organization: str, users: Sequence[str], reason: str) -> int:
     """Note that users' keys may be missing: neither an edit nor a migration is refused because of them any more.
 
     Nothing is deleted: a key that is there moves like any other, and one that its device enrols again is not given up
@@ -128,5 +127,5 @@ def give_up(plane: ControlPlane, who: Principal, organization: str, users: Seque
         session.execute(update(ArchiveKeyEntry).where(*mine).values(given_up_at=now_utc()))
         shown = ", ".join(sorted(known)[:20]) + (", …" if len(known) > 20 else "")  # noqa: PLR2004
         detail = f"{len(known):,} archive keys: {shown}; reason: {reason}"
-        history.append(session, owner.id, who.name, "Archive keys given up", detail)
+        history.append(session, owner.id, actor, "Archive keys given up", detail)
     return len(known)

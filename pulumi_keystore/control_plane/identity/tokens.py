@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.organizations.registry import no_organization
 from pulumi_keystore.control_plane.runtime.tables import Organization, Token, as_document
 from pulumi_keystore.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound
 
@@ -80,15 +81,6 @@ class Principal:
             if organization is None:
                 raise NotAllowed(f"this token is for the organization {self.organization!r} alone")
             raise no_organization(organization)
-
-
-def no_organization(name: str) -> NotFound:
-    """Return the error for an organization that is not there, or not to be seen."""
-    return NotFound(
-        f"organization: there is no {name!r}",
-        hint="list them with `keystore organization list`, or declare an Organization",
-        prop="organization",
-    )
 
 
 def create(

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tokens import Principal
-from pulumi_keystore.control_plane.keystores import checkpoints, fencing
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.keystores.removal import Removal, Tally
 from pulumi_keystore.control_plane.organizations import history, ledger, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -119,7 +118,7 @@ def find(session: Session, owner: Organization, number: int) -> CleanUp:
     return row
 
 
-def abandon(session: Session, who: Principal, owner: Organization, number: int, reason: str) -> None:
+def abandon(session: Session, actor: str, owner: Organization, number: int, reason: str) -> None:
     """Give a clean-up up: what lies there stays there. For a server that is gone for good, say.
 
     Raises:
@@ -135,7 +134,7 @@ def abandon(session: Session, who: Principal, owner: Organization, number: int, 
     row.state, row.detail = ABANDONED, reason
     keystore = session.get(Keystore, row.keystore_id)
     where = f"{keystore.name if keystore else row.side}: copies of archive keys may be left in {_place(row, owner)}"
-    history.append(session, owner.id, who.name, "Clean-up abandoned", f"{where}; reason: {reason}")
+    history.append(session, owner.id, actor, "Clean-up abandoned", f"{where}; reason: {reason}")
 
 
 def require_reason(reason: str) -> str:
@@ -267,7 +266,7 @@ class CleanUps:
         return self._plane.vault(
             owner,
             keystore,
-            retry_for_s=min(self._plane.settings.retry_s, ledger.PATIENCE_S),
+            retry_for_s=min(self._plane.settings.retry_s, opening.PATIENCE_S),
             announce=fencing.for_leader(self._plane, keystore),
             mount=row.mount,
             cluster_id=row.cluster_id,
@@ -284,7 +283,7 @@ class CleanUps:
         plane = self._plane
         # Whoever worked here before, and was replaced, can neither write nor delete from now on.
         fencing.fence(plane, transport, vault, owner.id)
-        with ledger.witness(plane, transport, owner, active) as witness:
+        with opening.witness(plane, transport, owner, active) as witness:
             removal = Removal(
                 transport, vault, witness.keystore, plane.settings.in_flight, ledger.was_destroyed(plane, owner)
             )

@@ -17,8 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tokens import Principal
-from pulumi_keystore.control_plane.keystores import checkpoints
+from pulumi_keystore.control_plane.keystores import checkpoints, opening
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, Keystore, Organization
@@ -123,7 +122,7 @@ def plan(plane: ControlPlane, organization: str) -> Plan:
         return _find(plane, transport, organization).plan
 
 
-def apply(plane: ControlPlane, who: Principal, organization: str, code: str) -> Plan:
+def apply(plane: ControlPlane, actor: str, organization: str, code: str) -> Plan:
     """Do what a plan says.
 
     Raises:
@@ -152,7 +151,7 @@ def apply(plane: ControlPlane, who: Principal, organization: str, code: str) -> 
             owner.active_keystore_id, owner.suspended = found.active.id, None
             done = found.plan
             history.append(
-                session, owner.id, who.name, "Organization recovered",
+                session, owner.id, actor, "Organization recovered",
                 f"{done.keystore} is the active keystore; {done.added.count:,} keys taken into the ledger, "
                 f"{done.replaced.count:,} of them in the place of another, {done.gathered.count:,} brought there from "
                 f"other keystores, {done.missing.count:,} found nowhere",
@@ -198,7 +197,7 @@ def _rank(owner: Organization, keystore: Keystore, side: Side) -> tuple[int, boo
 
 def _side(plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore) -> Side:
     address = keystore.address or ""
-    with ledger.opened(plane, transport, owner, keystore) as vault:
+    with opening.opened(plane, transport, owner, keystore) as vault:
         try:
             found = checkpoints.remembered(transport, vault)
             keys = sum(bool(KEY_NAME.fullmatch(name)) for page in vault.key_pages(transport) for name in page)
@@ -217,7 +216,7 @@ def _keys(
 ) -> dict[str, tuple[int, bytes]]:
     """Return generation and fingerprint of every archive key at a keystore, by user: of each the last generation."""
     found: dict[str, tuple[int, bytes]] = {}
-    with ledger.opened(plane, transport, owner, keystore) as vault:
+    with opening.opened(plane, transport, owner, keystore) as vault:
 
         def read(name: str) -> Flow[ArchiveKey | None]:
             try:
@@ -253,10 +252,10 @@ def _gather(plane: ControlPlane, transport: Transport, owner: Organization, foun
     """Write to the active keystore what lies only at others, and read it back."""
     if not found.elsewhere:
         return
-    with ledger.opened(plane, transport, owner, found.active) as active:
+    with opening.opened(plane, transport, owner, found.active) as active:
         for number in {keystore.id for keystore in found.elsewhere.values()}:
             users = [user for user, keystore in found.elsewhere.items() if keystore.id == number]
-            with ledger.opened(plane, transport, owner, found.elsewhere[users[0]]) as vault:
+            with opening.opened(plane, transport, owner, found.elsewhere[users[0]]) as vault:
 
                 def carry(user: str, vault: VaultKeystore = vault) -> Flow[bool]:
                     generation, _ = found.held[user]
@@ -294,5 +293,5 @@ def _remember(plane: ControlPlane, transport: Transport, owner: Organization, ac
         query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != "legacy")
         keystores = list(session.scalars(query))
     for keystore in keystores:
-        with ledger.opened(plane, transport, owner, keystore) as vault:
+        with opening.opened(plane, transport, owner, keystore) as vault:
             checkpoints.offer(plane, transport, vault, owner.id, active=keystore.id == active.id)

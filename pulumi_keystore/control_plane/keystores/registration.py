@@ -11,7 +11,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, ownership, registry
 from pulumi_keystore.control_plane.runtime.plane import CERTIFICATE_PURPOSE, ControlPlane, tenancy
@@ -75,7 +74,7 @@ def describe(organization: Organization, row: Keystore) -> dict[str, Any]:
 
 def put(
     plane: ControlPlane,
-    who: Principal,
+    actor: str,
     organization: str,
     name: str,
     declared: Declaration,
@@ -104,14 +103,14 @@ def put(
             _require_kind(existing, binding)
             changes = _differences(existing, binding)
             if not changes:
-                return describe(owner, existing), warnings + _take_over(session, who, existing, mark)
+                return describe(owner, existing), warnings + _take_over(session, actor, existing, mark)
             if not adopt:
                 raise Conflict(
                     f"the keystore {name!r} is registered with another {changes[0]}",
                     hint="set adopt=True to take it over and change it to what is declared",
                 )
     if existing is not None:
-        return swap(plane, who, organization, name, declared, mark=mark)
+        return swap(plane, actor, organization, name, declared, mark=mark)
     found = _prove(plane, organization, binding)
     with plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)
@@ -128,7 +127,7 @@ def put(
         first = owner.active_keystore_id is None
         if first:
             owner.active_keystore_id = row.id
-        history.append(session, owner.id, who.name, "Keystore registered", f"{name}: {_where(row)}")
+        history.append(session, owner.id, actor, "Keystore registered", f"{name}: {_where(row)}")
         keys = ledger.count_keys(session, owner)
         if found.holds_keys and (not keys or found.is_newer_than(owner)):
             reason = f"the keystore {name!r} holds {found.entries:,} entries that this database does not know"
@@ -145,9 +144,9 @@ def put(
         return describe(owner, row), warnings
 
 
-def _take_over(session: Session, who: Principal, row: Keystore, mark: str | None) -> list[str]:
+def _take_over(session: Session, actor: str, row: Keystore, mark: str | None) -> list[str]:
     what = f"the keystore {row.name!r}"
-    return ownership.take_over(session, who, row.organization_id, row, mark, what=what, action="Keystore taken over")
+    return ownership.take_over(session, actor, row.organization_id, row, mark, what=what, action="Keystore taken over")
 
 
 def _require_free(
@@ -175,7 +174,7 @@ def _require_free(
 
 def swap(
     plane: ControlPlane,
-    who: Principal,
+    actor: str,
     organization: str,
     name: str,
     declared: Declaration,
@@ -194,11 +193,11 @@ def swap(
 
     """
     binding = declared.judge(organization)
-    return _swap(plane, who, organization, name, lambda _owner, _row: binding, mark=mark)
+    return _swap(plane, actor, organization, name, lambda _owner, _row: binding, mark=mark)
 
 
 def edit(
-    plane: ControlPlane, who: Principal, organization: str, name: str, declared: Declaration, *, keep_certificate: bool
+    plane: ControlPlane, actor: str, organization: str, name: str, declared: Declaration, *, keep_certificate: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """Do the same for what a form holds: kind, mount, role, and with `keep_certificate` the certificate, stay."""
 
@@ -206,12 +205,12 @@ def edit(
         rest = replace(declared, kind=row.kind, mount=row.mount, role=row.role)
         return rest.judge(organization, plane.endpoint(owner, row).certificate if keep_certificate else None)
 
-    return _swap(plane, who, organization, name, binding)
+    return _swap(plane, actor, organization, name, binding)
 
 
 def _swap(
     plane: ControlPlane,
-    who: Principal,
+    actor: str,
     organization: str,
     name: str,
     binding_of: Callable[[Organization, Keystore], Binding],
@@ -228,7 +227,7 @@ def _swap(
         revision, active = row.revision, owner.active_keystore_id == row.id
         _require_kind(row, binding)
         if not _differences(row, binding) and not accept_cluster:
-            return describe(owner, row), warnings + _take_over(session, who, row, mark)
+            return describe(owner, row), warnings + _take_over(session, actor, row, mark)
     # The last key that was enrolled: enrolments under way have come to their end, later ones have higher numbers.
     with plane.transaction() as session:
         maintenance.stop_writes(session, owner.id)
@@ -259,8 +258,8 @@ def _swap(
             checkpoints.advance(owner)
         before, left = _where(row), plane.vault(owner, row) if active and change.moved else None
         _bind(plane, owner, row, binding, proof)
-        warnings += _take_over(session, who, row, mark)
-        history.append(session, owner.id, who.name, "Keystore edited", f"{name}: {before} → {_where(row)}")
+        warnings += _take_over(session, actor, row, mark)
+        history.append(session, owner.id, actor, "Keystore edited", f"{name}: {before} → {_where(row)}")
         shown = describe(owner, row)
     if active and change.elsewhere:
         _remember(plane, owner, row, left)
@@ -325,9 +324,7 @@ def _require_keys(plane: ControlPlane, owner: Organization, change: _Change) -> 
     return [_lacks(vault, looked, owner).summary] if looked.lacking else []
 
 
-def accept_cluster(
-    plane: ControlPlane, who: Principal, organization: str, name: str
-) -> tuple[dict[str, Any], list[str]]:
+def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str) -> tuple[dict[str, Any], list[str]]:
     """Prove a keystore whose server was rebuilt or replaced, and use the cluster that answers now from then on.
 
     Raises:
@@ -343,7 +340,7 @@ def accept_cluster(
         there = tenancy(owner, row)
         return Binding(row.kind, endpoint.address, endpoint.certificate, endpoint.server_ca, there.mount, there.role)
 
-    return _swap(plane, who, organization, name, binding, accept_cluster=True)
+    return _swap(plane, actor, organization, name, binding, accept_cluster=True)
 
 
 def _remember(plane: ControlPlane, owner: Organization, row: Keystore, left: VaultKeystore | None) -> None:
@@ -356,7 +353,7 @@ def _remember(plane: ControlPlane, owner: Organization, row: Keystore, left: Vau
                 transport.run_one(vault.revoke())
 
 
-def remove(plane: ControlPlane, who: Principal, organization: str, name: str, mark: str | None = None) -> None:
+def remove(plane: ControlPlane, actor: str, organization: str, name: str, mark: str | None = None) -> None:
     """Forget a keystore.
 
     Raises:
@@ -382,7 +379,7 @@ def remove(plane: ControlPlane, who: Principal, organization: str, name: str, ma
             owner.active_keystore_id = None
         session.flush()
         session.delete(row)
-        history.append(session, owner.id, who.name, "Keystore removed", name)
+        history.append(session, owner.id, actor, "Keystore removed", name)
 
 
 def _require_kind(row: Keystore, binding: Binding) -> None:

@@ -16,8 +16,9 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.escrow.legacy import read_rows
-from pulumi_keystore.control_plane.organizations import ledger, maintenance, registry
+from pulumi_keystore.control_plane.keystores import opening
+from pulumi_keystore.control_plane.organizations import ledger, legacy, maintenance, registry
+from pulumi_keystore.control_plane.organizations.legacy import read_rows
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -105,7 +106,7 @@ def verify(plane: ControlPlane, organization: str) -> Report:
     if active.kind == "legacy":
         _look_through_rows(plane, owner, report)
     else:
-        vault = plane.vault(owner, active, retry_for_s=min(plane.settings.retry_s, ledger.PATIENCE_S))
+        vault = plane.vault(owner, active, retry_for_s=min(plane.settings.retry_s, opening.PATIENCE_S))
         with Transport() as transport:
             try:
                 _look_through(plane, transport, vault, owner, report)
@@ -135,7 +136,7 @@ def _look_through(
 
 
 def _look_through_rows(plane: ControlPlane, owner: Organization, report: Report) -> None:
-    unseal = ledger.legacy_unseal(plane, owner.id)
+    unseal = legacy.legacy_unseal(plane, owner.id)
     for entry in ledger.entries(plane, owner.id):
         mine = (LegacyKey.organization_id == owner.id, LegacyKey.user == entry.user)
         with plane.transaction() as session:

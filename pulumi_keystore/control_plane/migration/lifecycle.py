@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -14,8 +13,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints, rules
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tokens import Principal
-from pulumi_keystore.control_plane.keystores import checkpoints, fencing, registration
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening, registration
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.removal import Removal
@@ -24,6 +22,7 @@ from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFai
 from pulumi_keystore.control_plane.migration.preflight import preflight
 from pulumi_keystore.control_plane.notifications import message, outbox
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
+from pulumi_keystore.control_plane.organizations.maintenance import MAINTENANCE, ONLINE
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -40,10 +39,6 @@ from pulumi_keystore.errors import Conflict, InMaintenance, NotFound
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
-MAINTENANCE: Final = "maintenance"
-"""Keys are read, and none is enrolled, while a migration runs."""
-ONLINE: Final = "online"
-"""Keys are enrolled while a migration runs, and held only for its last moment."""
 USUAL_RATE: Final = 600
 """Keys a second that two servers on one small machine reach; the estimate in previews."""
 
@@ -124,7 +119,7 @@ def check_ends(
 def _remove_old_copies(plane: ControlPlane, transport: Transport, parties: Parties, destination: VaultKeystore) -> None:
     """Remove what an earlier life has left at the destination, as far as the active keystore holds the same keys."""
     owner = parties.organization
-    with ledger.witness(plane, transport, owner, parties.source) as witness:
+    with opening.witness(plane, transport, owner, parties.source) as witness:
         in_flight, destroyed = plane.settings.in_flight, ledger.was_destroyed(plane, owner)
         tally = Removal(transport, destination, witness.keystore, in_flight, destroyed).all_keys()
     if tally.removed:
@@ -168,7 +163,7 @@ def check_request(notify_email: str | None, mode: str) -> None:
 
 def start(
     plane: ControlPlane,
-    who: Principal,
+    actor: str,
     organization: str,
     destination: str,
     notify_email: str | None,
@@ -217,13 +212,13 @@ def start(
         row = Migration(
             id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id,
             source=_label(source), destination=_label(to), state="running", phase="preflight", mode=mode, total=keys,
-            done=0, verified=0, notify_email=notify_email or None, requested_by=who.name, started_at=now_utc(),
+            done=0, verified=0, notify_email=notify_email or None, requested_by=actor, started_at=now_utc(),
         )  # fmt: skip
         session.add(row)
         owner.maintenance_by = migration_id
         online = ", online" if mode == ONLINE else ""
         history.append(
-            session, owner.id, who.name, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
+            session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
         )
         letter = message.migration_starts(owner.name, row.source, row.destination, keys)
         outbox.put(session, migration_id, row.notify_email, letter)
@@ -236,7 +231,7 @@ def _require_vault(source: Keystore, mode: str) -> None:
         raise rules.MIGRATION_MODE.violation("a legacy keystore cannot be migrated online")
 
 
-def cancel(session: Session, owner: Organization, migration_id: str, who: Principal) -> Migration:
+def cancel(session: Session, owner: Organization, migration_id: str, actor: str) -> Migration:
     """Ask a migration to end where it is: everything goes back to the source. Safe to repeat.
 
     Raises:
@@ -251,31 +246,13 @@ def cancel(session: Session, owner: Organization, migration_id: str, who: Princi
             f"the migration {migration_id} has ended: {row.ending}",
             hint="to move the keys back, migrate to the keystore they came from",
         )
-    row.cancel_by = row.cancel_by or who.name
+    row.cancel_by = row.cancel_by or actor
     return row
 
 
 def canceled(by: str) -> str:
     """Return what history says of a migration that somebody canceled."""
     return f"canceled by {by}"
-
-
-def online(session: Session, owner: Organization) -> Migration | None:
-    """Return the migration that lets keys of an organization be written while it runs, if there is one."""
-    row = session.get(Migration, owner.maintenance_by) if owner.maintenance_by else None
-    return row if row is not None and row.mode == ONLINE else None
-
-
-def note_late(session: Session, row: Migration, users: Sequence[str]) -> Keystore | None:
-    """Write down who was enrolled after the keys were divided into shares.
-
-    Returns the keystore that their keys go to, too; None where that is not needed.
-    """
-    if row.phase not in ("copy", "verify"):
-        return None
-    for user in users:
-        session.add(LateKey(migration_id=row.id, user=user, verified=False))
-    return session.get(Keystore, row.destination_id)
 
 
 def count_late(session: Session, migration_id: str) -> int:

@@ -15,11 +15,12 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
+from pulumi_keystore.control_plane.keystores import opening
 from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.migration.copy import Copier, VaultSource, check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
-from pulumi_keystore.control_plane.organizations import ledger, maintenance
+from pulumi_keystore.control_plane.organizations import maintenance
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, LateKey, Migration
@@ -137,7 +138,7 @@ def _remove_unacknowledged(
         return None if record is None or record.origin != parties.migration.id else (name, record.user)
 
     owner, removed = parties.organization, 0
-    with ledger.witness(plane, transport, owner, parties.source) as witness:
+    with opening.witness(plane, transport, owner, parties.source) as witness:
         removal = Removal(transport, destination, witness.keystore, plane.settings.in_flight)
         for page in destination.key_pages(transport):
             seen = list(transport.run(map(look, page), plane.settings.in_flight))

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tokens import Principal
-from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing
+from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -35,7 +34,7 @@ class _Way:
     clean_up: int
 
 
-def undo(plane: ControlPlane, who: Principal, organization: str, migration_id: str) -> None:
+def undo(plane: ControlPlane, actor: str, organization: str, migration_id: str) -> None:
     """Make the source of a migration the active keystore again.
 
     Raises:
@@ -51,8 +50,8 @@ def undo(plane: ControlPlane, who: Principal, organization: str, migration_id: s
     try:
         with (
             Transport() as transport,
-            ledger.opened(plane, transport, way.owner, way.source) as back,
-            ledger.opened(plane, transport, way.owner, way.destination) as active,
+            opening.opened(plane, transport, way.owner, way.source) as back,
+            opening.opened(plane, transport, way.owner, way.destination) as active,
         ):
             fencing.fence(plane, transport, back, way.owner.id)
             for vault in (back, active):
@@ -66,7 +65,7 @@ def undo(plane: ControlPlane, who: Principal, organization: str, migration_id: s
                 owner = registry.find(session, organization, lock=True)
                 _require_unchanged(owner, way)
                 _bring(plane, transport, way, back, active, ledger.since(session, owner.id, last))
-                _decide(session, who, owner, way)
+                _decide(session, actor, owner, way)
             for vault, is_active in ((back, True), (active, False)):
                 checkpoints.offer(plane, transport, vault, way.owner.id, active=is_active)
     except BaseException:
@@ -139,11 +138,11 @@ def _bring(
         pass
 
 
-def _decide(session: Session, who: Principal, owner: Organization, way: _Way) -> None:
+def _decide(session: Session, actor: str, owner: Organization, way: _Way) -> None:
     checkpoints.advance(owner)
     owner.active_keystore_id = way.source.id
     done = session.get_one(CleanUp, way.clean_up)
     done.state, done.detail = clean_ups.DONE, "nothing was removed: the migration was undone"
     session.add(clean_ups.new(way.migration.id, way.destination, clean_ups.SOURCE))
     detail = f"{way.destination.name} → {way.source.name}, {ledger.count_keys(session, owner):,} keys"
-    history.append(session, owner.id, who.name, "Migration undone", detail)
+    history.append(session, owner.id, actor, "Migration undone", detail)

@@ -17,14 +17,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.control_plane.escrow.legacy import read_rows
 from pulumi_keystore.control_plane.keystores import fencing
 from pulumi_keystore.control_plane.migration import lifecycle, shards
 from pulumi_keystore.control_plane.migration.copy import Copier, Source, VaultSource
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.inventory import Inventory
 from pulumi_keystore.control_plane.migration.shards import Task
-from pulumi_keystore.control_plane.organizations import ledger
+from pulumi_keystore.control_plane.organizations import ledger, legacy
+from pulumi_keystore.control_plane.organizations.legacy import read_rows
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -227,7 +227,7 @@ class _LegacyRows:
     """The rows of a legacy keystore that one share needs."""
 
     def __init__(self, plane: ControlPlane, organization_id: int, organization: str, entries: list[Entry]) -> None:
-        self._unseal = ledger.legacy_unseal(plane, organization_id)
+        self._unseal = legacy.legacy_unseal(plane, organization_id)
         self._organization = organization
         self._rows: dict[str, list[bytes | None]] = {entry.user: [] for entry in entries}
         with plane.transaction() as session:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import checkpoints, fencing
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.migration import lifecycle, online, shards
@@ -251,7 +251,7 @@ def _commit(migration_id: str) -> Outcome:
                 # What the proof has shown may have been changed since.
                 transport.run_one(destination.detect())
                 checkpoints.look(plane, transport, destination, parties.organization.id)
-                if parties.migration.mode == lifecycle.ONLINE:
+                if parties.migration.mode == maintenance.ONLINE:
                     online.commit(plane, transport, parties, destination)
                 else:
                     check_inventory(transport, destination, parties.migration.verified)
@@ -318,7 +318,7 @@ def _remove_copies(
     owner = parties.organization
     fencing.fence(plane, transport, destination, owner.id)
     failpoints.reach("roll-back.fenced")
-    with ledger.witness(plane, transport, owner, parties.source) as witness:
+    with opening.witness(plane, transport, owner, parties.source) as witness:
         for vault in filter(None, (destination, witness.vault)):
             checkpoints.look(plane, transport, vault, owner.id)
         destroyed = ledger.was_destroyed(plane, owner)

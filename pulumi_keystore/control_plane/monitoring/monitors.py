@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.notifications import webhooks
 from pulumi_keystore.control_plane.organizations import history, maintenance, ownership, registry
@@ -54,7 +53,7 @@ class Alerting:
 
 def put(
     plane: ControlPlane,
-    who: Principal,
+    actor: str,
     organization: str,
     keystore: str,
     wanted: Alerting,
@@ -103,10 +102,10 @@ def put(
         if before != wanted:
             recipients = ", ".join(wanted.recipients) or "nobody by mail"
             hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
-            history.append(session, owner.id, who.name, "Health monitor set", f"{keystore}: {recipients}{hook}")
+            history.append(session, owner.id, actor, "Health monitor set", f"{keystore}: {recipients}{hook}")
         what = f"the monitor of {keystore!r}"
         warnings = ownership.take_over(
-            session, who, owner.id, monitor, mark, what=what, action="Health monitor taken over"
+            session, actor, owner.id, monitor, mark, what=what, action="Health monitor taken over"
         )
         session.flush()
         return {**describe(plane, owner, row, monitor), "warnings": warnings}
@@ -138,7 +137,7 @@ def _require(session: Session, keystore: Keystore) -> HealthMonitor:
     return monitor
 
 
-def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str, mark: str | None = None) -> None:
+def remove(plane: ControlPlane, actor: str, organization: str, keystore: str, mark: str | None = None) -> None:
     """Tell nobody any more; the tests go on.
 
     Raises:
@@ -151,7 +150,7 @@ def remove(plane: ControlPlane, who: Principal, organization: str, keystore: str
         monitor = _require(session, registration.find(session, owner, keystore))
         ownership.require_owned(monitor, mark, f"the monitor of {keystore!r}")
         session.delete(monitor)
-        history.append(session, owner.id, who.name, "Health monitor removed", keystore)
+        history.append(session, owner.id, actor, "Health monitor removed", keystore)
 
 
 def describe(plane: ControlPlane, owner: Organization, keystore: Keystore, monitor: HealthMonitor) -> dict[str, Any]:

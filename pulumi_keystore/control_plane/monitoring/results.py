@@ -13,8 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import holdings
-from pulumi_keystore.control_plane.monitoring import alerts, timeline
+from pulumi_keystore.control_plane.monitoring import alerts, holdings, timeline
 from pulumi_keystore.control_plane.monitoring.alerts import Alert
 from pulumi_keystore.control_plane.monitoring.status import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
 from pulumi_keystore.control_plane.monitoring.timeline import Minutes, Reliability, is_due

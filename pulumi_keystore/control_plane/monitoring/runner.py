@@ -14,8 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import holdings
-from pulumi_keystore.control_plane.monitoring import results
+from pulumi_keystore.control_plane.monitoring import holdings, results
 from pulumi_keystore.control_plane.monitoring.pauses import Pulse
 from pulumi_keystore.control_plane.monitoring.probe import Subject, probe
 from pulumi_keystore.control_plane.monitoring.results import Turn

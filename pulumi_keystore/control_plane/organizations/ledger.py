@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import ColumnElement, Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.escrow.legacy import read_rows
-from pulumi_keystore.control_plane.keystores import fencing
-from pulumi_keystore.control_plane.keystores.removal import ActiveKeystore, ActiveVault
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
     DestroyedKey,
     Keystore,
     LateKey,
-    LegacyKey,
+    Migration,
     Organization,
 )
-from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, Entry
-from pulumi_keystore.vault.transport import Flow, Transport
 
 PAGE: Final = 1000
-PATIENCE_S: Final = 5.0
-"""For how long a keystore that asks for fewer requests is asked again where somebody waits for the outcome."""
-LEGACY_PURPOSE: Final = "legacy-key"
 
 
 def entries(
@@ -130,86 +120,19 @@ def was_destroyed(plane: ControlPlane, owner: Organization) -> Callable[[Archive
 # The keystore in use.
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
-    """The active keystore, asked before anything is deleted elsewhere; `vault` is None for a legacy one."""
-
-    keystore: ActiveKeystore
-    vault: VaultKeystore | None
-
-
-@contextmanager
-def witness(plane: ControlPlane, transport: Transport, owner: Organization, active: Keystore) -> Iterator[Witness]:
-    """Lend the active keystore."""
-    if active.kind == "legacy":
-        yield Witness(_LegacyWitness(plane, owner), None)
-        return
-    with opened(plane, transport, owner, active) as vault:
-        yield Witness(ActiveVault(vault, lambda record: _is_in_ledger(plane, owner, record)), vault)
-
-
-@contextmanager
-def opened(
-    plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore
-) -> Iterator[VaultKeystore]:
-    """Lend a registered Vault keystore to the leading service, with patience for one that asks for fewer requests."""
-    retry_s = min(plane.settings.retry_s, PATIENCE_S)
-    vault = plane.vault(owner, keystore, retry_for_s=retry_s, announce=fencing.for_leader(plane, keystore))
-    try:
-        yield vault
-    finally:
-        transport.run_one(vault.revoke())
-
-
-def _is_in_ledger(plane: ControlPlane, owner: Organization, record: ArchiveKey) -> bool:
-    with plane.transaction() as session:
-        entry = of_users(session, owner.id, [record.user]).get(record.user)
-    return entry is not None and is_enrolled(plane, owner, entry, record)
-
-
-@dataclass(frozen=True, slots=True)
-class _LegacyWitness:
-    """The rows of a legacy keystore; nothing is ever written there."""
-
-    plane: ControlPlane
-    owner: Organization
-    place: None = None
-
-    def require(self) -> Flow[None]:
-        """Do nothing: it is in this very database."""
-        yield from ()
-
-    def same(self, record: ArchiveKey) -> Flow[ArchiveKey | None]:
-        """Return the key of the record's user."""
-        yield from ()
-        mine = (LegacyKey.organization_id == self.owner.id, LegacyKey.user == record.user)
-        with self.plane.transaction() as session:
-            rows = session.scalars(select(LegacyKey.key_sealed).where(*mine)).all()
-        unseal = legacy_unseal(self.plane, self.owner.id)
-        return read_rows(self.owner.name, record.user, record.generation, rows, unseal)
-
-    def has_enrolled(self, name: str) -> Flow[bool]:
-        """Say no: a copy that is not the key of a row stays where it is."""
-        del name
-        yield from ()
-        return False
-
-    def keep(self, record: ArchiveKey) -> Flow[None]:
-        """Write nothing: a record that is not among the rows stays where it is."""
-        del record
-        yield from ()
-
-
-def legacy_unseal(plane: ControlPlane, organization_id: int) -> Callable[[str, bytes], bytes]:
-    """Return the function that opens a user's legacy row."""
-
-    def unseal(user: str, sealed: bytes) -> bytes:
-        return plane.master_key.open(LEGACY_PURPOSE, f"{organization_id}/{user}", sealed)
-
-    return unseal
-
-
 def count_keys(session: Session, organization: Organization) -> int:
     """Return how many users have their archive key in escrow."""
     query = select(func.count()).where(ArchiveKeyEntry.organization_id == organization.id)
     return session.scalar(query) or 0
+
+
+def note_late(session: Session, row: Migration, users: Sequence[str]) -> Keystore | None:
+    """Write down who was enrolled after the keys were divided into shares.
+
+    Returns the keystore that their keys go to, too; None where that is not needed.
+    """
+    if row.phase not in ("copy", "verify"):
+        return None
+    for user in users:
+        session.add(LateKey(migration_id=row.id, user=user, verified=False))
+    return session.get(Keystore, row.destination_id)

@@ -8,9 +8,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.runtime.tables import (
+    Migration,
     Organization,
 )
 from pulumi_keystore.errors import InMaintenance, NotAllowed
+
+MAINTENANCE: Final = "maintenance"
+"""Keys are read, and none is enrolled, while a migration runs."""
+ONLINE: Final = "online"
+"""Keys are enrolled while a migration runs, and held only for its last moment."""
 
 _GATE: Final = 0x6B7901
 """Class of the advisory locks that enrolments pass, one for each organization."""
@@ -56,3 +62,9 @@ def require_no_maintenance(row: Organization) -> None:
             f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
             hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
         )
+
+
+def online(session: Session, owner: Organization) -> Migration | None:
+    """Return the migration that lets keys of an organization be written while it runs, if there is one."""
+    row = session.get(Migration, owner.maintenance_by) if owner.maintenance_by else None
+    return row if row is not None and row.mode == ONLINE else None

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.identity.tokens import Principal
 from pulumi_keystore.control_plane.organizations import history
 from pulumi_keystore.errors import ManagedElsewhere
 
@@ -29,7 +28,7 @@ def is_anothers(row: Owned, mark: str | None) -> bool:
 
 
 def take_over(
-    session: Session, who: Principal, organization_id: int, row: Owned, mark: str | None, *, what: str, action: str
+    session: Session, actor: str, organization_id: int, row: Owned, mark: str | None, *, what: str, action: str
 ) -> list[str]:
     """Let an object bear the mark of the resource that declares it now.
 
@@ -38,7 +37,7 @@ def take_over(
     warnings = []
     if is_anothers(row, mark):
         warnings.append(f"{what} was managed by another Pulumi resource, and is managed by this one from now on")
-        history.append(session, organization_id, who.name, action, warnings[0])
+        history.append(session, organization_id, actor, action, warnings[0])
     if mark:
         row.owner_mark = mark
     return warnings

@@ -9,7 +9,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tokens import Principal, no_organization
 from pulumi_keystore.control_plane.organizations import ownership
 from pulumi_keystore.control_plane.organizations.ledger import count_keys
 from pulumi_keystore.control_plane.runtime.tables import (
@@ -20,7 +19,7 @@ from pulumi_keystore.control_plane.runtime.tables import (
     as_document,
 )
 from pulumi_keystore.declarations.names import check_organization
-from pulumi_keystore.errors import Conflict, InvalidInput, RecoveryNeeded
+from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNeeded
 
 ENVIRONMENTS: Final = ("cloud", "federal")
 
@@ -46,7 +45,7 @@ def list_all(session: Session) -> list[Organization]:
 
 
 def put(
-    session: Session, who: Principal, name: str, environment: str = "cloud", mark: str | None = None
+    session: Session, actor: str, name: str, environment: str = "cloud", mark: str | None = None
 ) -> tuple[Organization, list[str]]:
     """Create an organization, or return the one there is; with warnings.
 
@@ -70,7 +69,7 @@ def put(
             prop="environment",
         )
     what = f"the organization {name!r}"
-    return row, ownership.take_over(session, who, row.id, row, mark, what=what, action="Organization taken over")
+    return row, ownership.take_over(session, actor, row.id, row, mark, what=what, action="Organization taken over")
 
 
 def remove(session: Session, name: str, mark: str | None = None) -> None:
@@ -125,3 +124,12 @@ def require_known(row: Organization) -> None:
             f"the organization {row.name!r} is suspended: {row.suspended}",
             hint=f"see what is where with `keystore recover {row.name}`; nothing is deleted meanwhile",
         )
+
+
+def no_organization(name: str) -> NotFound:
+    """Return the error for an organization that is not there, or not to be seen."""
+    return NotFound(
+        f"organization: there is no {name!r}",
+        hint="list them with `keystore organization list`, or declare an Organization",
+        prop="organization",
+    )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.record import KEY_BYTES, ArchiveKey, DamagedRecordError
+
+LEGACY_PURPOSE: Final = "legacy-key"
 
 Unseal = Callable[[str, bytes], bytes]
 
@@ -40,3 +44,12 @@ def read_rows(
     if len(key) != KEY_BYTES:
         raise DamagedRecordError(f"the legacy key has {len(key)} bytes")
     return ArchiveKey(organization, user, generation, key)
+
+
+def legacy_unseal(plane: ControlPlane, organization_id: int) -> Callable[[str, bytes], bytes]:
+    """Return the function that opens a user's legacy row."""
+
+    def unseal(user: str, sealed: bytes) -> bytes:
+        return plane.master_key.open(LEGACY_PURPOSE, f"{organization_id}/{user}", sealed)
+
+    return unseal

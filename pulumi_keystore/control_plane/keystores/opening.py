@@ -1,0 +1,97 @@
+"""A registered keystore is opened for whoever acts on it, and the active one is asked before anything is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import select
+
+from pulumi_keystore.control_plane.keystores import fencing
+from pulumi_keystore.control_plane.keystores.removal import ActiveKeystore, ActiveVault
+from pulumi_keystore.control_plane.organizations.ledger import is_enrolled, of_users
+from pulumi_keystore.control_plane.organizations.legacy import legacy_unseal, read_rows
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import (
+    Keystore,
+    LegacyKey,
+    Organization,
+)
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.record import ArchiveKey
+from pulumi_keystore.vault.transport import Flow, Transport
+
+PATIENCE_S: Final = 5.0
+"""For how long a keystore that asks for fewer requests is asked again where somebody waits for the outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """The active keystore, asked before anything is deleted elsewhere; `vault` is None for a legacy one."""
+
+    keystore: ActiveKeystore
+    vault: VaultKeystore | None
+
+
+@contextmanager
+def witness(plane: ControlPlane, transport: Transport, owner: Organization, active: Keystore) -> Iterator[Witness]:
+    """Lend the active keystore."""
+    if active.kind == "legacy":
+        yield Witness(_LegacyWitness(plane, owner), None)
+        return
+    with opened(plane, transport, owner, active) as vault:
+        yield Witness(ActiveVault(vault, lambda record: _is_in_ledger(plane, owner, record)), vault)
+
+
+@contextmanager
+def opened(
+    plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore
+) -> Iterator[VaultKeystore]:
+    """Lend a registered Vault keystore to the leading service, with patience for one that asks for fewer requests."""
+    retry_s = min(plane.settings.retry_s, PATIENCE_S)
+    vault = plane.vault(owner, keystore, retry_for_s=retry_s, announce=fencing.for_leader(plane, keystore))
+    try:
+        yield vault
+    finally:
+        transport.run_one(vault.revoke())
+
+
+def _is_in_ledger(plane: ControlPlane, owner: Organization, record: ArchiveKey) -> bool:
+    with plane.transaction() as session:
+        entry = of_users(session, owner.id, [record.user]).get(record.user)
+    return entry is not None and is_enrolled(plane, owner, entry, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _LegacyWitness:
+    """The rows of a legacy keystore; nothing is ever written there."""
+
+    plane: ControlPlane
+    owner: Organization
+    place: None = None
+
+    def require(self) -> Flow[None]:
+        """Do nothing: it is in this very database."""
+        yield from ()
+
+    def same(self, record: ArchiveKey) -> Flow[ArchiveKey | None]:
+        """Return the key of the record's user."""
+        yield from ()
+        mine = (LegacyKey.organization_id == self.owner.id, LegacyKey.user == record.user)
+        with self.plane.transaction() as session:
+            rows = session.scalars(select(LegacyKey.key_sealed).where(*mine)).all()
+        unseal = legacy_unseal(self.plane, self.owner.id)
+        return read_rows(self.owner.name, record.user, record.generation, rows, unseal)
+
+    def has_enrolled(self, name: str) -> Flow[bool]:
+        """Say no: a copy that is not the key of a row stays where it is."""
+        del name
+        yield from ()
+        return False
+
+    def keep(self, record: ArchiveKey) -> Flow[None]:
+        """Write nothing: a record that is not among the rows stays where it is."""
+        del record
+        yield from ()

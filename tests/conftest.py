@@ -25,8 +25,9 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.vault.requests import Endpoint, Flow, Request
 from pulumi_keystore.vault.resolver import HostMap, Resolver
-from pulumi_keystore.vault.transport import Endpoint, Flow, Request, Transport
+from pulumi_keystore.vault.transport import Transport
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE = os.environ.get("TORTURE_WHOLE") == "1"

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores import verification
-from pulumi_keystore.control_plane.monitoring import results
+from pulumi_keystore.control_plane.monitoring import views
 from pulumi_keystore.control_plane.monitoring.status import NO_REQUEST, Status
 from pulumi_keystore.control_plane.organizations import ledger
 from pulumi_keystore.control_plane.organizations import registry as organizations
@@ -108,11 +108,11 @@ def _of_keystore(
     row = session.get(KeystoreHealth, keystore.id)
     if row is None or row.tested_at is None:
         return
-    shown = results.connection(session, plane, keystore, now)
+    shown = views.connection(session, plane, keystore, now)
     known = {Status.ONLINE: 1.0, Status.OFFLINE: 0.0}
     untested = shown.reason == NO_REQUEST
     set_to("keystore_online", None if untested else known.get(shown.status))
     set_to("keystore_warning", shown.warning is not None)
-    set_to("keystore_reliability_ratio", results.reliability(session, plane, keystore, now).share)
+    set_to("keystore_reliability_ratio", views.reliability(session, plane, keystore, now).share)
     set_to("keystore_last_test_timestamp_seconds", row.tested_at.timestamp())
     set_to("keystore_test_duration_seconds", row.seconds)

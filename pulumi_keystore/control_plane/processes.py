@@ -22,9 +22,9 @@ from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.keystores.verification import Audits
 from pulumi_keystore.control_plane.migration import resuming, shards, workflow
 from pulumi_keystore.control_plane.migration.worker import Workers
-from pulumi_keystore.control_plane.monitoring import results
+from pulumi_keystore.control_plane.monitoring import results, schedule
 from pulumi_keystore.control_plane.monitoring.runner import MinuteTests
-from pulumi_keystore.control_plane.notifications.outbox import Postman
+from pulumi_keystore.control_plane.notifications.mail import Postman
 from pulumi_keystore.control_plane.notifications.webhooks import Caller
 from pulumi_keystore.control_plane.runtime import background, leadership, listener, logs, workflows
 from pulumi_keystore.control_plane.runtime.background import Work
@@ -136,7 +136,7 @@ def _release(plane: ControlPlane, instance: str) -> None:
     """Let others have what a process held that has ended, or was replaced."""
     with plane.transaction() as session:
         shards.take_from_process(session, instance)
-        results.release(session, instance)
+        schedule.release(session, instance)
 
 
 def _forget_old(plane: ControlPlane) -> None:

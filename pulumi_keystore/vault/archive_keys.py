@@ -31,17 +31,8 @@ from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.listing import Listing, is_empty
 from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.vault.transport import (
-    LATE,
-    REQUEST_TIMEOUT_S,
-    SEE_LOAD,
-    Endpoint,
-    Flow,
-    Pause,
-    Request,
-    Response,
-    Transport,
-)
+from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response
+from pulumi_keystore.vault.transport import LATE, SEE_LOAD, Transport
 
 PAGE: Final = 1000
 """How many names a list asks for at a time."""

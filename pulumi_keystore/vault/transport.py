@@ -15,9 +15,9 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic
 
 # libcurl and OpenSSL would write TLS secrets to the file this names; they read it when they are loaded.
 os.environ.pop("SSLKEYLOGFILE", None)
@@ -25,14 +25,19 @@ os.environ.pop("SSLKEYLOGFILE", None)
 import certifi
 import pycurl
 
-from pulumi_keystore.declarations.address import KeystoreAddress
-from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.errors import HostUnavailable
-from pulumi_keystore.vault.resolver import Resolver, Target
+from pulumi_keystore.vault.requests import (
+    MAX_ANSWER_BYTES,
+    Endpoint,
+    Flow,
+    Pause,
+    Request,
+    Response,
+    T,
+)
+from pulumi_keystore.vault.resolver import Target
 
 CONNECT_TIMEOUT_S: Final = 5.0
-REQUEST_TIMEOUT_S: Final = 10.0
-MAX_ANSWER_BYTES: Final = 256 << 20
 _HEAD_BYTES: Final = 1 << 16
 _IDLE_HANDLES: Final = 128
 _BETWEEN_CUTS_S: Final = 0.1
@@ -67,69 +72,6 @@ _CURL_FAULTS: Final = {
     8: ("the answer is not HTTP", _SEE_ADDRESS),  # CURLE_WEIRD_SERVER_REPLY
     pycurl.E_UNSUPPORTED_PROTOCOL: ("the answer is not HTTP", _SEE_ADDRESS),
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Endpoint:
-    """One server as one organization sees it: where it is, who we are, whom we trust."""
-
-    address: KeystoreAddress
-    certificate: ClientCertificate
-    server_ca: bytes | None = None
-    """CA certificates in PEM; None for the public CAs."""
-    resolver: Resolver = field(default_factory=Resolver)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One HTTPS request. `path` begins with /v1/ and is made of characters that need no quoting."""
-
-    endpoint: Endpoint
-    method: str
-    path: str
-    body: dict[str, Any] | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    timeout_s: float = REQUEST_TIMEOUT_S
-    index: str = ""
-    """The state (`X-Vault-Index`) that the answering node must have; an older one passes the request on."""
-    wants_index: bool = False
-    """Whether the answer shall tell the state it belongs to. It costs a little."""
-    sink: Callable[[bytes], None] | None = field(default=None, repr=False)
-    """Takes the body of the answer, whatever its status, piece by piece; the response then has only its beginning."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A flow's wish to go on only after some seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The status and the body of an answer."""
-
-    status: int
-    body: bytes = field(repr=False)
-    index: str = ""
-    """`X-Vault-Index` of the answer, where it was asked for and the server gives one."""
-
-    def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object; an empty object where it is none."""
-        try:
-            parsed = json.loads(self.body)
-        except ValueError:
-            return {}
-        return parsed if isinstance(parsed, dict) else {}
-
-    @property
-    def errors(self) -> str:
-        """The server's own error texts. For decisions only: a lying server could say back what it was sent."""
-        return str(self.json().get("errors", ""))
-
-
-T = TypeVar("T")
-Flow = Generator[Request | Pause, Response | None, T]
 
 
 @dataclass(slots=True, eq=False)

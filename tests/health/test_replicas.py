@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from pulumi_keystore.control_plane.monitoring import results as health
+from pulumi_keystore.control_plane.monitoring import schedule
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
@@ -74,7 +75,7 @@ def clean(database):
 
 def claim(database, who, now, most=500):
     with database.begin() as session:
-        return health.claim(session, who, now, 60, 20, most)
+        return schedule.claim(session, who, now, 60, 20, most)
 
 
 def record(database, who, results):
@@ -178,7 +179,7 @@ def test_gaps_and_clocks(database, tests, expected):
 def test_what_a_process_that_has_ended_had_claimed_is_free_at_once(database):
     taken = claim(database, "ended", NOW, 10)
     with database.begin() as session:
-        health.release(session, "ended")
+        schedule.release(session, "ended")
     again = claim(database, "next", NOW, MANY)
     assert {turn.keystore_id for turn in taken} <= {turn.keystore_id for turn in again}
     record(database, "ended", dict.fromkeys(taken, ILL))

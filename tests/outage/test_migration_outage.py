@@ -20,8 +20,9 @@ from pulumi_keystore.declarations.certificate import ClientCertificate, check_se
 from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey
+from pulumi_keystore.vault.requests import Endpoint
 from pulumi_keystore.vault.resolver import HostMap, Resolver
-from pulumi_keystore.vault.transport import Endpoint, Transport
+from pulumi_keystore.vault.transport import Transport
 from tests.conftest import PASSWORD
 
 SOURCE = "Migration failed: source not reachable"

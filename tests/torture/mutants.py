@@ -98,7 +98,7 @@ BUGS = [
     ),
     Bug(
         "journal not flushed: a share is written down before it is copied",
-        "control_plane/migration/worker.py",
+        "control_plane/migration/session.py",
         "            inventory, annotated = self._move(task)\n",
         "            shares.finish(self._plane, task, self.holder, Inventory(), 0)\n"
         "            inventory, annotated = self._move(task)\n",

@@ -17,8 +17,9 @@ from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import RuleViolation
+from pulumi_keystore.vault.requests import Endpoint
 from pulumi_keystore.vault.resolver import HostMap, Resolver
-from pulumi_keystore.vault.transport import Endpoint, Transport
+from pulumi_keystore.vault.transport import Transport
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 WELL = Result(online=True)

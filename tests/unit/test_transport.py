@@ -25,8 +25,9 @@ from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Overloaded
 from pulumi_keystore.vault import transport as transport_module
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
+from pulumi_keystore.vault.requests import Endpoint, Flow, Pause, Request, Response
 from pulumi_keystore.vault.resolver import HostMap, Resolver
-from pulumi_keystore.vault.transport import Endpoint, Flow, Pause, Request, Response, Transport
+from pulumi_keystore.vault.transport import Transport
 
 CA = CertificateAuthority()
 NAME = "impostor.example.com"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity import tokens
-from pulumi_keystore.control_plane.identity.tokens import Principal
+from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.connections import Connections

@@ -10,7 +10,8 @@ from pydantic import Field, SecretStr
 
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
 from pulumi_keystore.control_plane.escrow import deposit, endings
-from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.escrow.release import release as release_to_user
+from pulumi_keystore.control_plane.identity.roles import Right
 
 MAX_BATCH = 2000
 
@@ -57,7 +58,7 @@ def escrow(organization: str, body: EscrowBody, who: Who, services: Services) ->
 def release(organization: str, body: ReleaseBody, who: Who, services: Services) -> dict[str, Any]:
     """Return a user's archive key, encrypted to the caller's public key (HPKE, RFC 9180)."""
     who.require(Right.ESCROW, organization)
-    sealed = deposit.release(services.plane, services.connections, organization, body.user, body.public_key)
+    sealed = release_to_user(services.plane, services.connections, organization, body.user, body.public_key)
     return {"user": body.user, "sealed_key": b64encode(sealed).decode()}
 
 

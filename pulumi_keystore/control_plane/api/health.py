@@ -10,11 +10,10 @@ from pydantic import Field, SecretStr
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import metrics
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
-from pulumi_keystore.control_plane.identity.tokens import Right
-from pulumi_keystore.control_plane.keystores import registration
-from pulumi_keystore.control_plane.monitoring import monitors, results
+from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.monitoring import monitors, views
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
-from pulumi_keystore.control_plane.organizations import registry
+from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.errors import Conflict
 
 router = APIRouter(tags=["health"])
@@ -47,13 +46,13 @@ def get_health(organization: str, name: str, who: Who, services: Services) -> di
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        row = registration.find(session, owner, name)
+        row = keystores.find(session, owner, name)
         if row.kind != "self-administered":
             raise Conflict(
                 f"keystore: {name!r} is a {row.kind} keystore, and only self-administered ones are tested each minute",
                 hint=f"ask for its connection now with `keystore status {organization}`",
             )
-        return {"organization": owner.name, **results.describe(session, services.plane, row, now_utc())}
+        return {"organization": owner.name, **views.describe(session, services.plane, row, now_utc())}
 
 
 @router.get("/organizations/{organization}/keystores/{name}/monitor")

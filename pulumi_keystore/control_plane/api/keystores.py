@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
-from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import registration
-from pulumi_keystore.control_plane.organizations import registry
+from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.declarations.keystore import Declaration
 
 router = APIRouter(tags=["keystores"])
@@ -45,7 +45,7 @@ def list_keystores(organization: str, who: Who, services: Services) -> list[dict
     """List the keystores of an organization."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        return registration.list_all(session, registry.find(session, organization))
+        return keystores.list_all(session, registry.find(session, organization))
 
 
 @router.get("/organizations/{organization}/keystores/{name}")
@@ -54,7 +54,7 @@ def get_keystore(organization: str, name: str, who: Who, services: Services) -> 
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        return registration.describe(owner, registration.find(session, owner, name))
+        return keystores.describe(owner, keystores.find(session, owner, name))
 
 
 @router.put("/organizations/{organization}/keystores/{name}")

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
-from pulumi_keystore.control_plane.identity.tokens import Right
-from pulumi_keystore.control_plane.migration import lifecycle, undo
+from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.migration import lifecycle, undo, views
 from pulumi_keystore.control_plane.organizations import maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 
@@ -59,7 +59,7 @@ def list_migrations(organization: str, who: Who, services: Services) -> list[dic
     """List the migrations of an organization, the latest first."""
     who.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        return lifecycle.list_all(session, registry.find(session, organization), now_utc())
+        return views.list_all(session, registry.find(session, organization), now_utc())
 
 
 @router.get("/organizations/{organization}/migrations/{migration_id}")
@@ -89,5 +89,5 @@ def undo_migration(organization: str, migration_id: str, who: Who, services: Ser
 def _describe(plane: ControlPlane, organization: str, migration_id: str) -> dict[str, Any]:
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-        row = lifecycle.find(session, owner, migration_id)
-        return lifecycle.describe(session, owner, row, now_utc())
+        row = views.find(session, owner, migration_id)
+        return views.describe(session, owner, row, now_utc())

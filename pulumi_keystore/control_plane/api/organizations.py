@@ -10,11 +10,12 @@ from pydantic import Field
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import Body, Mark, Services, ServicesOfApp, Who
-from pulumi_keystore.control_plane.identity.tokens import Right
-from pulumi_keystore.control_plane.keystores import registration, verification
-from pulumi_keystore.control_plane.migration import lifecycle
-from pulumi_keystore.control_plane.monitoring import results
-from pulumi_keystore.control_plane.organizations import history, registry
+from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.keystores import proving, verification
+from pulumi_keystore.control_plane.migration import parties
+from pulumi_keystore.control_plane.migration import views as migration_views
+from pulumi_keystore.control_plane.monitoring import views as monitoring_views
+from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.runtime.tables import as_document
 
 router = APIRouter(tags=["organizations"])
@@ -79,19 +80,19 @@ def status(organization: str, who: Who, services: Services) -> dict[str, Any]:
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         shown = registry.describe(session, owner)
-        active = registry.active_keystore(session, owner)
-        shown["keystore"] = registration.describe(owner, active) if active else None
+        active = keystores.active_keystore(session, owner)
+        shown["keystore"] = keystores.describe(owner, active) if active else None
         looked = verification.latest(session, owner)
         counted = ("at", "keystore", "keys", "missing", "damaged", "surplus")
         shown["verification"] = as_document(looked, *counted) if looked else None
         shown["health"] = None
         if active and active.kind == "self-administered":
-            shown["health"] = results.describe(session, services.plane, active, now_utc())
+            shown["health"] = monitoring_views.describe(session, services.plane, active, now_utc())
         shown["migration"] = None
         if owner.maintenance_by:
-            row = lifecycle.load(session, owner.maintenance_by).migration
-            shown["migration"] = lifecycle.describe(session, owner, row, now_utc())
-    shown["connection"] = registration.test_connection(services.plane, owner, active) if active else None
+            row = parties.load(session, owner.maintenance_by).migration
+            shown["migration"] = migration_views.describe(session, owner, row, now_utc())
+    shown["connection"] = proving.test_connection(services.plane, owner, active) if active else None
     return shown
 
 

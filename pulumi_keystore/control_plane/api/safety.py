@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
-from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import clean_ups, recovery, verification
 from pulumi_keystore.control_plane.organizations import registry
 

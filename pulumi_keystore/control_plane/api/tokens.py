@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pulumi_keystore.control_plane.api.access import Body, Services, Who
 from pulumi_keystore.control_plane.identity import tokens
-from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.identity.roles import Right
 
 router = APIRouter(tags=["tokens"])
 

@@ -20,7 +20,7 @@ from pulumi_keystore.control_plane.api.access import Services
 from pulumi_keystore.control_plane.api.problems import too_large
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity import sessions
-from pulumi_keystore.control_plane.identity.tokens import RIGHTS, Principal, Right
+from pulumi_keystore.control_plane.identity.roles import RIGHTS, Principal, Right
 from pulumi_keystore.errors import (
     InvalidInput,
     KeystoreError,

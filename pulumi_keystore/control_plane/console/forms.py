@@ -15,12 +15,12 @@ from pulumi_keystore.control_plane.api.problems import MAX_BODY_BYTES
 from pulumi_keystore.control_plane.console.access import HOME, Page, Sent, Visit, Visitor
 from pulumi_keystore.control_plane.console.pages import frame
 from pulumi_keystore.control_plane.console.render import page
-from pulumi_keystore.control_plane.identity.tokens import Right
+from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
-from pulumi_keystore.control_plane.organizations import maintenance, registry
+from pulumi_keystore.control_plane.organizations import keystores, maintenance, registry
 from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
@@ -46,7 +46,7 @@ def _filled(upload: UploadFile | None) -> bytes | None:
 def _active(services: ServicesOfApp, organization: str) -> tuple[dict[str, Any], Organization, Keystore]:
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        row = registry.active_keystore(session, owner)
+        row = keystores.active_keystore(session, owner)
         if row is None:
             raise Conflict(f"the organization {organization!r} has no active keystore", hint="declare a Keystore first")
         return frame(session, owner), owner, row
@@ -61,7 +61,7 @@ def edit_page(organization: str, visitor: Visit, services: Services) -> Response
     visitor.who.require(Right.MANAGE, organization)
     shown, owner, row = _active(services, organization)
     values = {"address": row.address or "", "server_ca": row.server_ca or ""}
-    return _form("edit.html", visitor, shown, registration.describe(owner, row), values)
+    return _form("edit.html", visitor, shown, keystores.describe(owner, row), values)
 
 
 @router.post("/edit")
@@ -77,7 +77,7 @@ def edit(
     """Prove the new pair and swap it in; on any failure the old one stays, and the form says why."""
     visitor.who.require(Right.MANAGE, organization)
     shown, owner, row = _active(services, organization)
-    described = registration.describe(owner, row)
+    described = keystores.describe(owner, row)
     if row.kind != "self-administered":
         raise Conflict("only self-administered keystores are edited here", hint="the provider edits its own keystores")
     content = _filled(certificate)
@@ -224,7 +224,7 @@ def _migrate_form(
 ) -> Response:
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        rows = registration.list_all(session, owner)
+        rows = keystores.list_all(session, owner)
         shown = {
             **frame(session, owner),
             "goals": [row for row in rows if not row["active"] and row["kind"] != "legacy"],
@@ -252,7 +252,7 @@ def alerts_page(organization: str, visitor: Visit, services: Services) -> Respon
         "repeat_hours": str(alerting.repeat_hours),
         "online_minutes": str(alerting.online_minutes),
     }
-    return _form("alerts.html", visitor, shown, registration.describe(owner, row), values)
+    return _form("alerts.html", visitor, shown, keystores.describe(owner, row), values)
 
 
 @router.post("/alerts")
@@ -292,7 +292,7 @@ def alerts(
         )
         monitors.put(services.plane, visitor.who.name, organization, row.name, alerting)
 
-    described = registration.describe(owner, row)
+    described = keystores.describe(owner, row)
     return _or_form(
         save,
         lambda _: _home(organization),

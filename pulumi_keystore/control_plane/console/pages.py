@@ -24,11 +24,11 @@ from pulumi_keystore.control_plane.console.access import (
 )
 from pulumi_keystore.control_plane.console.render import STATIC, page
 from pulumi_keystore.control_plane.identity import sessions
-from pulumi_keystore.control_plane.identity.tokens import Right
-from pulumi_keystore.control_plane.keystores import registration
-from pulumi_keystore.control_plane.migration import lifecycle
-from pulumi_keystore.control_plane.monitoring import monitors, results
-from pulumi_keystore.control_plane.organizations import history, maintenance, registry
+from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.migration import views as migration_views
+from pulumi_keystore.control_plane.monitoring import monitors
+from pulumi_keystore.control_plane.monitoring import views as monitoring_views
+from pulumi_keystore.control_plane.organizations import history, keystores, maintenance, registry
 from pulumi_keystore.control_plane.runtime.tables import Organization
 from pulumi_keystore.errors import NotAuthenticated, NotFound
 
@@ -109,10 +109,10 @@ def home(visitor: Visit, services: Services) -> Response:
 
 
 def _line(session: Session, services: ServicesOfApp, row: Organization) -> dict[str, Any]:
-    active = registry.active_keystore(session, row)
+    active = keystores.active_keystore(session, row)
     shown = None
     if active is not None and active.kind == "self-administered":
-        shown = results.connection(session, services.plane, active, now_utc())
+        shown = monitoring_views.connection(session, services.plane, active, now_utc())
     return {**registry.describe(session, row), "kind": active.kind if active else None, "connection": shown}
 
 
@@ -134,15 +134,15 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
     now = now_utc()
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        active = registry.active_keystore(session, owner)
-        latest = lifecycle.list_all(session, owner, now, 1)
+        active = keystores.active_keystore(session, owner)
+        latest = migration_views.list_all(session, owner, now, 1)
         monitored = active is not None and active.kind == "self-administered"
         monitor = monitors.find(session, active) if active and monitored else None
         running = latest[0] if latest and latest[0]["phase"] != "ended" else None
         return {
             **frame(session, owner),
-            "keystore": registration.describe(owner, active) if active else None,
-            "health": results.describe(session, services.plane, active, now) if active and monitored else None,
+            "keystore": keystores.describe(owner, active) if active else None,
+            "health": monitoring_views.describe(session, services.plane, active, now) if active and monitored else None,
             "monitor": monitors.describe(services.plane, owner, active, monitor) if active and monitor else None,
             "migration": latest[0] if latest else None,
             "running": running,

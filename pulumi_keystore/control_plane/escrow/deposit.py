@@ -15,17 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import key_release, rules
+from pulumi_keystore import rules
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.organizations import ledger, legacy, maintenance, registry
-from pulumi_keystore.control_plane.organizations.legacy import read_rows
+from pulumi_keystore.control_plane.organizations.keystores import require_active
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -35,10 +34,9 @@ from pulumi_keystore.control_plane.runtime.tables import (
     Organization,
 )
 from pulumi_keystore.declarations.names import check_user_id
-from pulumi_keystore.declarations.tenancy import key_name
-from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreFault, NotFound, Unsuitable
+from pulumi_keystore.errors import Conflict, KeystoreFault, Unsuitable
 from pulumi_keystore.vault.record import KEY_BYTES, ArchiveKey, DamagedRecordError
-from pulumi_keystore.vault.transport import Flow
+from pulumi_keystore.vault.requests import Flow
 
 FIRST_GENERATION: Final = 1
 _AT_A_TIME: Final = 16
@@ -99,7 +97,7 @@ def escrow(
     origin = f"enrolment {secrets.token_hex(8)}"
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-        active = _active(session, owner)
+        active = require_active(session, owner)
     if active.kind != "legacy":
         connections.require_known(owner, active)
     with plane.transaction() as session:
@@ -111,7 +109,7 @@ def escrow(
         online = maintenance.online(session, owner)
         if online is None:
             maintenance.require_no_maintenance(owner)
-        active = _active(session, owner)
+        active = require_active(session, owner)
         found = _insert_entries(plane, session, owner, keys)
         records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]
         known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
@@ -242,77 +240,3 @@ def _copy_over(connections: Connections, owner: Organization, keystore: Keystore
     with contextlib.suppress(KeystoreFault, DamagedRecordError), connections.borrow(owner, keystore) as connection:
         for _ in connection.transport.run(map(connection.vault.put, copies), _AT_A_TIME):
             pass
-
-
-def read(plane: ControlPlane, connections: Connections, organization: str, user: str) -> ArchiveKey:
-    """Return a user's archive key from the active keystore, proved to be the one that was enrolled.
-
-    Raises:
-        NotFound: The user has no key in escrow.
-        KeystoreFault: The keystore is unreachable, or what it holds is not the enrolled key.
-
-    """
-    check_user_id(user)
-    with plane.transaction() as session:
-        owner = registry.find(session, organization)
-        entry = session.get(ArchiveKeyEntry, (owner.id, user))
-        if entry is None:
-            raise NotFound(f"user: {user[:100]!r} has no archive key in escrow", prop="user")
-        active = _active(session, owner)
-        record = _read_legacy(plane, session, owner, entry) if active.kind == "legacy" else None
-    try:
-        if active.kind != "legacy":
-            with connections.borrow(owner, active) as connection:
-                record = connection.transport.run_one(connection.vault.read(key_name(user, entry.generation)))
-    except DamagedRecordError:
-        record = None
-    if record is None or not hmac.compare_digest(
-        plane.master_key.fingerprint(owner.name, user, record.key), entry.fingerprint
-    ):
-        raise KeystoreFault(
-            f"the keystore {active.name!r} does not hold the archive key that was enrolled",
-            hint=f"`keystore verify {owner.name}` names what is missing; restore its snapshot, or let "
-            "the device enrol the same key again",
-        )
-    return record
-
-
-def _read_legacy(
-    plane: ControlPlane, session: Session, owner: Organization, entry: ArchiveKeyEntry
-) -> ArchiveKey | None:
-    rows = session.scalars(
-        select(LegacyKey.key_sealed).where(LegacyKey.organization_id == owner.id, LegacyKey.user == entry.user)
-    ).all()
-    try:
-        return read_rows(owner.name, entry.user, entry.generation, rows, legacy.legacy_unseal(plane, owner.id))
-    except DamagedRecordError:
-        return None
-
-
-def release(plane: ControlPlane, connections: Connections, organization: str, user: str, public_key: str) -> bytes:
-    """Return a user's archive key encrypted to an X25519 public key (base64 of 32 bytes).
-
-    The answer is HPKE base mode (DHKEM X25519, HKDF-SHA-256, AES-256-GCM): encapsulated key and ciphertext.
-
-    Raises:
-        InvalidInput: It is no such public key.
-        NotFound, KeystoreFault: As `read`.
-
-    """
-    try:
-        recipient = X25519PublicKey.from_public_bytes(b64decode(public_key, validate=True))
-    except (Base64Error, ValueError):
-        raise InvalidInput(
-            "public_key: not an X25519 public key", hint="expected base64 of 32 bytes", prop="public_key"
-        ) from None
-    record = read(plane, connections, organization, user)
-    return key_release.seal(record.key, recipient, organization, user)
-
-
-def _active(session: Session, owner: Organization) -> Keystore:
-    active = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
-    if active is None:
-        raise Conflict(
-            f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore for it first"
-        )
-    return active

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, removal
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
-from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
+from pulumi_keystore.control_plane.organizations import history, keystores, ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
     ArchiveKeyEntry,
@@ -47,7 +47,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, actor: str, organization: s
         owner = registry.find(session, organization, lock=True)
         registry.require_known(owner)
         maintenance.require_no_maintenance(owner)
-        active = registry.active_keystore(session, owner)
+        active = keystores.active_keystore(session, owner)
         entry = session.get(ArchiveKeyEntry, (owner.id, user))
         if active is None:
             raise Conflict(f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore first")

@@ -12,7 +12,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.identity import tokens
-from pulumi_keystore.control_plane.identity.tokens import Principal
+from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.control_plane.runtime.tables import ConsoleSession
 from pulumi_keystore.errors import NotAuthenticated
 

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import fencing
-from pulumi_keystore.control_plane.notifications import message, outbox
-from pulumi_keystore.control_plane.organizations import history, ledger, registry
+from pulumi_keystore.control_plane.notifications import mail, message
+from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, HealthMonitor, Keystore, Organization
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded, Unsuitable
@@ -44,7 +44,7 @@ def suspend(session: Session, owner: Organization, reason: str) -> None:
     owner.suspended = reason
     history.append(session, owner.id, history.SYSTEM, "Organization suspended", reason)
     letter = message.recovery_needed(owner.name, reason)
-    outbox.put_to_each(session, f"suspended-{owner.id}-{secrets.token_hex(8)}", recipients(session, owner), letter)
+    mail.put_to_each(session, f"suspended-{owner.id}-{secrets.token_hex(8)}", recipients(session, owner), letter)
     _log.error("organization suspended", organization=owner.name, reason=reason)
 
 
@@ -195,7 +195,7 @@ class Checkpoints:
     def _leave(self, organization_id: int) -> None:
         with self._plane.transaction() as session:
             owner = session.get(Organization, organization_id, with_for_update=True)
-            active = registry.active_keystore(session, owner) if owner else None
+            active = keystores.active_keystore(session, owner) if owner else None
             if owner is None or active is None or active.kind == "legacy" or owner.suspended:
                 return
             advance(owner)

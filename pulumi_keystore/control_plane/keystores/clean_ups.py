@@ -15,7 +15,7 @@ from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.keystores.removal import Removal, Tally
-from pulumi_keystore.control_plane.organizations import history, ledger, registry
+from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import CleanUp, Keystore, Organization, is_due
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound
@@ -232,7 +232,7 @@ class CleanUps:
                 return None
             keystore = session.get(Keystore, row.keystore_id)
             owner = session.get_one(Organization, keystore.organization_id) if keystore else None
-            active = registry.active_keystore(session, owner) if owner else None
+            active = keystores.active_keystore(session, owner) if owner else None
         in_use = keystore is not None and active is not None and active.id == keystore.id
         if keystore is None or owner is None or (in_use and row.side != PROOF):
             self._drop(number)

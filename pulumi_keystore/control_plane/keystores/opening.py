@@ -21,7 +21,8 @@ from pulumi_keystore.control_plane.runtime.tables import (
 )
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey
-from pulumi_keystore.vault.transport import Flow, Transport
+from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.transport import Transport
 
 PATIENCE_S: Final = 5.0
 """For how long a keystore that asks for fewer requests is asked again where somebody waits for the outcome."""

@@ -25,7 +25,8 @@ from pulumi_keystore.declarations.tenancy import KEY_NAME, key_name
 from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.vault.transport import Flow, Transport
+from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.transport import Transport
 
 NAMED: Final = 20
 """How many users of each kind a plan names."""

@@ -20,7 +20,8 @@ from pulumi_keystore.errors import KeystoreFault, Unsuitable
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
-from pulumi_keystore.vault.transport import Flow, Transport
+from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.transport import Transport
 
 _PASSES = 3
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import opening
-from pulumi_keystore.control_plane.organizations import ledger, legacy, maintenance, registry
+from pulumi_keystore.control_plane.organizations import keystores, ledger, legacy, maintenance, registry
 from pulumi_keystore.control_plane.organizations.legacy import read_rows
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
@@ -31,7 +31,8 @@ from pulumi_keystore.declarations.tenancy import KEY_NAME
 from pulumi_keystore.errors import Conflict, KeystoreError
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError, Entry
-from pulumi_keystore.vault.transport import Flow, Transport
+from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.transport import Transport
 
 NAMED: Final = 1000
 """How many of each kind are named."""
@@ -97,7 +98,7 @@ def verify(plane: ControlPlane, organization: str) -> Report:
     """
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-        active = registry.active_keystore(session, owner)
+        active = keystores.active_keystore(session, owner)
         if active is None:
             raise Conflict(
                 f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore for it first"

@@ -12,7 +12,8 @@ from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFai
 from pulumi_keystore.errors import KeystoreFault
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError, Entry
-from pulumi_keystore.vault.transport import Flow, Transport
+from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.transport import Transport
 
 Fingerprint = Callable[[str, str, bytes], bytes]
 """Keyed digest of (organization, user, key)."""

@@ -4,80 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints, rules
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening, registration
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening, proving
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.migration import shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.control_plane.migration.parties import Parties
 from pulumi_keystore.control_plane.migration.preflight import preflight
-from pulumi_keystore.control_plane.notifications import message, outbox
-from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
+from pulumi_keystore.control_plane.migration.receipt import make_receipt, receipt_text
+from pulumi_keystore.control_plane.migration.views import USUAL_RATE, find
+from pulumi_keystore.control_plane.notifications import mail, message
+from pulumi_keystore.control_plane.organizations import history, keystores, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations.maintenance import MAINTENANCE, ONLINE
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import (
-    ArchiveKeyEntry,
     CleanUp,
     Keystore,
     LateKey,
     LegacyKey,
     Migration,
     Organization,
-    as_document,
 )
 from pulumi_keystore.declarations.names import check_email, check_mode
-from pulumi_keystore.errors import Conflict, InMaintenance, NotFound
+from pulumi_keystore.errors import Conflict, InMaintenance
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
-
-USUAL_RATE: Final = 600
-"""Keys a second that two servers on one small machine reach; the estimate in previews."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parties:
-    """A migration with everything it is about, as loaded in one transaction."""
-
-    migration: Migration
-    organization: Organization
-    source: Keystore
-    destination: Keystore
-
-
-def load(session: Session, migration_id: str) -> Parties:
-    """Return a migration with its organization and both keystores."""
-    row = session.get_one(Migration, migration_id)
-    return Parties(
-        row,
-        session.get_one(Organization, row.organization_id),
-        session.get_one(Keystore, row.source_id),
-        session.get_one(Keystore, row.destination_id),
-    )
-
-
-def find(session: Session, owner: Organization, migration_id: str) -> Migration:
-    """Return a migration of an organization.
-
-    Raises:
-        NotFound: It has no such migration.
-
-    """
-    row = session.get(Migration, migration_id) if migration_id.isprintable() else None
-    if row is None or row.organization_id != owner.id:
-        raise NotFound(
-            f"migration: {owner.name!r} has no {migration_id[:40]!r}",
-            hint=f"list them with `keystore migration list {owner.name}`",
-        )
-    return row
 
 
 def check_ends(
@@ -135,11 +94,11 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, 
     """Say what a migration would do: from, to, number of keys, estimate, and what is unreachable."""
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-        to = registration.find(session, owner, destination)
-        source = registry.active_keystore(session, owner)
+        to = keystores.find(session, owner, destination)
+        source = keystores.active_keystore(session, owner)
         keys = ledger.count_keys(session, owner)
     moves = source is not None and source.id != to.id
-    tested = {row.name: registration.test_connection(plane, owner, row) for row in (source, to) if moves and row}
+    tested = {row.name: proving.test_connection(plane, owner, row) for row in (source, to) if moves and row}
     unreachable = [f"{name}: {state['detail']}" for name, state in tested.items() if state["status"] != "Online"]
     return {
         "organization": organization,
@@ -221,7 +180,7 @@ def start(
             session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
         )
         letter = message.migration_starts(owner.name, row.source, row.destination, keys)
-        outbox.put(session, migration_id, row.notify_email, letter)
+        mail.put(session, migration_id, row.notify_email, letter)
     failpoints.reach("start.recorded")
     return migration_id, True
 
@@ -268,7 +227,7 @@ def _destination(
     owner = registry.find(session, organization, lock=True)
     maintenance.require_cloud(owner)
     registry.require_known(owner)
-    to = registration.find(session, owner, destination)
+    to = keystores.find(session, owner, destination)
     if to.kind == "legacy":
         raise rules.MIGRATION_TO_LEGACY.violation(f"{destination!r} is a legacy keystore")
     if owner.maintenance_by is not None:
@@ -304,7 +263,7 @@ def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
         raise MigrationFailed(Ending.STALLED, f"the organization is suspended: {owner.suspended}")
     if row.state != "running" or owner.maintenance_by != migration_id:
         raise MigrationFailed(Ending.STALLED, "the organization left maintenance before the commit")
-    receipt = _receipt(session, row, owner)
+    receipt = make_receipt(session, row, owner)
     source = session.get_one(Keystore, row.source_id)
     checkpoints.advance(owner)
     owner.active_keystore_id = row.destination_id
@@ -321,60 +280,10 @@ def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
     remark = f"; {annotated:,} keys had custom metadata, which is not moved" if annotated else ""
     if left_behind := receipt["given_up"]:
         remark += f"; {left_behind:,} keys that were given up are missing"
-    detail = f"{row.source} → {row.destination}, {row.done:,} keys{remark}; {_receipt_text(row)}"
+    detail = f"{row.source} → {row.destination}, {row.done:,} keys{remark}; {receipt_text(row)}"
     history.append(session, owner.id, history.SYSTEM, Ending.SUCCEEDED.value, detail)
     letter = message.migration_succeeds(owner.name, row.destination, row.done)
-    outbox.put(session, migration_id, row.notify_email, letter)
-
-
-def _receipt(session: Session, row: Migration, owner: Organization) -> dict[str, Any]:
-    """Return what was found at both ends, as one record.
-
-    Raises:
-        MigrationFailed: Both inventories are not the same, or are not those of every enrolled key.
-
-    """
-    left = shards.inventory(session, row.id, shards.COPY)
-    arrived = shards.inventory(session, row.id, shards.VERIFY)
-    late = select(ArchiveKeyEntry.fingerprint).join(
-        LateKey, (LateKey.migration_id == row.id) & (LateKey.user == ArchiveKeyEntry.user)
-    )
-    for fingerprint in session.scalars(late.where(ArchiveKeyEntry.organization_id == owner.id, LateKey.verified)):
-        left.add(fingerprint)
-        arrived.add(fingerprint)
-    enrolled = ledger.count_keys(session, owner)
-    given_up = enrolled - arrived.count
-    if left != arrived or not 0 <= given_up <= ledger.count_given_up(session, owner.id):
-        raise MigrationFailed(
-            Ending.VERIFICATION_FAILED,
-            f"{enrolled:,} keys are enrolled, {left.count:,} were read at the source and {arrived.count:,} at the "
-            "destination" + ("" if left.total == arrived.total else ", and they are not the same"),
-        )
-    source, destination = (session.get_one(Keystore, number) for number in (row.source_id, row.destination_id))
-    return {
-        "migration": row.id,
-        "organization": owner.name,
-        "keys": arrived.count,
-        "given_up": given_up,
-        "inventory_source": left.digest.hex(),
-        "inventory_destination": arrived.digest.hex(),
-        "cluster_source": source.cluster_id,
-        "cluster_destination": destination.cluster_id,
-        "mode": row.mode,
-        "writes_held_s": round(row.held_s, 3) if row.held_s is not None else None,
-        "started_at": row.started_at.isoformat(),
-        "requested_by": row.requested_by,
-    }
-
-
-def _receipt_text(row: Migration) -> str:
-    receipt = row.receipt or {}
-    held = f", writes held {receipt['writes_held_s']:g} s" if receipt["writes_held_s"] is not None else ""
-    return (
-        f"receipt: inventory {receipt['inventory_source']} at the source, {receipt['inventory_destination']} at the "
-        f"destination; cluster {receipt['cluster_source'] or 'none'} → {receipt['cluster_destination']}; "
-        f"{receipt['started_at']} to {receipt['ended_at']}{held}; by {receipt['requested_by']}"
-    )
+    mail.put(session, migration_id, row.notify_email, letter)
 
 
 def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
@@ -394,76 +303,12 @@ def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *,
     shards.forget(session, migration_id)
     history.append(session, owner.id, history.SYSTEM, ending.value, detail)
     letter = message.migration_failed(owner.name, row.source, ending.value, detail)
-    outbox.put(session, migration_id, row.notify_email, letter)
+    mail.put(session, migration_id, row.notify_email, letter)
 
 
 def unsettled(session: Session) -> list[str]:
     """Return the ids of all migrations whose workflow has not come to its end."""
     return list(session.scalars(select(Migration.id).where(Migration.phase != "ended")))
-
-
-def list_all(session: Session, owner: Organization, now: datetime, limit: int = 100) -> list[dict[str, Any]]:
-    """Return the migrations of an organization, the latest first, at most so many."""
-    rows = session.scalars(
-        select(Migration)
-        .where(Migration.organization_id == owner.id)
-        .order_by(Migration.started_at.desc())
-        .limit(limit)
-    )
-    return [describe(session, owner, row, now) for row in rows]
-
-
-def describe(session: Session, owner: Organization, row: Migration, now: datetime) -> dict[str, Any]:
-    """Return a migration with its progress: keys copied and verified, rate (keys/s), remaining seconds.
-
-    The rate is that of the phase under way; of a migration that has ended it is keys copied and read back in a second.
-    """
-    copying = _seconds(row.copy_started_at, row.copy_ended_at, now)
-    verifying = _seconds(row.verify_started_at, row.verify_ended_at, now)
-    if row.state != "running":
-        rate = _rate(min(row.done, row.verified) if row.state == "succeeded" else row.done, copying + verifying)
-    else:
-        rate = _rate(row.verified, verifying) if row.phase == "verify" else _rate(row.done, copying)
-    remaining_s = None
-    if rate and row.state == "running":
-        # Reading back is quicker than copying; as long as nothing is known of it, it counts as much.
-        left = max(row.total - row.verified, 0) + (max(row.total - row.done, 0) if row.phase == "copy" else 0)
-        remaining_s = round(left / rate, 1)
-    kept = retained(session, row, now)
-    pending = select(CleanUp.side).where(
-        CleanUp.migration_id == row.id, CleanUp.state == "pending", CleanUp.side != "proof"
-    )
-    return {
-        **as_document(
-            row, "id", "source", "destination", "mode", "state", "phase", "ending", "detail", "total", "done",
-            "verified", "requested_by", "cancel_by", "started_at", "ended_at", "receipt",
-        ),
-        "organization": owner.name,
-        "rate": rate,
-        "remaining_s": remaining_s,
-        "clean_up_pending": list(session.scalars(pending)),
-        "retained_until": kept.next_at.isoformat() if kept else None,
-    }  # fmt: skip
-
-
-def retained(session: Session, row: Migration, now: datetime) -> CleanUp | None:
-    """Return the clean-up that has not begun to empty a migration's source: as long there is a way back."""
-    query = select(CleanUp).where(
-        CleanUp.migration_id == row.id,
-        CleanUp.side == clean_ups_of.SOURCE,
-        CleanUp.state == clean_ups_of.PENDING,
-        CleanUp.attempts == 0,
-        CleanUp.next_at > now,
-    )
-    return session.scalar(query) if row.state == "succeeded" else None
-
-
-def _seconds(begin: datetime | None, end: datetime | None, now: datetime) -> float:
-    return max(((end or now) - begin).total_seconds(), 0.0) if begin is not None else 0.0
-
-
-def _rate(keys: int, seconds: float) -> float | None:
-    return round(keys / max(seconds, 0.001), 1) if keys else None
 
 
 def _label(row: Keystore) -> str:

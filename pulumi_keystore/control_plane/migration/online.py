@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.keystores import opening
 from pulumi_keystore.control_plane.keystores.removal import Removal
-from pulumi_keystore.control_plane.migration import lifecycle
+from pulumi_keystore.control_plane.migration import lifecycle, parties
 from pulumi_keystore.control_plane.migration.copy import Copier, VaultSource, check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.organizations import maintenance
@@ -26,7 +26,8 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, LateKey, Migration
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError, Entry
-from pulumi_keystore.vault.transport import Flow, Transport
+from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.transport import Transport
 
 _FEW: Final = 50
 """So many keys may be left for the time in which enrolments are held."""
@@ -38,7 +39,7 @@ class _TooLong(Exception):  # noqa: N818 - it ends one attempt, and nothing else
     """Enrolments were held as long as they may be."""
 
 
-def commit(plane: ControlPlane, transport: Transport, parties: lifecycle.Parties, destination: VaultKeystore) -> None:
+def commit(plane: ControlPlane, transport: Transport, parties: parties.Parties, destination: VaultKeystore) -> None:
     """Catch up with the late keys; then, with enrolments held, with the last ones, and decide.
 
     Raises:
@@ -74,7 +75,7 @@ def commit(plane: ControlPlane, transport: Transport, parties: lifecycle.Parties
 
 
 def _hold_and_commit(
-    plane: ControlPlane, transport: Transport, parties: lifecycle.Parties, copier: Copier, deadline: float
+    plane: ControlPlane, transport: Transport, parties: parties.Parties, copier: Copier, deadline: float
 ) -> None:
     def in_time() -> None:
         if time.monotonic() > deadline:
@@ -123,7 +124,7 @@ def _catch_up(
 
 
 def _remove_unacknowledged(
-    plane: ControlPlane, transport: Transport, parties: lifecycle.Parties, destination: VaultKeystore
+    plane: ControlPlane, transport: Transport, parties: parties.Parties, destination: VaultKeystore
 ) -> int:
     """Remove what enrolments wrote at the destination and then did not complete: ours, but nobody's key.
 

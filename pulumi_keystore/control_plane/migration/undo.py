@@ -13,14 +13,15 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
-from pulumi_keystore.control_plane.migration import lifecycle
+from pulumi_keystore.control_plane.migration import views
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import CleanUp, Keystore, Migration, Organization
 from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError, Entry
-from pulumi_keystore.vault.transport import Flow, Transport
+from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ def _find(session: Session, organization: str, migration_id: str) -> _Way:
     owner = registry.find(session, organization, lock=True)
     registry.require_known(owner)
     maintenance.require_no_maintenance(owner)
-    row = lifecycle.find(session, owner, migration_id)
-    clean_up = lifecycle.retained(session, row, now_utc())
+    row = views.find(session, owner, migration_id)
+    clean_up = views.retained(session, row, now_utc())
     if clean_up is None or owner.active_keystore_id != row.destination_id:
         raise Conflict(
             f"the migration {migration_id} cannot be undone: its source is being emptied, or others came after it",

@@ -20,7 +20,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.removal import Removal
-from pulumi_keystore.control_plane.migration import lifecycle, online, shards
+from pulumi_keystore.control_plane.migration import lifecycle, online, parties, shards
 from pulumi_keystore.control_plane.migration.copy import check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.supervisor import LeaseWatch, StallWatch
@@ -307,7 +307,7 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
 
 
 def _remove_copies(
-    plane: ControlPlane, transport: Transport, parties: lifecycle.Parties, destination: VaultKeystore
+    plane: ControlPlane, transport: Transport, parties: parties.Parties, destination: VaultKeystore
 ) -> bool:
     """Remove what the migration wrote, where the source still holds it; return whether nothing is left.
 
@@ -342,7 +342,7 @@ def _clean_up(migration_id: str) -> None:
             shards.forget(session, migration_id)
 
 
-def _remember(plane: ControlPlane, parties: lifecycle.Parties) -> None:
+def _remember(plane: ControlPlane, parties: parties.Parties) -> None:
     """Leave the decision at both ends, as far as they answer; the clean-up insists on it before it deletes anything."""
     with Transport() as transport:
         for keystore, active in ((parties.destination, True), (parties.source, False)):
@@ -361,12 +361,12 @@ def _given() -> tuple[ControlPlane, CleanUps, Workers]:
     return _context
 
 
-def _load(plane: ControlPlane, migration_id: str) -> lifecycle.Parties:
+def _load(plane: ControlPlane, migration_id: str) -> parties.Parties:
     with plane.transaction() as session:
-        return lifecycle.load(session, migration_id)
+        return parties.load(session, migration_id)
 
 
-def _destination(plane: ControlPlane, parties: lifecycle.Parties, retry_for_s: float = 0) -> VaultKeystore:
+def _destination(plane: ControlPlane, parties: parties.Parties, retry_for_s: float = 0) -> VaultKeystore:
     """Return the destination; whoever leads after us can end what we log in with."""
     announce = fencing.for_leader(plane, parties.destination)
     return plane.vault(parties.organization, parties.destination, retry_for_s=retry_for_s, announce=announce)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores import checkpoints
 from pulumi_keystore.control_plane.monitoring.status import Result
-from pulumi_keystore.control_plane.notifications import message, outbox
+from pulumi_keystore.control_plane.notifications import mail, message
 from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, Keystore, KeystoreHealth, Organization
 from pulumi_keystore.vault.checkpoint import Stamp
 
@@ -74,7 +74,7 @@ def _count(
     if lasting and not row.alerted:
         letter = message.keys_missing(owner.name, f"{keystore.name} ({keystore.address})", lasting, before)
         event = f"missing-{keystore.id}-{row.minute}"
-        outbox.put_to_each(session, event, checkpoints.recipients(session, owner), letter)
+        mail.put_to_each(session, event, checkpoints.recipients(session, owner), letter)
     row.alerted = bool(lasting)
     row.lacking, row.surplus = lacking, surplus
     command = f"`keystore verify {owner.name}` names them"

@@ -8,9 +8,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.notifications import webhooks
-from pulumi_keystore.control_plane.organizations import history, maintenance, ownership, registry
+from pulumi_keystore.control_plane.organizations import history, keystores, maintenance, ownership, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import HealthMonitor, Keystore, Organization, as_document
 from pulumi_keystore.declarations.monitor import Timings, check_recipients, check_timings, check_webhook
@@ -73,7 +72,7 @@ def put(
     with plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)
         maintenance.require_cloud(owner)
-        row = registration.find(session, owner, keystore)
+        row = keystores.find(session, owner, keystore)
         if row.kind != "self-administered":
             raise Conflict(
                 f"keystore: {keystore!r} is a {row.kind} keystore, and only self-administered ones are monitored",
@@ -118,7 +117,7 @@ def get(plane: ControlPlane, session: Session, owner: Organization, keystore: st
         NotFound: It has none.
 
     """
-    row = registration.find(session, owner, keystore)
+    row = keystores.find(session, owner, keystore)
     return describe(plane, owner, row, _require(session, row))
 
 
@@ -147,7 +146,7 @@ def remove(plane: ControlPlane, actor: str, organization: str, keystore: str, ma
     """
     with plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)
-        monitor = _require(session, registration.find(session, owner, keystore))
+        monitor = _require(session, keystores.find(session, owner, keystore))
         ownership.require_owned(monitor, mark, f"the monitor of {keystore!r}")
         session.delete(monitor)
         history.append(session, owner.id, actor, "Health monitor removed", keystore)

@@ -17,8 +17,8 @@ from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Unsuitable
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.record import DamagedRecordError
+from pulumi_keystore.vault.requests import Endpoint, Flow, Pause
 from pulumi_keystore.vault.resolver import Target, Vetted
-from pulumi_keystore.vault.transport import Endpoint, Flow, Pause
 
 _LOOK_EVERY_S = 0.02
 

@@ -6,25 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Float, Numeric, cast, delete, func, literal, or_, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.monitoring import alerts, holdings, timeline
+from pulumi_keystore.control_plane.monitoring import alerts, holdings
 from pulumi_keystore.control_plane.monitoring.alerts import Alert
-from pulumi_keystore.control_plane.monitoring.status import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
-from pulumi_keystore.control_plane.monitoring.timeline import Minutes, Reliability, is_due
-from pulumi_keystore.control_plane.notifications import message, outbox, webhooks
-from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.monitoring.schedule import Turn
+from pulumi_keystore.control_plane.monitoring.status import Result
+from pulumi_keystore.control_plane.monitoring.timeline import is_due
+from pulumi_keystore.control_plane.notifications import mail, message, webhooks
 from pulumi_keystore.control_plane.runtime.tables import (
     HealthMonitor,
     HealthSample,
     Keystore,
     KeystoreHealth,
-    Migration,
     Organization,
 )
 from pulumi_keystore.declarations.monitor import Timings
@@ -33,59 +32,6 @@ KEPT: Final = timedelta(days=2)
 """How long single minutes are kept."""
 _ALMOST: Final = 0.9
 """What of a minute has to have passed: tests are never exactly a minute apart."""
-_GOLDEN: Final = 0.6180339887498949
-"""Multiples of it, modulo 1, are spread evenly however many there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A keystore that is to be tested for a minute, and when that began."""
-
-    keystore_id: int
-    minute: int
-    at: datetime
-
-
-def claim(session: Session, who: str, now: datetime, length_s: float, lease_s: float, most: int) -> list[Turn]:
-    """Take keystores whose test is due, for nobody else to take them meanwhile; at most so many.
-
-    Args:
-        session: A transaction; it has to be committed before the tests begin.
-        who: Name of this process.
-        now: The moment.
-        length_s: Length of a minute in seconds.
-        lease_s: Seconds after which somebody else may take a keystore whose result has not come.
-        most: How many.
-
-    """
-    new = select(Keystore.id, func.mod(cast(Keystore.id * _GOLDEN, Numeric), 1)).where(
-        Keystore.kind == "self-administered", ~select(1).where(KeystoreHealth.keystore_id == Keystore.id).exists()
-    )
-    session.execute(insert(KeystoreHealth).from_select(["keystore_id", "phase"], new).on_conflict_do_nothing())
-    minute = func.floor(literal(now.timestamp() / length_s, Float) - KeystoreHealth.phase)
-    last, until = KeystoreHealth.minute, KeystoreHealth.claimed_until
-    due = (
-        select(KeystoreHealth.keystore_id)
-        # As `is_due` has it; and a claim that lies far ahead was made before the clock was put back.
-        .where(or_(last.is_(None), minute > last, minute < last - timeline.PUT_BACK))
-        .where(or_(until.is_(None), until <= now, until > now + timedelta(seconds=lease_s)))
-        .order_by(KeystoreHealth.minute.nulls_first())
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    )
-    rows = session.execute(
-        update(KeystoreHealth)
-        .where(KeystoreHealth.keystore_id.in_(due))
-        .values(claimed_by=who, claimed_until=now + timedelta(seconds=lease_s))
-        .returning(KeystoreHealth.keystore_id, KeystoreHealth.phase)
-    )
-    return [Turn(number, Minutes(phase, length_s).at(now), now) for number, phase in rows]
-
-
-def release(session: Session, who: str) -> None:
-    """Free what a process has claimed that has ended: others need not wait, and what it found later counts no more."""
-    mine = update(KeystoreHealth).where(KeystoreHealth.claimed_by == who)
-    session.execute(mine.values(claimed_by=None, claimed_until=None))
 
 
 def record(
@@ -179,7 +125,7 @@ def _advance(session: Session, watched: _Monitored, result: Result, passed: int)
     else:
         minutes, reason, detail = (before.failing or 0) + 1 - timings.online, "", ""
         letter = message.connection_resumed(owner.name, label, minutes)
-    outbox.put_to_each(session, event, monitor.recipients, letter)
+    mail.put_to_each(session, event, monitor.recipients, letter)
     if monitor.webhook_sealed:
         body = {
             "event": f"keystore.{letter.kind}",
@@ -204,68 +150,3 @@ def _passed(before: datetime | None, now: datetime, length_s: float) -> int:
 def forget_old(session: Session, now: datetime) -> None:
     """Remove single minutes that nobody asks for any more."""
     session.execute(delete(HealthSample).where(HealthSample.at < now - KEPT))
-
-
-def connection(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Connection:
-    """Return what is shown of a keystore's connection."""
-    row = session.get(KeystoreHealth, keystore.id)
-    minutes = _minutes(plane, row)
-    latest = None
-    if row is not None and row.minute is not None and row.tested_at is not None and row.since is not None:
-        result = Result(bool(row.online), row.reason, row.detail, row.warning, row.seconds or 0.0)
-        latest = Latest(row.minute, result, row.since, row.tested_at)
-    migrated = session.scalar(
-        select(Migration.ended_at)
-        .where(Migration.destination_id == keystore.id, Migration.state == "succeeded")
-        .order_by(Migration.ended_at.desc())
-        .limit(1)
-    )
-    tests = 0
-    if migrated is not None:
-        since = select(HealthSample.minute).where(
-            HealthSample.keystore_id == keystore.id, HealthSample.at >= migrated, HealthSample.at <= now
-        )
-        tests = len(session.scalars(since.limit(TESTS_AFTER_MIGRATION)).all())
-        if now - migrated > 2 * TESTS_AFTER_MIGRATION * timedelta(seconds=minutes.length_s):
-            migrated = None  # long ago: if tests are lacking, that is another matter
-    return judge(latest, minutes.at(now), keystore.created_at, migrated, tests)
-
-
-def reliability(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Reliability:
-    """Return the last hour of a keystore."""
-    minutes = _minutes(plane, session.get(KeystoreHealth, keystore.id))
-    first = minutes.at(now) - timeline.HOUR
-    rows = session.execute(
-        select(HealthSample.minute, HealthSample.online).where(
-            HealthSample.keystore_id == keystore.id, HealthSample.minute > first
-        )
-    )
-    return timeline.reliability(dict(rows.tuples().all()), minutes, now)
-
-
-def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> dict[str, Any]:
-    """Return status, reason, detail, since when, and the reliability of the last hour."""
-    shown = connection(session, plane, keystore, now)
-    hour = reliability(session, plane, keystore, now)
-    row = session.get(KeystoreHealth, keystore.id)
-    return {
-        "keystore": keystore.name,
-        "status": shown.status,
-        "reason": shown.reason,
-        "detail": shown.detail,
-        "warning": shown.warning,
-        "since": shown.since.isoformat() if shown.since else None,
-        "for_s": round(max((now - shown.since).total_seconds(), 0.0)) if shown.since else None,
-        "tested_at": row.tested_at.isoformat() if row and row.tested_at else None,
-        "test_s": row.seconds if row else None,
-        "reliability": {
-            "share": round(hour.share, 4) if hour.share is not None else None,
-            "begin": hour.begin.isoformat(),
-            "bucket_s": plane.settings.minute_s,
-            "buckets": list(hour.buckets),
-        },
-    }
-
-
-def _minutes(plane: ControlPlane, row: KeystoreHealth | None) -> Minutes:
-    return Minutes(row.phase if row else 0.0, plane.settings.minute_s)

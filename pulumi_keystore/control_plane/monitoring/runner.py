@@ -14,15 +14,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.monitoring import holdings, results
+from pulumi_keystore.control_plane.monitoring import holdings, results, schedule
 from pulumi_keystore.control_plane.monitoring.pauses import Pulse
 from pulumi_keystore.control_plane.monitoring.probe import Subject, probe
-from pulumi_keystore.control_plane.monitoring.results import Turn
+from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane, tenancy
 from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
 from pulumi_keystore.errors import KeystoreError
-from pulumi_keystore.vault.transport import Flow, Transport
+from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.transport import Transport
 
 _ROUNDS: Final = 32
 """Rounds of tests at a time: one that waits for a hanging keystore holds up no other. One begins each second, and ends
@@ -72,7 +73,7 @@ class MinuteTests:
             lease_s = self._plane.settings.test_s + _MARGIN_S
             minute_s = self._plane.settings.minute_s
             with self._plane.transaction() as session:
-                turns = results.claim(session, self._plane.instance, now_utc(), minute_s, lease_s, _ROUND_SIZE)
+                turns = schedule.claim(session, self._plane.instance, now_utc(), minute_s, lease_s, _ROUND_SIZE)
         except BaseException:
             self._free.release()
             raise

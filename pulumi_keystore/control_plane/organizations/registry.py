@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.organizations import ownership
+from pulumi_keystore.control_plane.organizations.keystores import active_keystore
 from pulumi_keystore.control_plane.organizations.ledger import count_keys
 from pulumi_keystore.control_plane.runtime.tables import (
     Keystore,
@@ -94,11 +95,6 @@ def remove(session: Session, name: str, mark: str | None = None) -> None:
             session.delete(child)
     session.flush()
     session.delete(row)
-
-
-def active_keystore(session: Session, row: Organization) -> Keystore | None:
-    """Return the keystore in use, None where there is none yet."""
-    return session.get(Keystore, row.active_keystore_id) if row.active_keystore_id else None
 
 
 def describe(session: Session, row: Organization) -> dict[str, Any]:

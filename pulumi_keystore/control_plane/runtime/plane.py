@@ -17,8 +17,8 @@ from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.archive_keys import Announce, VaultKeystore
+from pulumi_keystore.vault.requests import Endpoint
 from pulumi_keystore.vault.resolver import Resolver
-from pulumi_keystore.vault.transport import Endpoint
 
 CERTIFICATE_PURPOSE = "client-certificate"
 

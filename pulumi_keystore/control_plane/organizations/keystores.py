@@ -1,0 +1,77 @@
+"""The keystores of an organization, as they are registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.control_plane.runtime.tables import (
+    Keystore,
+    Organization,
+    as_document,
+)
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.errors import Conflict, NotFound
+
+
+def find(session: Session, organization: Organization, name: str) -> Keystore:
+    """Return a keystore of an organization.
+
+    Raises:
+        NotFound: There is none of that name.
+
+    """
+    row = named(session, organization, name) if name.isprintable() else None
+    if row is None:
+        raise NotFound(
+            f"keystore: the organization {organization.name!r} has no {name[:100]!r}",
+            hint=f"list them with `keystore list {organization.name}`, or declare a Keystore",
+        )
+    return row
+
+
+def named(session: Session, organization: Organization, name: str) -> Keystore | None:
+    """Return a keystore of an organization, None where there is none of that name."""
+    return session.scalar(select(Keystore).where(Keystore.organization_id == organization.id, Keystore.name == name))
+
+
+def list_all(session: Session, organization: Organization) -> list[dict[str, Any]]:
+    """Return every keystore of an organization."""
+    rows = session.scalars(select(Keystore).where(Keystore.organization_id == organization.id).order_by(Keystore.name))
+    return [describe(organization, row) for row in rows]
+
+
+def describe(organization: Organization, row: Keystore) -> dict[str, Any]:
+    """Return what may be shown of a keystore."""
+    shown = as_document(
+        row, "name", "kind", "address", "mount", "role", "server_ca", "certificate_fingerprint",
+        "certificate_not_after", "kv_version", "cluster_id", "revision", "proved_at", "created_at",
+    )  # fmt: skip
+    return {
+        "organization": organization.name,
+        **shown,
+        "address_display": KeystoreAddress.parse(row.address).display if row.address else None,
+        "active": organization.active_keystore_id == row.id,
+    }
+
+
+def active_keystore(session: Session, row: Organization) -> Keystore | None:
+    """Return the keystore in use, None where there is none yet."""
+    return session.get(Keystore, row.active_keystore_id) if row.active_keystore_id else None
+
+
+def require_active(session: Session, owner: Organization) -> Keystore:
+    """Return the keystore in use.
+
+    Raises:
+        Conflict: There is none yet.
+
+    """
+    active = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
+    if active is None:
+        raise Conflict(
+            f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore for it first"
+        )
+    return active

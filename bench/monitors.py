@@ -19,10 +19,11 @@ from sqlalchemy import func, select, text
 
 from docs.sections import replaced
 from pulumi_keystore.client import Client
+from pulumi_keystore.control_plane.keystores.opening import CERTIFICATE_PURPOSE
+from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
+from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.opening import opened
-from pulumi_keystore.control_plane.runtime.plane import CERTIFICATE_PURPOSE
 from pulumi_keystore.control_plane.runtime.settings import Settings
-from pulumi_keystore.control_plane.runtime.tables import HealthSample, Keystore, KeystoreHealth
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "monitoring.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"

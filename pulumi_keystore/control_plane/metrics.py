@@ -11,20 +11,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores import verification
+from pulumi_keystore.control_plane.keystores.tables import CleanUp
+from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import views
 from pulumi_keystore.control_plane.monitoring.status import NO_REQUEST, Status
+from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
+from pulumi_keystore.control_plane.notifications.tables import Hook, Mail
 from pulumi_keystore.control_plane.organizations import ledger
 from pulumi_keystore.control_plane.organizations import registry as organizations
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
-    CleanUp,
-    Hook,
-    Keystore,
-    KeystoreHealth,
-    Mail,
-    Migration,
-    Organization,
-)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _OF_KEYSTORE: Final = ("organization", "keystore")

@@ -8,19 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, func, select
 
+from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.monitoring import results as health
 from pulumi_keystore.control_plane.monitoring import schedule
 from pulumi_keystore.control_plane.monitoring.status import Result
+from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
+from pulumi_keystore.control_plane.notifications.tables import Mail
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
-from pulumi_keystore.control_plane.runtime.tables import (
-    HealthMonitor,
-    HealthSample,
-    Keystore,
-    KeystoreHealth,
-    Mail,
-    Organization,
-)
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 WELL = Result(online=True)

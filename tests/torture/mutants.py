@@ -79,7 +79,7 @@ BUGS = [
         "the source is emptied before the commit",
         "control_plane/migration/workflow.py",
         '    failpoints.reach("verify.done")\n',
-        '    source = plane.vault(parties.organization, parties.source)\n    with Transport() as transport:\n'
+        '    source = opening.vault_of(plane, parties.organization, parties.source)\n    with Transport() as transport:\n'
         "        for page in source.pages(transport):\n            for name in page:\n"
         '                transport.run_one(source.delete(name))\n    failpoints.reach("verify.done")\n',
         RECOVERY, "operator_cancels and commit",
@@ -124,7 +124,7 @@ BUGS = [
     ),
     Bug(
         "a worker that was replaced gets new tokens",
-        "control_plane/keystores/fencing.py",
+        "control_plane/migration/shards.py",
         "            if session.scalar(held.with_for_update(read=True)) is None:", "            if held is None:",
         FENCING, "cannot_write or rolled_back",
     ),

@@ -14,11 +14,12 @@ from sqlalchemy import text
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.keystores import fencing
+from pulumi_keystore.control_plane.migration import shards
+from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.database import connect
 from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS, Superseded
 from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.settings import Settings
-from pulumi_keystore.control_plane.runtime.tables import Keystore
 from pulumi_keystore.errors import InMaintenance, KeystoreError
 from tests.conftest import WHOLE
 from tests.torture.stage import stage
@@ -206,7 +207,7 @@ def test_only_who_holds_the_work_gets_a_token(crew):
     settings = Settings(database_url=crew.database.direct_url, master_key_file=service.data / "master.key")
     with opened(settings, as_guest=True) as database:
         row = Keystore(id=1, organization_id=1)
-        for announce in (fencing.for_leader(database.plane, row), fencing.for_holder(database.plane, row, "nobody")):
+        for announce in (fencing.for_leader(database.plane, row), shards.for_holder(database.plane, row, "nobody")):
             with pytest.raises(Superseded):
                 announce("a token", "a cluster")
 

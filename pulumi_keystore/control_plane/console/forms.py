@@ -21,7 +21,7 @@ from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
 from pulumi_keystore.control_plane.organizations import keystores, maintenance, registry
-from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
 

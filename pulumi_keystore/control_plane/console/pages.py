@@ -29,7 +29,7 @@ from pulumi_keystore.control_plane.migration import views as migration_views
 from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, maintenance, registry
-from pulumi_keystore.control_plane.runtime.tables import Organization
+from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.errors import NotAuthenticated, NotFound
 
 _FILES: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}

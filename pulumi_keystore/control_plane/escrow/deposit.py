@@ -25,14 +25,14 @@ from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.organizations import ledger, legacy, maintenance, registry
 from pulumi_keystore.control_plane.organizations.keystores import require_active
-from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
+from pulumi_keystore.control_plane.organizations.tables import (
     ArchiveKeyEntry,
     DestroyedKey,
     Keystore,
     LegacyKey,
     Organization,
 )
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import check_user_id
 from pulumi_keystore.errors import Conflict, KeystoreFault, Unsuitable
 from pulumi_keystore.vault.record import KEY_BYTES, ArchiveKey, DamagedRecordError

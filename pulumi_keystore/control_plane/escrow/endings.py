@@ -9,17 +9,17 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, removal
+from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening, removal
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, maintenance, registry
-from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
+from pulumi_keystore.control_plane.organizations.tables import (
     ArchiveKeyEntry,
     DestroyedKey,
     Keystore,
     LegacyKey,
     Organization,
 )
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import check_user_id
 from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import Conflict, NotFound
@@ -76,7 +76,7 @@ def _note_destroyed(session: Session, owner: Organization, user: str, fingerprin
 
 def _destroy_at(plane: ControlPlane, owner: Organization, active: Keystore, user: str, generation: int) -> bool:
     """Delete a user's key at the active keystore; return whether something lay there."""
-    vault = plane.vault(owner, active, announce=fencing.for_leader(plane, active))
+    vault = opening.vault_of(plane, owner, active, announce=fencing.for_leader(plane, active))
     name = key_name(user, generation)
     with Transport() as transport:
         try:

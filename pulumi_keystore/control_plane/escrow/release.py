@@ -15,12 +15,8 @@ from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.organizations import legacy, registry
 from pulumi_keystore.control_plane.organizations.keystores import require_active
 from pulumi_keystore.control_plane.organizations.legacy import read_rows
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
-    ArchiveKeyEntry,
-    LegacyKey,
-    Organization,
-)
 from pulumi_keystore.declarations.names import check_user_id
 from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import InvalidInput, KeystoreFault, NotFound

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.identity.roles import Principal
-from pulumi_keystore.control_plane.runtime.tables import ConsoleSession
+from pulumi_keystore.control_plane.identity.tables import ConsoleSession
 from pulumi_keystore.errors import NotAuthenticated
 
 LIFETIME: Final = timedelta(hours=8)

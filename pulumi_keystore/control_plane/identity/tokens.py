@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.roles import Principal, Role
+from pulumi_keystore.control_plane.identity.tables import Token
 from pulumi_keystore.control_plane.organizations.registry import no_organization
-from pulumi_keystore.control_plane.runtime.tables import Organization, Token, as_document
+from pulumi_keystore.control_plane.organizations.tables import Organization
+from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.errors import InvalidInput, NotAuthenticated, NotFound
 
 PREFIX: Final = "ks_"

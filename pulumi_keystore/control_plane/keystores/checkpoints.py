@@ -17,11 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import fencing
+from pulumi_keystore.control_plane.keystores import fencing, opening
+from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.notifications import mail, message
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, HealthMonitor, Keystore, Organization
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded, Unsuitable
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint, Stamp
@@ -200,7 +201,7 @@ class Checkpoints:
                 return
             advance(owner)
             covered = ledger.highest(session, organization_id)
-        vault = self._plane.vault(owner, active, announce=fencing.for_leader(self._plane, active))
+        vault = opening.vault_of(self._plane, owner, active, announce=fencing.for_leader(self._plane, active))
         with Transport() as transport:
             try:
                 leave(self._plane, transport, vault, organization_id, active=True)

@@ -15,9 +15,11 @@ from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.keystores.removal import Removal, Tally
+from pulumi_keystore.control_plane.keystores.tables import CleanUp
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import CleanUp, Keystore, Organization, is_due
+from pulumi_keystore.control_plane.runtime.tables import is_due
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
@@ -263,7 +265,8 @@ class CleanUps:
 
     def _vault(self, owner: Organization, keystore: Keystore, row: CleanUp) -> VaultKeystore:
         """Return the place that the clean-up is of, by way of what the keystore is reached with today."""
-        return self._plane.vault(
+        return opening.vault_of(
+            self._plane,
             owner,
             keystore,
             retry_for_s=min(self._plane.settings.retry_s, opening.PATIENCE_S),

@@ -14,10 +14,10 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pulumi_keystore.control_plane.keystores import checkpoints, fencing
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
@@ -59,7 +59,7 @@ class Connections:
         if connection is None:
             holder = leadership.new_name(self._plane.instance)
             announce = fencing.for_leader(self._plane, keystore, holder)
-            vault = self._plane.vault(organization, keystore, announce=announce)
+            vault = opening.vault_of(self._plane, organization, keystore, announce=announce)
             connection = Connection(Transport(), vault, organization.id, holder)
         try:
             yield connection

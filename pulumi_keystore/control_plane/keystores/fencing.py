@@ -14,10 +14,10 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import failpoints
-from pulumi_keystore.control_plane.runtime.leadership import Superseded, require_lead
+from pulumi_keystore.control_plane.keystores.tables import Grant
+from pulumi_keystore.control_plane.organizations.tables import Keystore
+from pulumi_keystore.control_plane.runtime.leadership import require_lead
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import Grant, Keystore, Share
 from pulumi_keystore.vault.archive_keys import REVOKE_TIMEOUT_S, Announce, VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
@@ -30,28 +30,13 @@ def for_leader(plane: ControlPlane, keystore: Keystore, holder: str | None = Non
     def announce(token: str, cluster_id: str) -> None:
         with plane.transaction() as session:
             require_lead(session, plane)
-            _record(plane, session, keystore, holder or plane.instance, token, cluster_id)
+            record(plane, session, keystore, holder or plane.instance, token, cluster_id)
 
     return announce
 
 
-def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce:
-    """Return what a keystore announces its tokens to while a worker's session works on a share."""
-
-    def announce(token: str, cluster_id: str) -> None:
-        with plane.transaction() as session:
-            held = select(Share.id).where(Share.holder == holder, Share.state == "held").limit(1)
-            if session.scalar(held.with_for_update(read=True)) is None:
-                raise Superseded("the share was given to somebody else")
-            _record(plane, session, keystore, holder, token, cluster_id)
-        failpoints.reach("share.granted")
-
-    return announce
-
-
-def _record(
-    plane: ControlPlane, session: Session, keystore: Keystore, holder: str, token: str, cluster_id: str
-) -> None:
+def record(plane: ControlPlane, session: Session, keystore: Keystore, holder: str, token: str, cluster_id: str) -> None:
+    """Write a token down, sealed, before it is used: whoever takes over can end it."""
     sealed = plane.master_key.seal(_PURPOSE, str(keystore.id), token.encode())
     session.add(
         Grant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import select
@@ -13,19 +13,66 @@ from pulumi_keystore.control_plane.keystores import fencing
 from pulumi_keystore.control_plane.keystores.removal import ActiveKeystore, ActiveVault
 from pulumi_keystore.control_plane.organizations.ledger import is_enrolled, of_users
 from pulumi_keystore.control_plane.organizations.legacy import legacy_unseal, read_rows
+from pulumi_keystore.control_plane.organizations.tables import Keystore, LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
-    Keystore,
-    LegacyKey,
-    Organization,
-)
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate
+from pulumi_keystore.declarations.tenancy import Tenancy
+from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.vault.archive_keys import Announce, VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey
-from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.requests import Endpoint, Flow
 from pulumi_keystore.vault.transport import Transport
 
+CERTIFICATE_PURPOSE = "client-certificate"
 PATIENCE_S: Final = 5.0
 """For how long a keystore that asks for fewer requests is asked again where somebody waits for the outcome."""
+
+
+def tenancy(organization: Organization, keystore: Keystore) -> Tenancy:
+    """Return the organization's place in a registered Vault keystore."""
+    return Tenancy(organization.name, keystore.mount or "", keystore.role or "")
+
+
+def endpoint_of(plane: ControlPlane, organization: Organization, keystore: Keystore) -> Endpoint:
+    """Return where a registered Vault keystore is, with its certificate opened."""
+    if keystore.address is None or keystore.certificate_pem is None or keystore.certificate_key_sealed is None:
+        raise KeystoreError(f"the keystore {keystore.name!r} has no address")
+    key = plane.master_key.open(
+        CERTIFICATE_PURPOSE, f"{organization.id}/{keystore.name}", keystore.certificate_key_sealed
+    )
+    return Endpoint(
+        KeystoreAddress.parse(keystore.address),
+        ClientCertificate.from_pem(keystore.certificate_pem.encode(), key),
+        keystore.server_ca.encode() if keystore.server_ca else None,
+        plane.resolver,
+    )
+
+
+def vault_of(
+    plane: ControlPlane,
+    organization: Organization,
+    keystore: Keystore,
+    *,
+    retry_for_s: float = 0,
+    announce: Announce | None = None,
+    mount: str | None = None,
+    cluster_id: str | None = None,
+) -> VaultKeystore:
+    """Return a registered Vault keystore, ready for use; see there for what can be told it.
+
+    `mount` and `cluster_id` are those of a place that it is reached for, where that is not the one in use.
+    """
+    there = tenancy(organization, keystore)
+    return VaultKeystore(
+        endpoint_of(plane, organization, keystore),
+        replace(there, mount=mount) if mount else there,
+        retry_for_s=retry_for_s,
+        timeout_s=plane.settings.request_s,
+        kv_version=keystore.kv_version,
+        cluster_id=cluster_id or keystore.cluster_id,
+        announce=announce,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +99,7 @@ def opened(
 ) -> Iterator[VaultKeystore]:
     """Lend a registered Vault keystore to the leading service, with patience for one that asks for fewer requests."""
     retry_s = min(plane.settings.retry_s, PATIENCE_S)
-    vault = plane.vault(owner, keystore, retry_for_s=retry_s, announce=fencing.for_leader(plane, keystore))
+    vault = vault_of(plane, owner, keystore, retry_for_s=retry_s, announce=fencing.for_leader(plane, keystore))
     try:
         yield vault
     finally:

@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pulumi_keystore.control_plane.keystores import checkpoints, fencing
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.organizations import ledger
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
 from pulumi_keystore.declarations.keystore import Binding
 from pulumi_keystore.declarations.tenancy import KEY_NAME, Tenancy
 from pulumi_keystore.errors import KeystoreFault, Unsuitable
@@ -148,7 +148,7 @@ def test_connection(plane: ControlPlane, organization: Organization, row: Keysto
     """Log in and make an authorized read; return status, reason and detail (contract: Connection test)."""
     if row.address is None:
         return {"status": "Online", "reason": None, "detail": None}
-    vault = plane.vault(organization, row)
+    vault = opening.vault_of(plane, organization, row)
     with Transport() as transport:
         try:
             transport.run_one(vault.check_list())

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, opening
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.declarations.tenancy import KEY_NAME, key_name
 from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.vault.archive_keys import VaultKeystore

@@ -10,12 +10,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing
+from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
+from pulumi_keystore.control_plane.keystores.opening import CERTIFICATE_PURPOSE, tenancy
 from pulumi_keystore.control_plane.keystores.proving import _lacks, _look_for, _opened, _prove, _where
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, ownership, registry
 from pulumi_keystore.control_plane.organizations.keystores import describe, find, named
-from pulumi_keystore.control_plane.runtime.plane import CERTIFICATE_PURPOSE, ControlPlane, tenancy
-from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.keystore import Binding, Declaration
 from pulumi_keystore.declarations.names import check_name
 from pulumi_keystore.errors import AnotherCluster, Conflict
@@ -155,7 +156,9 @@ def edit(
 
     def binding(owner: Organization, row: Keystore) -> Binding:
         rest = replace(declared, kind=row.kind, mount=row.mount, role=row.role)
-        return rest.judge(organization, plane.endpoint(owner, row).certificate if keep_certificate else None)
+        return rest.judge(
+            organization, opening.endpoint_of(plane, owner, row).certificate if keep_certificate else None
+        )
 
     return _swap(plane, actor, organization, name, binding)
 
@@ -208,7 +211,7 @@ def _swap(
             # What was enrolled since the look began went to where the keystore is now.
             _require_there(plane, owner, change, ledger.since(session, owner.id, last))
             checkpoints.advance(owner)
-        before, left = _where(row), plane.vault(owner, row) if active and change.moved else None
+        before, left = _where(row), opening.vault_of(plane, owner, row) if active and change.moved else None
         _bind(plane, owner, row, binding, proof)
         warnings += _take_over(session, actor, row, mark)
         history.append(session, owner.id, actor, "Keystore edited", f"{name}: {before} → {_where(row)}")
@@ -288,7 +291,7 @@ def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str
     def binding(owner: Organization, row: Keystore) -> Binding:
         if row.address is None:
             raise Conflict(f"the keystore {name!r} is a legacy keystore", hint="only Vault keystores are on a cluster")
-        endpoint = plane.endpoint(owner, row)
+        endpoint = opening.endpoint_of(plane, owner, row)
         there = tenancy(owner, row)
         return Binding(row.kind, endpoint.address, endpoint.certificate, endpoint.server_ca, there.mount, there.role)
 
@@ -297,7 +300,7 @@ def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str
 
 def _remember(plane: ControlPlane, owner: Organization, row: Keystore, left: VaultKeystore | None) -> None:
     """Leave the decision at both places, as far as they let us: the next one that is made there leaves it, too."""
-    there = plane.vault(owner, row, announce=fencing.for_leader(plane, row))
+    there = opening.vault_of(plane, owner, row, announce=fencing.for_leader(plane, row))
     with Transport() as transport:
         for vault, active in ((there, True), (left, False)):
             if vault is not None:

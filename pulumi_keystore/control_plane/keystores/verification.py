@@ -17,16 +17,11 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import opening
+from pulumi_keystore.control_plane.keystores.tables import Verification
 from pulumi_keystore.control_plane.organizations import keystores, ledger, legacy, maintenance, registry
 from pulumi_keystore.control_plane.organizations.legacy import read_rows
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
-    ArchiveKeyEntry,
-    Keystore,
-    LegacyKey,
-    Organization,
-    Verification,
-)
 from pulumi_keystore.declarations.tenancy import KEY_NAME
 from pulumi_keystore.errors import Conflict, KeystoreError
 from pulumi_keystore.vault.archive_keys import VaultKeystore
@@ -107,7 +102,7 @@ def verify(plane: ControlPlane, organization: str) -> Report:
     if active.kind == "legacy":
         _look_through_rows(plane, owner, report)
     else:
-        vault = plane.vault(owner, active, retry_for_s=min(plane.settings.retry_s, opening.PATIENCE_S))
+        vault = opening.vault_of(plane, owner, active, retry_for_s=min(plane.settings.retry_s, opening.PATIENCE_S))
         with Transport() as transport:
             try:
                 _look_through(plane, transport, vault, owner, report)

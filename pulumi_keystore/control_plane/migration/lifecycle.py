@@ -15,24 +15,19 @@ from pulumi_keystore.control_plane.keystores import checkpoints, fencing, openin
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.removal import Removal
+from pulumi_keystore.control_plane.keystores.tables import CleanUp
 from pulumi_keystore.control_plane.migration import shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.parties import Parties
 from pulumi_keystore.control_plane.migration.preflight import preflight
 from pulumi_keystore.control_plane.migration.receipt import make_receipt, receipt_text
+from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.migration.views import USUAL_RATE, find
 from pulumi_keystore.control_plane.notifications import mail, message
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations.maintenance import MAINTENANCE, ONLINE
+from pulumi_keystore.control_plane.organizations.tables import Keystore, LateKey, LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
-    CleanUp,
-    Keystore,
-    LateKey,
-    LegacyKey,
-    Migration,
-    Organization,
-)
 from pulumi_keystore.declarations.names import check_email, check_mode
 from pulumi_keystore.errors import Conflict, InMaintenance
 from pulumi_keystore.vault.archive_keys import VaultKeystore
@@ -58,9 +53,9 @@ def check_ends(
     owner, to = parties.organization, parties.destination
     source = None
     if parties.source.kind != "legacy":
-        source = plane.vault(owner, parties.source, retry_for_s=retry_for_s)
+        source = opening.vault_of(plane, owner, parties.source, retry_for_s=retry_for_s)
     announce = fencing.for_leader(plane, to)
-    destination = plane.vault(owner, to, retry_for_s=retry_for_s, announce=announce)
+    destination = opening.vault_of(plane, owner, to, retry_for_s=retry_for_s, announce=announce)
 
     def look(transport: Transport, vault: VaultKeystore) -> None:
         checkpoints.look(plane, transport, vault, owner.id)

@@ -20,10 +20,11 @@ from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.migration import lifecycle, parties
 from pulumi_keystore.control_plane.migration.copy import Copier, VaultSource, check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations import maintenance
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, LateKey
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, LateKey, Migration
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError, Entry
 from pulumi_keystore.vault.requests import Flow
@@ -50,7 +51,7 @@ def commit(plane: ControlPlane, transport: Transport, parties: parties.Parties, 
     if parties.source.kind == "legacy":
         raise MigrationFailed(Ending.STALLED, "a legacy keystore cannot be migrated online")
     migration_id = parties.migration.id
-    source = plane.vault(parties.organization, parties.source, retry_for_s=plane.settings.retry_s)
+    source = opening.vault_of(plane, parties.organization, parties.source, retry_for_s=plane.settings.retry_s)
     copier = Copier(VaultSource(source), destination, migration_id, plane.master_key.fingerprint)
     longest = plane.settings.hold_s
     try:

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.runtime.tables import (
-    Keystore,
-    Migration,
-    Organization,
-)
+from pulumi_keystore.control_plane.migration.tables import Migration
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,9 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.migration import shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations import ledger
-from pulumi_keystore.control_plane.runtime.tables import (
-    ArchiveKeyEntry,
-    Keystore,
-    LateKey,
-    Migration,
-    Organization,
-)
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, LateKey, Organization
 
 
 def make_receipt(session: Session, row: Migration, owner: Organization) -> dict[str, Any]:

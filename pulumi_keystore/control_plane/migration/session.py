@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.control_plane.keystores import fencing
+from pulumi_keystore.control_plane.keystores import fencing, opening
 from pulumi_keystore.control_plane.migration import parties, shards
 from pulumi_keystore.control_plane.migration.copy import Copier, Source, VaultSource
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
@@ -20,9 +20,9 @@ from pulumi_keystore.control_plane.migration.inventory import Inventory
 from pulumi_keystore.control_plane.migration.shards import Task
 from pulumi_keystore.control_plane.organizations import ledger, legacy
 from pulumi_keystore.control_plane.organizations.legacy import read_rows
+from pulumi_keystore.control_plane.organizations.tables import LegacyKey
 from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import LegacyKey
 from pulumi_keystore.vault.record import ArchiveKey, Entry
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport
@@ -41,10 +41,12 @@ class Session:
             self._parties = parties.load(session, migration_id)
         owner, retry_s = self._parties.organization, plane.settings.retry_s
         self._transport = Transport()
-        announce = fencing.for_holder(plane, self._parties.destination, holder)
-        self._destination = plane.vault(owner, self._parties.destination, retry_for_s=retry_s, announce=announce)
+        announce = shards.for_holder(plane, self._parties.destination, holder)
+        self._destination = opening.vault_of(
+            plane, owner, self._parties.destination, retry_for_s=retry_s, announce=announce
+        )
         legacy = self._parties.source.kind == "legacy"
-        self._source = None if legacy else plane.vault(owner, self._parties.source, retry_for_s=retry_s)
+        self._source = None if legacy else opening.vault_of(plane, owner, self._parties.source, retry_for_s=retry_s)
         self._work = shards.COPY
 
     def work(self, task: Task) -> bool:

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from sqlalchemy import CursorResult, Update, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
+from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores import fencing
 from pulumi_keystore.control_plane.migration.endings import Ending
 from pulumi_keystore.control_plane.migration.inventory import Inventory
+from pulumi_keystore.control_plane.migration.tables import Migration, Share
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, LateKey
 from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, LateKey, Migration, Share
+from pulumi_keystore.vault.archive_keys import Announce
 
 COPY, VERIFY = "copy", "verify"
 
@@ -243,3 +247,17 @@ def _own(task: Task, holder: str) -> Update:
 def _must_change(result: object) -> None:
     if not isinstance(result, CursorResult) or result.rowcount != 1:
         raise Superseded("the share was given to somebody else")
+
+
+def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce:
+    """Return what a keystore announces its tokens to while a worker's session works on a share."""
+
+    def announce(token: str, cluster_id: str) -> None:
+        with plane.transaction() as session:
+            held = select(Share.id).where(Share.holder == holder, Share.state == "held").limit(1)
+            if session.scalar(held.with_for_update(read=True)) is None:
+                raise Superseded("the share was given to somebody else")
+            fencing.record(plane, session, keystore, holder, token, cluster_id)
+        failpoints.reach("share.granted")
+
+    return announce

@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
+from pulumi_keystore.control_plane.keystores.tables import CleanUp
 from pulumi_keystore.control_plane.migration import views
+from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import CleanUp, Keystore, Migration, Organization
 from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError, Entry

@@ -9,12 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
-from pulumi_keystore.control_plane.runtime.tables import (
-    CleanUp,
-    Migration,
-    Organization,
-    as_document,
-)
+from pulumi_keystore.control_plane.keystores.tables import CleanUp
+from pulumi_keystore.control_plane.migration.tables import Migration
+from pulumi_keystore.control_plane.organizations.tables import Organization
+from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.errors import NotFound
 
 USUAL_RATE: Final = 600

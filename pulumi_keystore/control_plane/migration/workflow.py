@@ -24,12 +24,12 @@ from pulumi_keystore.control_plane.migration import lifecycle, online, parties, 
 from pulumi_keystore.control_plane.migration.copy import check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.supervisor import LeaseWatch, StallWatch
+from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.migration.worker import Workers
 from pulumi_keystore.control_plane.organizations import ledger, maintenance
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import Migration
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
@@ -222,7 +222,7 @@ def _replace(migration_id: str, holder: str) -> None:
     with plane.transaction() as session:
         leadership.require_lead(session, plane)
         shards.take_away(session, migration_id, holder)
-    destination = plane.vault(parties.organization, parties.destination)
+    destination = opening.vault_of(plane, parties.organization, parties.destination)
     try:
         with Transport() as transport:
             fencing.fence(plane, transport, destination, parties.organization.id, holder=holder)
@@ -348,7 +348,9 @@ def _remember(plane: ControlPlane, parties: parties.Parties) -> None:
         for keystore, active in ((parties.destination, True), (parties.source, False)):
             if keystore.kind == "legacy":
                 continue
-            vault = plane.vault(parties.organization, keystore, announce=fencing.for_leader(plane, keystore))
+            vault = opening.vault_of(
+                plane, parties.organization, keystore, announce=fencing.for_leader(plane, keystore)
+            )
             try:
                 checkpoints.offer(plane, transport, vault, parties.organization.id, active=active)
             finally:
@@ -369,7 +371,9 @@ def _load(plane: ControlPlane, migration_id: str) -> parties.Parties:
 def _destination(plane: ControlPlane, parties: parties.Parties, retry_for_s: float = 0) -> VaultKeystore:
     """Return the destination; whoever leads after us can end what we log in with."""
     announce = fencing.for_leader(plane, parties.destination)
-    return plane.vault(parties.organization, parties.destination, retry_for_s=retry_for_s, announce=announce)
+    return opening.vault_of(
+        plane, parties.organization, parties.destination, retry_for_s=retry_for_s, announce=announce
+    )
 
 
 def _note(plane: ControlPlane, migration_id: str, **values: Any) -> None:

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores import checkpoints
 from pulumi_keystore.control_plane.monitoring.status import Result
+from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.notifications import mail, message
-from pulumi_keystore.control_plane.runtime.tables import ArchiveKeyEntry, Keystore, KeystoreHealth, Organization
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.vault.checkpoint import Stamp
 
 MOST: Final = 100_000

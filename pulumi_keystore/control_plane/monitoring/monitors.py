@@ -8,10 +8,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.notifications import webhooks
 from pulumi_keystore.control_plane.organizations import history, keystores, maintenance, ownership, registry
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import HealthMonitor, Keystore, Organization, as_document
+from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.declarations.monitor import Timings, check_recipients, check_timings, check_webhook
 from pulumi_keystore.errors import Conflict, NotFound
 

@@ -13,19 +13,15 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.monitoring import alerts, holdings
 from pulumi_keystore.control_plane.monitoring.alerts import Alert
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
+from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.monitoring.timeline import is_due
 from pulumi_keystore.control_plane.notifications import mail, message, webhooks
-from pulumi_keystore.control_plane.runtime.tables import (
-    HealthMonitor,
-    HealthSample,
-    Keystore,
-    KeystoreHealth,
-    Organization,
-)
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.declarations.monitor import Timings
 
 KEPT: Final = timedelta(days=2)

@@ -14,13 +14,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores import opening
+from pulumi_keystore.control_plane.keystores.opening import tenancy
 from pulumi_keystore.control_plane.monitoring import holdings, results, schedule
 from pulumi_keystore.control_plane.monitoring.pauses import Pulse
 from pulumi_keystore.control_plane.monitoring.probe import Subject, probe
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
-from pulumi_keystore.control_plane.runtime.plane import ControlPlane, tenancy
-from pulumi_keystore.control_plane.runtime.tables import Keystore, Organization
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport
@@ -119,7 +121,7 @@ class MinuteTests:
         subjects = []
         for keystore, owner in rows:
             try:
-                endpoint = self._plane.endpoint(owner, keystore)
+                endpoint = opening.endpoint_of(self._plane, owner, keystore)
             except KeystoreError as error:
                 # Its certificate does not open: that is our own fault, so there is no result.
                 _log.error("a keystore cannot be tested", keystore=keystore.id, error=type(error).__name__)

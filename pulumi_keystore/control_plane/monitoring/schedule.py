@@ -11,11 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.monitoring import timeline
+from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.monitoring.timeline import Minutes
-from pulumi_keystore.control_plane.runtime.tables import (
-    Keystore,
-    KeystoreHealth,
-)
+from pulumi_keystore.control_plane.organizations.tables import Keystore
 
 _GOLDEN: Final = 0.6180339887498949
 """Multiples of it, modulo 1, are spread evenly however many there are."""

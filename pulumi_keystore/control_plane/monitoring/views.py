@@ -8,16 +8,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import timeline
 from pulumi_keystore.control_plane.monitoring.status import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
+from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.monitoring.timeline import Minutes, Reliability
+from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
-    HealthSample,
-    Keystore,
-    KeystoreHealth,
-    Migration,
-)
 
 
 def connection(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Connection:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications.message import Letter
 from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, send_due
-from pulumi_keystore.control_plane.runtime.tables import Mail
+from pulumi_keystore.control_plane.notifications.tables import Mail
 from pulumi_keystore.errors import KeystoreError
 
 _TIMEOUT_S: Final = 20

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.runtime.tables import Parcel, is_due
+from pulumi_keystore.control_plane.notifications.tables import Parcel
+from pulumi_keystore.control_plane.runtime.tables import is_due
 
 _LONGEST_WAIT_S: Final = 900
 _log = structlog.get_logger(__name__)

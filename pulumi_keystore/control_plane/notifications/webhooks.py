@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, send_due
+from pulumi_keystore.control_plane.notifications.tables import Hook
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
-from pulumi_keystore.control_plane.runtime.tables import Hook
 from pulumi_keystore.declarations.monitor import check_webhook
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.resolver import Resolver

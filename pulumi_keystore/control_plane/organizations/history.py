@@ -11,7 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.runtime.tables import HistoryEntry, as_document
+from pulumi_keystore.control_plane.organizations.tables import HistoryEntry
+from pulumi_keystore.control_plane.runtime.tables import as_document
 
 SYSTEM = "system"
 COLUMNS: Final = ("at", "actor", "action", "detail")

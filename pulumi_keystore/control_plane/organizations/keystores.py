@@ -7,11 +7,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.runtime.tables import (
-    Keystore,
-    Organization,
-    as_document,
-)
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import Conflict, NotFound
 

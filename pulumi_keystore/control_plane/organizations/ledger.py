@@ -10,15 +10,15 @@ from typing import Final
 from sqlalchemy import ColumnElement, Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import (
+from pulumi_keystore.control_plane.migration.tables import Migration
+from pulumi_keystore.control_plane.organizations.tables import (
     ArchiveKeyEntry,
     DestroyedKey,
     Keystore,
     LateKey,
-    Migration,
     Organization,
 )
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.vault.record import ArchiveKey, Entry
 
 PAGE: Final = 1000

@@ -7,10 +7,8 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.runtime.tables import (
-    Migration,
-    Organization,
-)
+from pulumi_keystore.control_plane.migration.tables import Migration
+from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.errors import InMaintenance, NotAllowed
 
 MAINTENANCE: Final = "maintenance"

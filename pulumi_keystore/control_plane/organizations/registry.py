@@ -9,16 +9,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.identity.tables import Token
 from pulumi_keystore.control_plane.organizations import ownership
 from pulumi_keystore.control_plane.organizations.keystores import active_keystore
 from pulumi_keystore.control_plane.organizations.ledger import count_keys
-from pulumi_keystore.control_plane.runtime.tables import (
-    Keystore,
-    LegacyKey,
-    Organization,
-    Token,
-    as_document,
-)
+from pulumi_keystore.control_plane.organizations.tables import Keystore, LegacyKey, Organization
+from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.declarations.names import check_organization
 from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNeeded
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from pulumi_keystore.control_plane.runtime.tables import Base
+from pulumi_keystore.control_plane.tables import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 with context.begin_transaction():

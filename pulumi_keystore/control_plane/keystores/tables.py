@@ -1,0 +1,87 @@
+"""Tables: Vault tokens in use, clean-ups, verifications, and whom a keystore tells."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ForeignKey,
+    String,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pulumi_keystore.control_plane.runtime.tables import Base
+
+
+class Verification(Base):
+    """The latest look through all keys of an organization's active keystore.
+
+    Attributes of a row: how many keys were looked for, how many are missing, damaged, or lie there without being in
+    the ledger, and the first of their names by kind.
+    """
+
+    __tablename__ = "verifications"
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime]
+    keystore: Mapped[str]
+    keys: Mapped[int]
+    missing: Mapped[int]
+    damaged: Mapped[int]
+    surplus: Mapped[int]
+    named: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class Grant(Base):
+    """A Vault token that may write or delete at a keystore, sealed: whoever takes over ends it first.
+
+    `cluster_id` is the cluster that gave it, and the only one where it can be ended.
+    """
+
+    __tablename__ = "grants"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    organization_id: Mapped[int] = mapped_column(index=True)
+    keystore_id: Mapped[int] = mapped_column(index=True)
+    cluster_id: Mapped[str] = mapped_column(String(100), server_default="")
+    holder: Mapped[str] = mapped_column(String(100))
+    token_sealed: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CleanUp(Base):
+    """Keys that still have to be removed from the losing side of a migration.
+
+    It is `reserved` while somebody may still write there under that id, `pending`, `done`, or `abandoned`.
+    `cluster_id` and `mount` are the place where they lie, wherever the keystore has been moved to since.
+    """
+
+    __tablename__ = "clean_ups"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    migration_id: Mapped[str] = mapped_column(String(36))
+    keystore_id: Mapped[int]
+    cluster_id: Mapped[str | None] = mapped_column(String(100))
+    mount: Mapped[str | None] = mapped_column(String(128))
+    side: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    detail: Mapped[str | None]
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class HealthMonitor(Base):
+    """Who is told when a keystore is offline, and when; `alert` is where the state machine of that stands."""
+
+    __tablename__ = "health_monitors"
+    keystore_id: Mapped[int] = mapped_column(ForeignKey("keystores.id", ondelete="CASCADE"), primary_key=True)
+    recipients: Mapped[list[str]] = mapped_column(JSONB)
+    webhook_sealed: Mapped[bytes | None]
+    webhook_host: Mapped[str | None] = mapped_column(String(300))
+    offline_minutes: Mapped[int]
+    repeat_hours: Mapped[int]
+    online_minutes: Mapped[int]
+    alert: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    owner_mark: Mapped[str | None] = mapped_column(String(32))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,79 @@
+"""Tables: migrations and their shares."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ForeignKey,
+    Index,
+    String,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pulumi_keystore.control_plane.runtime.tables import Base
+
+
+class Migration(Base):
+    """One migration, running or ended. Its id is its DBOS workflow id and the origin of every copy it writes."""
+
+    __tablename__ = "migrations"
+    # The database itself allows one running migration an organization.
+    __table_args__ = (
+        Index("ix_migrations_running", "organization_id", unique=True, postgresql_where=text("state = 'running'")),
+    )
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
+    # No foreign keys: a keystore may be removed, what happened to it stays told.
+    source_id: Mapped[int]
+    destination_id: Mapped[int]
+    source: Mapped[str]
+    destination: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    phase: Mapped[str] = mapped_column(String(16))
+    ending: Mapped[str | None]
+    detail: Mapped[str | None]
+    mode: Mapped[str] = mapped_column(String(16), server_default="maintenance")
+    total: Mapped[int]
+    done: Mapped[int] = mapped_column(server_default="0")
+    verified: Mapped[int] = mapped_column(server_default="0")
+    cancel_by: Mapped[str | None] = mapped_column(String(140))
+    held_s: Mapped[float | None]
+    receipt: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    served_at: Mapped[datetime | None]
+    notify_email: Mapped[str | None] = mapped_column(String(254))
+    requested_by: Mapped[str] = mapped_column(String(140))
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    copy_started_at: Mapped[datetime | None]
+    copy_ended_at: Mapped[datetime | None]
+    verify_started_at: Mapped[datetime | None]
+    verify_ended_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Share(Base):
+    """A range of users whose keys have to be copied, or read back: what one worker takes at a time.
+
+    It is `free`, `held` by a worker's session, `fenced` while the tokens of a session that was lost are revoked,
+    `done` or `failed`.
+    """
+
+    __tablename__ = "shares"
+    __table_args__ = (Index("ix_shares_state", "state", "migration_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    migration_id: Mapped[str] = mapped_column(String(36), index=True)
+    work: Mapped[str] = mapped_column(String(16))
+    after: Mapped[str | None] = mapped_column("after_user", String(512, collation="C"))
+    upto: Mapped[str | None] = mapped_column("upto_user", String(512, collation="C"))
+    state: Mapped[str] = mapped_column(String(16), server_default="free")
+    holder: Mapped[str | None] = mapped_column(String(100))
+    beats: Mapped[int] = mapped_column(server_default="0")
+    done: Mapped[int] = mapped_column(server_default="0")
+    digest: Mapped[bytes | None]
+    annotated: Mapped[int] = mapped_column(server_default="0")
+    ending: Mapped[str | None]
+    detail: Mapped[str | None]

@@ -1,0 +1,45 @@
+"""Tables: mails and calls that are to be sent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    String,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pulumi_keystore.control_plane.runtime.tables import Base
+
+
+class Parcel:
+    """What has to be sent, or was; written in the transaction of what it tells about."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    sent_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_error: Mapped[str | None]
+
+
+class Mail(Parcel, Base):
+    """A mail to one recipient."""
+
+    __tablename__ = "mails"
+    message_id: Mapped[str] = mapped_column(String(100), unique=True)
+    recipient: Mapped[str] = mapped_column(String(254))
+    subject: Mapped[str]
+    body: Mapped[str]
+
+
+class Hook(Parcel, Base):
+    """A call of a webhook; its URL often holds a secret, so it is sealed."""
+
+    __tablename__ = "hooks"
+    event_id: Mapped[str] = mapped_column(String(100), unique=True)
+    url_sealed: Mapped[bytes]
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)

@@ -1,4 +1,4 @@
-"""Whether this database is the one that the keystores remember (contract: Safety; `keystores.checkpoint`).
+"""Whether this database is the one that the keystores remember (contract: Safety; `vault.checkpoint`).
 
 Every decision about an organization (a migration, a change of keystore, keys that were enrolled) raises its epoch, and
 the epoch is left at the active keystore. A keystore that remembers a later one has been used by a newer database, or

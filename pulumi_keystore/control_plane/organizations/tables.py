@@ -21,7 +21,7 @@ from pulumi_keystore.control_plane.runtime.tables import Base
 class Organization(Base):
     """A customer. `maintenance_by` is the running migration, if any.
 
-    `epoch` and `epoch_nonce` are the stamp of the latest decision (see `keystores.checkpoint`). `suspended` says why
+    `epoch` and `epoch_nonce` are the stamp of the latest decision (see `vault.checkpoint`). `suspended` says why
     nothing may be changed: a keystore knows more than this database. `checkpointed` is the number of the last key
     that a checkpoint covers.
     """

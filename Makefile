@@ -57,10 +57,11 @@ torture: .venv/.ready ## Let every call fail, kill everything at every moment, a
 mutants: .venv/.ready ## Put bugs into a copy of the code and see that a test catches each.
 	@$(PYTHON) -m tests.torture.mutants --uv $(UV)
 
-lint: .venv/.ready ## Check style and types.
+lint: .venv/.ready ## Check style, types, and who knows whom.
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports --no-cache
 
 format: .venv/.ready ## Format the code.
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .

@@ -1,6 +1,5 @@
 """The small parts: errors, names, records, sealing, redaction, and what may import what."""
 
-import ast
 import base64
 import os
 import pickle
@@ -57,25 +56,6 @@ def test_every_rule_has_its_own_id_and_the_generated_pages_are_current():
     assert [rule.id for rule in rules.RULES.values()] == sorted(rules.RULES)
     for name, page in PAGES.items():
         assert (ROOT / "docs" / name).read_text() == page(), "run `make docs`"
-
-
-def imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
-    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return found | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-
-
-def test_the_core_knows_no_pulumi_and_resources_know_no_vault():
-    package = ROOT / "pulumi_keystore"
-    for path in package.rglob("*.py"):
-        modules = imports(path)
-        if "resources" in path.parts:
-            assert not any(
-                m.startswith(("pulumi_keystore.vault.archive_keys", "pulumi_keystore.control_plane", "pycurl"))
-                for m in modules
-            ), path
-        elif path.name != "__init__.py":
-            assert not any(m == "pulumi" or m.startswith("pulumi.") for m in modules), path
 
 
 def test_the_service_and_the_command_start_without_pulumi():

@@ -110,7 +110,7 @@ def failure(violation: InvalidInput, secrets: Collection[str] = ()) -> CheckFail
 
 
 def new_mark() -> str:
-    """Return the mark of a new resource: what it manages at the service bears it (`control_plane.organizations.ownership`)."""
+    """Return the mark of a new resource: what it manages at the service bears it."""
     return secrets.token_hex(8)
 
 

@@ -450,7 +450,7 @@ class VaultKeystore:
     def erase(self, name: str) -> Flow[None]:
         """Remove what lies under a name for good: on version 2 all versions and metadata. Missing is fine.
 
-        It asks nothing: archive keys are removed by `control_plane.keystores.removal`, which alone may call this for them.
+        It asks nothing: archive keys are removed by `keystores.removal`, which alone may call this for them.
         """
         response = yield from self._allowed("DELETE", self._path("metadata", name), "delete archive keys")
         if response.status not in (*_OK, 404):

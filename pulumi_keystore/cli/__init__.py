@@ -1,0 +1,38 @@
+"""The `keystore` command: runs the service and asks it (thin; every decision is the service's)."""
+
+from __future__ import annotations
+
+import typer
+
+from pulumi_keystore.cli import check, clean_ups, keys, keystores, migrations, monitors, organizations, service, tokens
+from pulumi_keystore.cli.output import fail
+from pulumi_keystore.errors import KeystoreError
+
+app = typer.Typer(
+    help="Keystores of a cloud backup service: run the service, and look at organizations, migrations and history.\n\n"
+    "The service is found by KEYSTORE_URL (http://127.0.0.1:8700 by default) and asked with the token in "
+    "KEYSTORE_TOKEN; KEYSTORE_CA_FILE names the CA of its certificate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (service, check, keystores, organizations):
+    app.add_typer(module.commands)
+for name, group in (
+    ("organization", organizations.organization_app),
+    ("key", keys.key_app),
+    ("clean-up", clean_ups.clean_up_app),
+    ("token", tokens.token_app),
+    ("migration", migrations.migration_app),
+    ("monitor", monitors.monitor_app),
+):
+    app.add_typer(group, name=name)
+
+
+def main() -> None:
+    """Run the command; expected errors are one line and exit status 1."""
+    try:
+        app()
+    except KeystoreError as error:
+        fail(error)

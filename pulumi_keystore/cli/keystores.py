@@ -1,0 +1,277 @@
+"""Keystores: list, show, status, reliability, verify, recover, accept-cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import datetime, timedelta
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.text import Text
+
+from pulumi_keystore.cli.migrations import progress_line
+from pulumi_keystore.cli.output import (
+    Format,
+    FormatOption,
+    KeystoreArgument,
+    OrganizationArgument,
+    YesOption,
+    ask,
+    local_time,
+    out,
+    pairs,
+    print_json,
+    print_rows,
+    show,
+    span,
+)
+from pulumi_keystore.client import Client
+from pulumi_keystore.errors import KeystoreError, ServiceUnavailable
+
+commands = typer.Typer()
+OFFLINE = 2
+"""Exit status of `keystore status` where the keystore is offline; 1 is an error, 0 is fine."""
+
+
+@commands.command("list")
+def list_keystores(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """List the keystores of an organization."""
+    with ask() as service:
+        rows = service.request("GET", "organizations", organization, "keystores")
+    print_rows(rows, ("name", "kind", "active", "address_display", "certificate_not_after", "kv_version"), output)
+
+
+@commands.command("show")
+def show_keystore(
+    organization: OrganizationArgument,
+    name: Annotated[str, typer.Argument(help="Name of the keystore.", show_default=False)],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show one keystore."""
+    with ask() as service:
+        show(service.keystore(organization, name), output)
+
+
+@commands.command()
+def status(
+    organization: OrganizationArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on and show each change, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(help="With --watch: seconds between two looks.", min=0.1)] = 5.0,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show the active keystore and test its connection now.
+
+    For a self-administered keystore also what the tests of every minute say. With --watch a line (or with --format
+    json a JSON document on a line of its own) is printed whenever something has changed.
+
+    Exit status: 0 online, 1 error, 2 offline.
+    """
+    with ask() as service:
+        if watch:
+            _watch_status(service, organization, every, output)
+        shown = service.request("GET", "organizations", organization, "status")
+    if output is Format.JSON:
+        print_json(shown)
+    else:
+        active, connection = shown["keystore"], shown["connection"] or {}
+        line = {
+            "organization": shown["name"],
+            "active keystore": f"{active['name']} ({active['kind']})" if active else "none",
+            "address": active and active["address_display"],
+            "connection": _connection(connection) or None,
+            "detail": connection.get("detail"),
+            **_health_lines(shown["health"]),
+            "certificate until": active
+            and active["certificate_not_after"]
+            and local_time(active["certificate_not_after"]),
+            "archive keys": f"{shown['archive_keys']:,}",
+            "verified": _verified(shown["verification"]),
+            "suspended": shown["suspended"],
+            "maintenance": progress_line(shown["migration"]) if shown["migration"] else "no",
+        }
+        pairs(line)
+    if shown["connection"] and shown["connection"]["status"] != "Online":
+        raise typer.Exit(OFFLINE)
+
+
+def _verified(shown: dict[str, Any] | None) -> str | None:
+    if shown is None:
+        return None
+    wrong = [f"{shown[kind]:,} {kind}" for kind in ("missing", "damaged", "surplus") if shown[kind]]
+    return f"{local_time(shown['at'])}: {', '.join(wrong) or 'every key is there'}"
+
+
+def _watch_status(service: Client, organization: str, every: float, output: Format) -> NoReturn:
+    told = ""
+    while True:
+        try:
+            shown = service.request("GET", "organizations", organization, "status")
+            line = _status_line(shown)
+        except ServiceUnavailable as error:
+            # A service that restarts is no reason to stop looking.
+            shown, line = {"error": error.summary}, f"the service does not answer: {error.summary}"
+        if line != told:
+            told = line
+            if output is Format.JSON:
+                sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+            else:
+                out.print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}  {line}", markup=False)
+        time.sleep(every)
+
+
+def _status_line(shown: dict[str, Any]) -> str:
+    if shown["migration"]:
+        return f"in maintenance, {progress_line(shown['migration'])}"
+    connection, monitored = shown["connection"] or {"status": "no active keystore"}, shown["health"]
+    parts = [_connection(connection)]
+    if connection.get("detail"):
+        parts.append(connection["detail"])
+    if monitored:
+        parts.append(f"each minute: {_connection(monitored)}")
+    return ", ".join(parts)
+
+
+def _connection(shown: dict[str, Any]) -> str:
+    return " / ".join(filter(None, (shown.get("status"), shown.get("reason"))))
+
+
+def _health_lines(monitored: dict[str, Any] | None) -> dict[str, Any]:
+    if monitored is None:
+        return {}
+    share = monitored["reliability"]["share"]
+    since = f" since {local_time(monitored['since'])} ({span(monitored['for_s'])})" if monitored["since"] else ""
+    return {
+        "each minute": f"{_connection(monitored)}{since}",
+        "what it says": monitored["detail"],
+        "warning": monitored["warning"],
+        "reliability": f"{share:.1%} of the last hour" if share is not None else "not known yet",
+    }
+
+
+@commands.command()
+def reliability(
+    organization: OrganizationArgument,
+    keystore: Annotated[
+        str | None, typer.Argument(help="Name of the keystore; the active one by default.", show_default=False)
+    ] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show the last hour of a self-administered keystore: a bar for each minute, oldest first.
+
+    A high bar is a minute online, a low one offline, a dot one in which no test was made.
+    """
+    with ask() as service:
+        keystore = keystore or service.organization(organization)["active_keystore"]
+        if keystore is None:
+            raise KeystoreError(f"{organization!r} has no active keystore", hint="declare a Keystore first")
+        shown = service.health(organization, keystore)
+    if output is Format.JSON:
+        print_json(shown)
+        return
+    hour = shown["reliability"]
+    begin = datetime.fromisoformat(hour["begin"]).astimezone()
+    end = begin + timedelta(seconds=hour["bucket_s"] * len(hour["buckets"]))
+    counts = {name: hour["buckets"].count(name) for name in ("online", "offline", "unknown")}
+    pairs({"keystore": f"{organization}/{keystore}", **_health_lines(shown)})
+    bars = Text()
+    for bucket in hour["buckets"]:
+        bars.append(*_BARS[bucket])
+    out.print(bars)
+    left, right = f"{begin:%H:%M}", f"{end:%H:%M}"
+    out.print(f"{left}{right:>{len(hour['buckets']) - len(left)}}", markup=False)
+    out.print(
+        f"{counts['online']} minutes online, {counts['offline']} offline, {counts['unknown']} not tested", markup=False
+    )
+
+
+_BARS = {"online": ("█", "green"), "offline": ("▁", "red"), "unknown": ("·", "dim")}
+
+
+@commands.command()
+def verify(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """Read every archive key at the active keystore and compare it with the ledger.
+
+    Names the users whose key is missing or damaged, and archive keys that are not in the ledger.
+
+    Exit status: 0 every key is there, 2 something is wrong, 1 an error.
+    """
+    with ask() as service:
+        report = service.verify(organization)
+    if output is Format.JSON:
+        print_json(report)
+    else:
+        out.print(f"{report['keystore']}: {report['keys']:,} archive keys in the ledger", markup=False)
+        for kind in ("missing", "damaged", "surplus"):
+            found = report[kind]
+            out.print(f"{found['count']:,} {kind}" + (":" if found["count"] else ""), markup=False)
+            for name in found["names"]:
+                out.print(f"  {name}", markup=False)
+            if found["count"] > len(found["names"]):
+                out.print(f"  and {found['count'] - len(found['names']):,} more", markup=False)
+        if report["given_up"]:
+            out.print(f"{report['given_up']:,} of the missing keys have been given up", markup=False)
+    if not report["sound"]:
+        raise typer.Exit(OFFLINE)
+
+
+@commands.command()
+def recover(
+    organization: OrganizationArgument,
+    yes: YesOption = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Bring an organization back whose keystores know more than the database: it was lost, or restored from a backup.
+
+    Reads every registered keystore and shows what would be taken over; after a confirmation the keystore that
+    remembers the latest decision becomes the active one, and the archive keys there are taken into the ledger. Nothing
+    is deleted.
+    """
+    with ask() as service:
+        plan = service.plan_recovery(organization)
+        if output is Format.TABLE:
+            _show_recovery(plan)
+        if not yes and not typer.confirm("Recover the organization as shown?", err=True):
+            raise typer.Exit(1)
+        done = service.recover(organization, plan["code"])
+    if output is Format.JSON:
+        print_json(done)
+    else:
+        out.print(f"recovered; check it with `keystore verify {organization}`", markup=False)
+
+
+def _show_recovery(plan: dict[str, Any]) -> None:
+    if plan["suspended"]:
+        out.print(f"suspended: {plan['suspended']}", markup=False)
+    columns = ("keystore", "address", "readable", "epoch", "was_active", "remembered_at", "keys", "detail")
+    print_rows(plan["sides"], columns, Format.TABLE)
+    out.print(f"{plan['keystore']} becomes the active keystore", markup=False)
+    said = {
+        "added": "are taken into the ledger",
+        "replaced": "take the place of another key in the ledger",
+        "gathered": "lie only at another keystore, and are written to the active one",
+        "missing": "are in the ledger and were found nowhere",
+    }
+    for kind, text in said.items():
+        users = plan[kind]
+        named = ", ".join(users["names"]) + (", …" if users["count"] > len(users["names"]) else "")
+        out.print(f"{users['count']:,} keys {text}" + (f": {named}" if named else ""), markup=False)
+
+
+@commands.command("accept-cluster")
+def accept_cluster(
+    organization: OrganizationArgument,
+    keystore: KeystoreArgument,
+    yes: YesOption = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Accept the Vault cluster that answers under a keystore's name now: its server was rebuilt or replaced on purpose.
+
+    The keystore is proved as if it were new, and where it is active it has to hold every archive key.
+    """
+    if not yes and not typer.confirm(f"Is another cluster on purpose what answers for {keystore}?", err=True):
+        raise typer.Exit(1)
+    with ask() as service:
+        show(service.accept_cluster(organization, keystore), output)

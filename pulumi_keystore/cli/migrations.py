@@ -1,0 +1,166 @@
+"""`keystore migration …`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pulumi_keystore.cli.output import (
+    Format,
+    FormatOption,
+    OrganizationArgument,
+    ask,
+    err,
+    out,
+    print_json,
+    print_rows,
+    show,
+)
+from pulumi_keystore.client import Client
+from pulumi_keystore.errors import KeystoreError
+
+migration_app = typer.Typer(help="Moving all archive keys to another keystore.", no_args_is_help=True)
+
+
+@migration_app.command("plan")
+def migration_plan(
+    organization: OrganizationArgument,
+    destination: Annotated[str, typer.Argument(help="Keystore that shall become active.", show_default=False)],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show what a migration would do; nothing is changed."""
+    with ask() as service:
+        show(service.plan_migration(organization, destination), output)
+
+
+@migration_app.command("start")
+def migration_start(
+    organization: OrganizationArgument,
+    destination: Annotated[str, typer.Argument(help="Keystore that shall become active.", show_default=False)],
+    notify: Annotated[str | None, typer.Option(help="E-mail address that gets the mails about it.")] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Let keys be enrolled meanwhile; they are held for a moment at the end.")
+    ] = False,
+    watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Move all archive keys to another keystore and make it the active one, or change nothing.
+
+    Exit status: 0 succeeded (or started, with --no-watch), 1 failed.
+    """
+    with ask() as service:
+        row = service.start_migration(organization, destination, notify, "online" if online else "maintenance")
+        if row["id"] is None:
+            err.print(f"{destination} is the active keystore already; nothing has to move", markup=False)
+            return
+        if watch:
+            _watch(service, organization, row["id"], output)
+        else:
+            show(row, output)
+
+
+@migration_app.command("list")
+def migration_list(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """List the migrations of an organization, the latest first."""
+    with ask() as service:
+        rows = service.migrations(organization)
+    print_rows(rows, ("started_at", "source", "destination", "state", "done", "total", "rate", "ending", "id"), output)
+
+
+@migration_app.command("watch")
+def migration_watch(
+    organization: OrganizationArgument,
+    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show the progress of a migration until it ends; Ctrl-C leaves it running.
+
+    Exit status: 0 succeeded, 1 failed.
+    """
+    with ask() as service:
+        _watch(service, organization, migration or _latest(service, organization), output)
+
+
+@migration_app.command("cancel")
+def migration_cancel(
+    organization: OrganizationArgument,
+    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """End a migration where it is: every key stays in the keystore it came from, and the other is emptied.
+
+    Exit status: 0 canceled, 1 it had ended already, or was decided first.
+    """
+    with ask() as service:
+        migration = migration or _latest(service, organization)
+        row = service.cancel_migration(organization, migration)
+        while row["state"] == "running":
+            time.sleep(0.2)
+            row = service.migration(organization, migration)
+    show(row, output)
+    if row["state"] == "succeeded":
+        raise KeystoreError(f"the migration {migration} had been decided", hint="to move back, start another one")
+
+
+@migration_app.command("undo")
+def migration_undo(
+    organization: OrganizationArgument,
+    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Make the keystore active again that the latest migration came from, as long as its keys are retained there.
+
+    The service's setting KEYSTORE_RETAIN_S says for how long; by default the source is emptied at once. Keys that were
+    enrolled since are copied back first.
+    """
+    with ask() as service:
+        show(service.undo_migration(organization, migration or _latest(service, organization)), output)
+
+
+def _latest(service: Client, organization: str) -> str:
+    rows = service.migrations(organization)
+    if not rows:
+        raise KeystoreError(f"{organization!r} has had no migration", hint="start one, or run `pulumi up`")
+    return str(rows[0]["id"])
+
+
+def _watch(service: Client, organization: str, migration: str, output: Format) -> None:
+    row = service.migration(organization, migration)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(row["phase"], total=row["total"], rate="")
+        told = ""
+        while True:
+            rate = f"{row['rate']:,.0f} keys/s" if row["rate"] else ""
+            progress.update(task, description=row["phase"], completed=_moved(row), rate=rate)
+            line = progress_line(row)
+            if not err.is_terminal and line != told:
+                err.print(line, markup=False)
+                told = line
+            if row["state"] != "running" and row["phase"] == "ended":
+                break
+            time.sleep(0.5)
+            row = service.migration(organization, migration)
+    if output is Format.JSON:
+        print_json(row)
+    else:
+        out.print(row["ending"] + (f": {row['detail']}" if row["detail"] else ""), markup=False)
+    if row["state"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def _moved(row: dict[str, Any]) -> int:
+    return int(row["verified"] if row["phase"] == "verify" else row["done"])
+
+
+def progress_line(row: dict[str, Any]) -> str:
+    """Return in one line how far a migration is."""
+    parts = [f"{row['phase']}: {_moved(row):,} of {row['total']:,} keys"]
+    if row["rate"]:
+        parts.append(f"{row['rate']:,.0f} keys/s")
+    if row["remaining_s"]:
+        parts.append(f"{row['remaining_s']:,.0f} s left")
+    return ", ".join(parts)

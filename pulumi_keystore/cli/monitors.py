@@ -1,0 +1,54 @@
+"""`keystore monitor …`: who is told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pulumi_keystore.cli.output import Format, FormatOption, KeystoreArgument, OrganizationArgument, ask, show
+
+monitor_app = typer.Typer(help="Who is told when a keystore is offline.", no_args_is_help=True)
+
+
+@monitor_app.command("set")
+def monitor_set(
+    organization: OrganizationArgument,
+    keystore: KeystoreArgument,
+    recipient: Annotated[
+        list[str] | None, typer.Option(help="E-mail address of an administrator; may be given again.")
+    ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="https://HOST/PATH that is called, too.", envvar="KEYSTORE_WEBHOOK")
+    ] = None,
+    offline_minutes: Annotated[int, typer.Option(help="Minutes offline until they are told.")] = 5,
+    repeat_hours: Annotated[int, typer.Option(help="Hours until they are told again.")] = 24,
+    online_minutes: Annotated[int, typer.Option(help="Minutes online again until they are told.")] = 5,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Say who is told when a self-administered keystore is offline; what was said before is replaced."""
+    body = {
+        "recipients": recipient or [],
+        "webhook": webhook,
+        "offline_minutes": offline_minutes,
+        "repeat_hours": repeat_hours,
+        "online_minutes": online_minutes,
+    }
+    with ask() as service:
+        show(service.put_monitor(organization, keystore, body), output)
+
+
+@monitor_app.command("show")
+def monitor_show(
+    organization: OrganizationArgument, keystore: KeystoreArgument, output: FormatOption = Format.TABLE
+) -> None:
+    """Show who is told when a keystore is offline."""
+    with ask() as service:
+        show(service.monitor(organization, keystore), output)
+
+
+@monitor_app.command("remove")
+def monitor_remove(organization: OrganizationArgument, keystore: KeystoreArgument) -> None:
+    """Tell nobody any more; the tests go on."""
+    with ask() as service:
+        service.delete_monitor(organization, keystore)

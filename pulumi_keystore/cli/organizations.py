@@ -1,0 +1,74 @@
+"""`keystore organization …`, and its history."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pulumi_keystore.cli.output import Format, FormatOption, OrganizationArgument, ask, print_rows, show
+
+commands = typer.Typer()
+
+
+class HistoryFormat(StrEnum):
+    """How a history is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+organization_app = typer.Typer(help="The customers whose archive keys are kept.", no_args_is_help=True)
+
+
+@organization_app.command("create")
+def organization_create(
+    organization: OrganizationArgument,
+    environment: Annotated[str, typer.Option(help="cloud or federal.")] = "cloud",
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Create an organization; fine if it is there already."""
+    with ask() as service:
+        show(service.put_organization(organization, environment), output)
+
+
+@organization_app.command("list")
+def organization_list(output: FormatOption = Format.TABLE) -> None:
+    """List the organizations that your token may see."""
+    with ask() as service:
+        rows = service.request("GET", "organizations")
+    print_rows(rows, ("name", "environment", "active_keystore", "archive_keys", "maintenance"), output)
+
+
+@organization_app.command("show")
+def organization_show(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+    """Show one organization."""
+    with ask() as service:
+        show(service.organization(organization), output)
+
+
+@organization_app.command("delete")
+def organization_delete(organization: OrganizationArgument) -> None:
+    """Delete an organization that has no keystores and no keys."""
+    with ask() as service:
+        service.delete_organization(organization)
+
+
+@commands.command()
+def history(
+    organization: OrganizationArgument,
+    limit: Annotated[int, typer.Option(help="How many of the latest entries.")] = 100,
+    output: Annotated[
+        HistoryFormat, typer.Option("--format", help="How to print them; csv is the whole history, for a file.")
+    ] = HistoryFormat.TABLE,
+) -> None:
+    """Show who did what when, oldest first."""
+    with ask() as service:
+        if output is HistoryFormat.CSV:
+            sys.stdout.write(service.export_history(organization, "csv"))
+            return
+        rows = service.request("GET", "organizations", organization, "history", limit=limit)
+    print_rows(rows, ("at", "actor", "action", "detail"), Format(output))

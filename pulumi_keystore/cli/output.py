@@ -1,0 +1,114 @@
+"""How results are shown, and errors told; what several commands have in common."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pulumi_keystore.client import Client
+from pulumi_keystore.errors import KeystoreError
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OrganizationArgument = Annotated[str, typer.Argument(help="Name of the organization.", show_default=False)]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+# Into a pipe lines are never wrapped: somebody will grep them.
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def fail(error: KeystoreError) -> NoReturn:
+    """Say what went wrong and what to do; end with status 1."""
+    rule = f" [{error.rule}]" if error.rule else ""
+    sys.stderr.write(f"error: {error.summary}{rule}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
+    raise SystemExit(1)
+
+
+def ask() -> Client:
+    """Return a client of the service that the environment names."""
+    environment = os.environ.get
+    return Client(environment("KEYSTORE_URL"), environment("KEYSTORE_TOKEN"), environment("KEYSTORE_CA_FILE"))
+
+
+def span(seconds: float) -> str:
+    """Return a duration as people say it, as in "2 h 5 min"."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if number]
+    return " ".join(parts[:2]) or f"{seconds} s"
+
+
+KeystoreArgument = Annotated[str, typer.Argument(help="Name of the keystore.", show_default=False)]
+ReasonOption = Annotated[str, typer.Option(help="Why, in one line; history keeps it.", show_default=False)]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def show(row: dict[str, Any], output: Format) -> None:
+    """Print one object."""
+    if output is Format.JSON:
+        print_json(row)
+    else:
+        pairs({name.replace("_", " "): value for name, value in row.items() if value not in (None, [])})
+
+
+def pairs(values: dict[str, Any]) -> None:
+    """Print names and values below each other."""
+    width = max(len(name) for name in values)
+    for name, value in values.items():
+        if value is not None:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else text_of(name, value)
+            out.print(f"{name:<{width}}  {text}", markup=False)
+
+
+def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], output: Format) -> None:
+    """Print a table of some columns, or everything as JSON."""
+    if output is Format.JSON:
+        print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " ").upper(), overflow="fold")
+    for row in rows:
+        table.add_row(*(text_of(column, row[column]) for column in columns))
+    if rows:
+        out.print(table, markup=False, soft_wrap=False)
+    else:
+        err.print("nothing to show", markup=False)
+
+
+def text_of(name: str, value: Any) -> str:
+    """Return a value as people read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.replace(" ", "_").endswith(("_at", "_after")) or name == "at":
+        return local_time(str(value))
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def local_time(stamp: str) -> str:
+    """Return a UTC time stamp in the reader's zone."""
+    return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

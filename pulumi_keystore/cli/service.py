@@ -1,0 +1,82 @@
+"""`keystore serve` and `keystore worker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from pulumi_keystore.cli.output import err
+from pulumi_keystore.errors import KeystoreError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def serve(
+    data: Annotated[Path | None, typer.Option(help="Folder for the embedded database and the master key.")] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="PostgreSQL URL instead of the embedded one.", envvar="KEYSTORE_DATABASE_URL")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; loopback by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 8700 by default, 0 for a free one.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate to serve HTTPS with.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
+    host_map: Annotated[
+        str | None, typer.Option(help="JSON object from public to dialled HOST:PORT, for tests and demos only.")
+    ] = None,
+    smtp_url: Annotated[
+        str | None, typer.Option(help="smtp://HOST:PORT for mails.", envvar="KEYSTORE_SMTP_URL")
+    ] = None,
+) -> None:
+    """Run the control plane service until Ctrl-C or SIGTERM.
+
+    Every option, and some more, can be given in the environment as KEYSTORE_ and its name in capitals. Make the
+    first token in another terminal: `keystore token create admin --role provider-admin --local`.
+    """
+    from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415 - other commands start faster
+
+    given = {name: value for name, value in locals().items() if value is not None and name != "run"}
+    run(_settings(given), lambda text: err.print(text, markup=False))
+
+
+@commands.command()
+def worker(
+    database_url: Annotated[
+        str | None, typer.Option(help="PostgreSQL URL of the service's database.", envvar="KEYSTORE_DATABASE_URL")
+    ] = None,
+    master_key_file: Annotated[
+        Path | None, typer.Option(help="The service's master key.", envvar="KEYSTORE_MASTER_KEY_FILE")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Organizations whose keys it moves at a time; 4 by default.")
+    ] = None,
+    host_map: Annotated[
+        str | None, typer.Option(help="JSON object from public to dialled HOST:PORT, for tests and demos only.")
+    ] = None,
+) -> None:
+    """Help a service with its migrations, from this machine, until Ctrl-C or SIGTERM.
+
+    Any number of workers share the keys of running migrations with each other and with the service. One that dies is
+    replaced; nothing is lost with it. It needs the service's database and master key, and must reach the keystores.
+    """
+    from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415 - other commands start faster
+
+    given = {name: value for name, value in locals().items() if value is not None and name != "work"}
+    work(_settings(given), lambda text: err.print(text, markup=False))
+
+
+def _settings(given: dict[str, Any]) -> Any:
+    from pulumi_keystore.control_plane.runtime.settings import Settings  # noqa: PLC0415 - as above
+
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise KeystoreError(
+            f"{name}: {first['msg']}",
+            hint=f"set --{name.replace('_', '-')} or KEYSTORE_{name.upper()} to another value",
+        ) from None

@@ -19,7 +19,7 @@ from pulumi_keystore.declarations.names import (
     check_user_id,
     check_vault_name,
 )
-from pulumi_keystore.declarations.pkcs12 import inspect
+from pulumi_keystore.declarations.pkcs12_inspection import inspect
 from pulumi_keystore.errors import RuleViolation
 from pulumi_keystore.policy.policies import POLICIES, Policy
 

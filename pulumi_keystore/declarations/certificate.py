@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pulumi_keystore import rules
-from pulumi_keystore.declarations import pkcs12
+from pulumi_keystore.declarations import pkcs12, pkcs12_inspection
 
 WARN_BEFORE_EXPIRY: Final = timedelta(days=30)
 _MIN_RSA_BITS: Final = 2048
@@ -56,7 +56,7 @@ class ClientCertificate:
             RuleViolation: KS010 to KS019.
 
         """
-        seen = pkcs12.inspect(data)
+        seen = pkcs12_inspection.inspect(data)
         if password and not seen.encrypted:
             raise rules.CERTIFICATE_PASSWORD.violation("a password was given but the file is not encrypted")
         contents = pkcs12.open_file(data, password)
@@ -101,7 +101,7 @@ def decode_file(text: str) -> bytes:
         RuleViolation: KS010 where the text is not base64, KS016 where it is too long.
 
     """
-    if len(text) > 2 * pkcs12.MAX_SIZE:
+    if len(text) > 2 * pkcs12_inspection.MAX_SIZE:
         raise rules.CERTIFICATE_SIZE.violation(f"the file has about {len(text) * 3 // 4:,} bytes")
     try:
         return b64decode("".join(text.split()), validate=True)

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from keystore_harness import CertificateAuthority
 
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
-from pulumi_keystore.declarations.pkcs12 import _HELPERS, MAX_SIZE
+from pulumi_keystore.declarations.pkcs12 import _HELPERS
+from pulumi_keystore.declarations.pkcs12_inspection import MAX_SIZE
 from pulumi_keystore.errors import RuleViolation
 from tests.unit import pkcs12_builder as build
 

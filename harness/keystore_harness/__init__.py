@@ -1,6 +1,6 @@
 """Real Vault-compatible servers that a test can start, seal, kill and heal."""
 
-from keystore_harness.authority import CertificateAuthority
+from keystore_harness.ca import CertificateAuthority
 from keystore_harness.cluster import VaultCluster
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.existing import ExistingServer

@@ -11,8 +11,8 @@ import hvac
 import requests
 
 from keystore_harness import drivers
-from keystore_harness.authority import CertificateAuthority
 from keystore_harness.balancer import Balancer
+from keystore_harness.ca import CertificateAuthority
 from keystore_harness.drivers import Driver
 from keystore_harness.errors import Unsupported
 from keystore_harness.network import Proxy, Toxiproxy

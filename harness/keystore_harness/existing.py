@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import hvac
 import requests
 
-from keystore_harness.authority import CertificateAuthority
+from keystore_harness.ca import CertificateAuthority
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.network import Toxiproxy
 from keystore_harness.organization import Admission

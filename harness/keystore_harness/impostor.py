@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from keystore_harness.authority import Issued
+from keystore_harness.ca import Issued
 from keystore_harness.ports import free_port
 
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from keystore_harness.authority import Issued
+from keystore_harness.ca import Issued
 from keystore_harness.impostor import SecureServer, client_context
 from keystore_harness.ports import free_port
 from keystore_harness.vault import Vault

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from keystore_harness import drivers, workspace
-from keystore_harness.authority import CertificateAuthority
+from keystore_harness.ca import CertificateAuthority
 from keystore_harness.cluster import VaultCluster
 from keystore_harness.drivers import Driver
 from keystore_harness.line import Line

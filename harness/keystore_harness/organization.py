@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import hvac
 import requests
 
-from keystore_harness.authority import Issued
+from keystore_harness.ca import Issued
+from keystore_harness.http import TrustingAdapter
 from keystore_harness.impostor import client_context
 from keystore_harness.tenancy import Tenancy, key_name
 
@@ -48,8 +49,6 @@ class Credentials:
             requests.exceptions.RequestException: It cannot be reached.
 
         """
-        from keystore_harness.vault import TrustingAdapter  # noqa: PLC0415 - Vault and Admission need each other
-
         context = client_context(self.issued, self._vault.trusted_pem)
         session = requests.Session()
         session.trust_env = False

@@ -18,8 +18,8 @@ import pytest
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from keystore_harness import drivers, workspace
-from keystore_harness.authority import CertificateAuthority
 from keystore_harness.binary import BINARY, find_toxiproxy
+from keystore_harness.ca import CertificateAuthority
 from keystore_harness.cluster import VaultCluster
 from keystore_harness.drivers import Driver
 from keystore_harness.errors import HarnessError, Unsupported

@@ -18,7 +18,7 @@ import hvac
 import requests
 
 from keystore_harness import drivers, workspace
-from keystore_harness.authority import CertificateAuthority, Issued
+from keystore_harness.ca import CertificateAuthority, Issued
 from keystore_harness.drivers import Driver
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.network import Toxiproxy

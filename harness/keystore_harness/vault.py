@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import hvac
 import requests
 
-from keystore_harness.authority import CertificateAuthority
+from keystore_harness.ca import CertificateAuthority
 from keystore_harness.errors import Unsupported
+from keystore_harness.http import client
 from keystore_harness.impostor import Impostor
 from keystore_harness.network import Proxy
 from keystore_harness.organization import Admission
@@ -210,26 +210,3 @@ class Vault:
         # Applied while the request lasts, but the server then reloads what it keeps in memory.
         self.client(timeout_s=120).sys.force_restore_raft_snapshot(snapshot)
         wait_until(lambda: self.active, f"{self.name} to be active after the restore", 60)
-
-
-def client(url: str, ca_pem: str, token: str, timeout_s: float = 30) -> hvac.Client:
-    """Return an hvac client that trusts one CA and is moved by nothing in the environment."""
-    session = requests.Session()
-    session.trust_env = False
-    session.mount("https://", TrustingAdapter(ssl.create_default_context(cadata=ca_pem)))
-    return hvac.Client(url=url, token=token, session=session, timeout=timeout_s, allow_redirects=False)
-
-
-class TrustingAdapter(requests.adapters.HTTPAdapter):
-    """Speaks TLS with a context of ours: with one CA, and no file that a private key would have to lie in."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        """Use the context (called by requests)."""
-        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
-
-    def cert_verify(self, *_: Any) -> None:
-        """Leave what the context trusts as it is (called by requests, which would add the public CAs)."""

@@ -153,9 +153,9 @@ def _remove(folder: Path) -> None:
     _kill_processes(lambda run: run == folder)
     if (folder / _CONTAINERS).exists():
         # Imported here: most runs have nothing to do with Docker.
-        from keystore_harness.drivers.container import remove_containers  # noqa: PLC0415
+        from keystore_harness.drivers.daemon import remove_containers  # noqa: PLC0415
 
-        remove_containers(folder)
+        remove_containers(f"{LABEL}={folder}")
     unmount_below(folder)
     shutil.rmtree(folder, ignore_errors=True)
 

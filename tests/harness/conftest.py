@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from keystore_harness import Toxiproxy, VaultCluster, VaultServer, wait_until
-from keystore_harness.drivers import container, driver
+from keystore_harness.drivers import daemon, driver
 from keystore_harness.errors import HarnessError
 from keystore_harness.workspace import MARK
 
@@ -23,7 +23,7 @@ from tests import debian
 def docker_missing() -> str | None:
     """Why there is no Docker daemon, None if there is one."""
     try:
-        container.client().close()
+        daemon.client().close()
     except HarnessError as error:
         return str(error)
     return None
@@ -67,8 +67,8 @@ def start_daemon() -> None:
     with DAEMON.with_suffix(".log").open("wb") as log:
         # Not of this run: others use it, too, and must not lose it when this one ends.
         environment = {name: value for name, value in os.environ.items() if name != MARK}
-        daemon = subprocess.Popen(["dockerd"], stdout=log, stderr=log, start_new_session=True, env=environment)
-    DAEMON.with_suffix(".pid").write_text(str(daemon.pid))
+        started = subprocess.Popen(["dockerd"], stdout=log, stderr=log, start_new_session=True, env=environment)
+    DAEMON.with_suffix(".pid").write_text(str(started.pid))
     wait_until(lambda: docker_missing() is None, "the Docker daemon", 60)
 
 
@@ -76,10 +76,10 @@ def end_daemon() -> None:
     """End the daemon if it is ours; nobody uses it."""
     file = DAEMON.with_suffix(".pid")
     with suppress(OSError, ValueError, psutil.Error):
-        daemon = psutil.Process(int(file.read_text()))
-        if daemon.name() == "dockerd":
-            daemon.terminate()
-            daemon.wait(60)
+        running = psutil.Process(int(file.read_text()))
+        if running.name() == "dockerd":
+            running.terminate()
+            running.wait(60)
     file.unlink(missing_ok=True)
 
 

@@ -116,7 +116,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(tmp_path):
 
 
 def test_a_killed_run_leaves_no_container_to_the_next(tmp_path, docker):
-    from keystore_harness.drivers import container  # noqa: PLC0415
+    from keystore_harness.drivers.daemon import client  # noqa: PLC0415
 
     script = (
         "import time\nfrom keystore_harness import VaultServer\n"
@@ -128,7 +128,7 @@ def test_a_killed_run_leaves_no_container_to_the_next(tmp_path, docker):
         killed.kill()
     (run,) = tmp_path.glob("keystore-harness-*/run-*")
     of_it = {"all": True, "filters": {"label": f"{workspace.LABEL}={run}"}}
-    daemon = container.client()
+    daemon = client()
     assert len(daemon.containers.list(**of_it)) == 1
     command = [sys.executable, "-c", "from keystore_harness import workspace; workspace.current()"]
     subprocess.run(command, env=env, check=True, timeout=60)

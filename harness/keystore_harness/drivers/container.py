@@ -18,6 +18,7 @@ from testcontainers.core.container import DockerContainer
 
 from keystore_harness import workspace
 from keystore_harness.binary import find_vault, version_of
+from keystore_harness.drivers.daemon import client
 from keystore_harness.errors import HarnessError
 
 _REPOSITORY = "keystore-harness/server"
@@ -26,21 +27,6 @@ FROM scratch
 COPY server /bin/server
 ENTRYPOINT ["/bin/server"]
 """
-
-
-def client() -> docker.DockerClient:
-    """Return a client of the Docker daemon.
-
-    Raises:
-        HarnessError: None answers.
-
-    """
-    try:
-        return docker.from_env(timeout=60)
-    except docker.errors.DockerException:
-        raise HarnessError(
-            "no Docker daemon answers; start it (`systemctl start docker`), or use the process driver"
-        ) from None
 
 
 class ContainerDriver:
@@ -196,15 +182,3 @@ def _version(daemon: docker.DockerClient, image: str) -> tuple[str, str]:
     except (docker.errors.DockerException, ValueError):
         raise HarnessError(f"image {image!r} does not tell a version; expected one of `bao` or `vault`") from None
     return product, version.removeprefix("v")
-
-
-def remove_containers(run: Path) -> None:
-    """Remove every container of a run; nothing where Docker does not answer."""
-    try:
-        daemon = client()
-    except HarnessError:
-        return
-    with contextlib.closing(daemon):
-        for container in daemon.containers.list(all=True, filters={"label": f"{workspace.LABEL}={run}"}):
-            with contextlib.suppress(docker.errors.APIError):
-                container.remove(force=True, v=True)

@@ -9,7 +9,7 @@ UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 PYTHON := .venv/bin/python
 ENGINE = export PULUMI_ENGINE="$$($(PYTHON) engine/obtain.py)"
 
-.PHONY: help setup demo test torture mutants lint format bench docs site clean
+.PHONY: help setup demo quick test torture mutants lint format bench docs site clean
 
 help: ## Show what there is.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -35,6 +35,10 @@ setup: .venv/.ready ## Install Python packages and find or build the Pulumi engi
 
 demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves it running.
 	@$(ENGINE); $(PYTHON) -m demo $(if $(KEEP),--keep)
+
+# What needs no server; T=migration for the tests of one domain.
+quick: .venv/.ready lint ## Check style, types, and all that needs no server: a minute; T=migration for one domain.
+	@$(PYTHON) -m pytest --quiet -n 2 tests/unit/$(T)
 
 # Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
 HALF := $(addprefix tests/,harness torture safety)

@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 from pulumi_keystore.control_plane.console import forms, pages
 from pulumi_keystore.errors import RuleViolation
 from tests.conftest import PASSWORD
-from tests.unit.test_address import REFUSED
+from tests.unit.declarations.test_address import REFUSED
 
 PAGES = ["", "/edit", "/migrate", "/history", "/alerts"]
 

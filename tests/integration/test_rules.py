@@ -12,8 +12,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from keystore_harness.engine import errors
 
 from pulumi_keystore import rules
-from tests.unit import pkcs12_builder as build
-from tests.unit.test_certificate import AFFORDABLE, CA, NOW, RSA
+from tests.unit.declarations import pkcs12_builder as build
+from tests.unit.declarations.test_certificate import AFFORDABLE, CA, NOW, RSA
 
 PASSWORD = "CANARY-password"
 DAY = dt.timedelta(days=1)

@@ -11,8 +11,8 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 from pulumi_keystore.vault.resolver import HostMap, Resolver, is_public
 from tests.conftest import WHOLE
-from tests.unit.test_address import ACCEPTED
-from tests.unit.test_agreement import HOSTS
+from tests.unit.declarations.test_address import ACCEPTED
+from tests.unit.declarations.test_agreement import HOSTS
 
 ADDRESS = KeystoreAddress("vault.example.com", 8200)
 

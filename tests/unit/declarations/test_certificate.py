@@ -25,7 +25,7 @@ from pulumi_keystore.declarations.certificate import ClientCertificate, check_se
 from pulumi_keystore.declarations.pkcs12 import _HELPERS
 from pulumi_keystore.declarations.pkcs12_inspection import MAX_SIZE
 from pulumi_keystore.errors import RuleViolation
-from tests.unit import pkcs12_builder as build
+from tests.unit.declarations import pkcs12_builder as build
 
 CA = CertificateAuthority()
 NOW = dt.datetime.now(dt.UTC)

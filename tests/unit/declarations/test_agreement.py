@@ -13,7 +13,7 @@ from pulumi_keystore.policy.declared import of_inputs
 from pulumi_keystore.policy.policies import Level, check
 from pulumi_keystore.resources.keystore import KeystoreResourceProvider
 from tests.conftest import WHOLE
-from tests.unit.test_address import ACCEPTED, REFUSED
+from tests.unit.declarations.test_address import ACCEPTED, REFUSED
 
 PFX = CertificateAuthority().issue("acme").pkcs12("pw")
 GOOD = {

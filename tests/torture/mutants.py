@@ -198,7 +198,7 @@ BUGS = [
     ),
     Bug(
         "reads may be as old as a standby is behind",
-        "vault/archive_keys.py",
+        "vault/session.py",
         'index = index if method in ("GET", "LIST") else ""', 'index = ""',
         VERIFICATION, "standby",
     ),
@@ -242,7 +242,7 @@ BUGS = [
     ),
     Bug(
         "the cluster is not looked at before a login",
-        "vault/archive_keys.py",
+        "vault/session.py",
         "        yield from self.require_cluster()\n        body =", "        body =",
         OTHER, "nothing_is_written_there",
     ),

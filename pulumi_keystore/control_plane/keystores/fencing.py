@@ -18,7 +18,8 @@ from pulumi_keystore.control_plane.keystores.tables import Grant
 from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.leadership import require_lead
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.vault.archive_keys import REVOKE_TIMEOUT_S, Announce, VaultKeystore
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.session import REVOKE_TIMEOUT_S, Announce
 from pulumi_keystore.vault.transport import Transport
 
 _PURPOSE: Final = "vault-token"

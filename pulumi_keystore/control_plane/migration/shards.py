@@ -21,7 +21,7 @@ from pulumi_keystore.control_plane.migration.tables import Migration, Share
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, LateKey
 from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.vault.archive_keys import Announce
+from pulumi_keystore.vault.session import Announce
 
 COPY, VERIFY = "copy", "verify"
 

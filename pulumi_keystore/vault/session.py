@@ -1,0 +1,334 @@
+"""Requests of one organization to one Vault server: certificate login, renewal, repeats, and what answers mean.
+
+Sources: the Vault and OpenBao HTTP API pages "TLS certificates auth method", `/auth/token`, `/sys/health`.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pulumi_keystore.declarations.tenancy import Tenancy
+from pulumi_keystore.errors import (
+    AccessDenied,
+    AnotherCluster,
+    HostUnavailable,
+    KeystoreFault,
+    Overloaded,
+    UnableToAuthenticate,
+    Unsuitable,
+)
+from pulumi_keystore.vault.place import Place
+from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response
+from pulumi_keystore.vault.transport import LATE, SEE_LOAD
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+_RENEW_AFTER: Final = 2 / 3
+REVOKE_TIMEOUT_S: Final = 3.0
+_OK: Final = (200, 204)
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+"""What can be sent back in a header."""
+_HEALTH: Final = "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200"
+_PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
+Step = Generator[Request | Pause, Response | None, Response]
+Announce = Callable[[str, str], None]
+"""Is told each token, and the cluster that gave it, before it is used for anything; what it raises ends the request."""
+
+
+@dataclass(slots=True)
+class _Token:
+    """A client token; its text is in no repr."""
+
+    text: str
+    issued: float
+    ttl_s: float
+    renewable: bool
+    index: str = ""
+    """The server's state after the login, which is a write: what is read with this token is not older."""
+
+    def __repr__(self) -> str:
+        return f"_Token(ttl_s={self.ttl_s:g})"
+
+
+class VaultSession:
+    """What one organization sends to one Vault server, and the token it is sent with.
+
+    Args:
+        endpoint: Where the server is and who we are.
+        tenancy: The organization's mount and role there.
+        retry_for_s: For how long after the last success faults of the host are retried; 0 for never.
+        timeout_s: Deadline of each request.
+        kv_version: Version of the mount where it is known already.
+        cluster_id: The cluster it has to be, where that is known already: another one is not logged in to.
+        until: The moment (of `clock`) at which every request has to have ended.
+        announce: Is told each token before it is used for anything.
+        clock: Monotonic seconds.
+
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        tenancy: Tenancy,
+        *,
+        retry_for_s: float = 0,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        kv_version: int | None = None,
+        cluster_id: str | None = None,
+        until: float = float("inf"),
+        announce: Announce | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.endpoint = endpoint
+        self.tenancy = tenancy
+        self._retry_for_s = retry_for_s
+        self._timeout_s = timeout_s
+        self._kv_version = kv_version
+        self._cluster_id = cluster_id
+        self._until = until
+        self._announce = announce
+        self._clock = clock
+        self._last_success = clock()
+        self._token: _Token | None = None
+        self._logging_in = False
+        self._kind_of_token = ("", 0.0)
+        self.annotated = 0
+        """How many of the keys read carried custom metadata (KV version 2), which no archive key needs."""
+
+    def __str__(self) -> str:
+        return str(self.endpoint.address)
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster it has to be, or was found to be; empty as long as that is not known."""
+        return self._cluster_id or ""
+
+    @property
+    def place(self) -> Place:
+        """Where the organization's keys lie, as far as it is known."""
+        return Place(self.cluster_id, self.tenancy.mount, self.tenancy.organization)
+
+    # Logging in.
+
+    def _ensure_token(self) -> Generator[Request | Pause, Response | None, _Token]:
+        """Return a valid token: the one there is, renewed at two thirds of its life, or a new one."""
+        while True:
+            token = self._token
+            age = self._clock() - token.issued if token else 0.0
+            if token and (self._logging_in or age < token.ttl_s * _RENEW_AFTER):
+                return token
+            if self._logging_in:
+                yield Pause(0.01)
+                continue
+            self._logging_in = True
+            try:
+                if token and token.renewable and age < token.ttl_s and (yield from self._renew(token)):
+                    return token
+                self._token = yield from self._login()
+            finally:
+                self._logging_in = False
+
+    def require_cluster(self, timeout_s: float = 0) -> Flow[None]:
+        """Make sure that the cluster that answers is the one that was proved; fine where none was yet.
+
+        Args:
+            timeout_s: Another deadline than that of every request.
+
+        Raises:
+            AnotherCluster: It is another one, or states no cluster id.
+            HostUnavailable: It does not answer.
+
+        """
+        if self._cluster_id is None:
+            return
+        response = yield from self._send("GET", _HEALTH, None, None, timeout_s)
+        stated = response.json()
+        if stated.get("sealed") is True:
+            raise self._sealed()
+        found = _plain(stated.get("cluster_id"))
+        if found != self._cluster_id:
+            raise AnotherCluster(
+                f"{self}: another Vault cluster answers under this name ({found or 'it states no id'}, expected "
+                f"{self._cluster_id})",
+                hint="lead the name back to the right one; or, if the server was rebuilt or replaced on purpose, run "
+                f"`keystore accept-cluster {self.tenancy.organization} KEYSTORE`",
+            )
+
+    def _login(self) -> Generator[Request | Pause, Response | None, _Token]:
+        # Before anything is sent that could be used there. Later requests carry a token of this cluster.
+        yield from self.require_cluster()
+        body = {"name": self.tenancy.role_name}
+        response = yield from self._send("POST", "/v1/auth/cert/login", body, None, wants_index=True)
+        auth = response.json().get("auth")
+        if response.status in _OK and isinstance(auth, dict) and _TOKEN.fullmatch(str(auth.get("client_token"))):
+            token = _Token(
+                str(auth["client_token"]),
+                self._clock(),
+                _seconds(auth.get("lease_duration")) or float("inf"),
+                bool(auth.get("renewable")),
+                response.index,
+            )
+            self._kind_of_token = _plain(auth.get("token_type")), _seconds(auth.get("num_uses"))
+            if self._announce:
+                try:
+                    self._announce(token.text, self.cluster_id)
+                except BaseException:
+                    yield from self.surrender(token.text)
+                    raise
+            return token
+        if response.status in (400, 403):
+            raise UnableToAuthenticate(
+                f"{self}: refuses this client certificate for the role {self.tenancy.role_name!r}",
+                hint="check on the server that auth/cert/certs has this role, and that it allows the certificate's "
+                "CA and common name",
+            )
+        if response.status in (404, 405):
+            raise Unsuitable(
+                f"{self}: certificate login is not enabled", hint="run `bao auth enable cert` on the server"
+            )
+        raise HostUnavailable(f"{self}: the answer to the login is not a Vault server's (HTTP {response.status})")
+
+    def _renew(self, token: _Token) -> Generator[Request | Pause, Response | None, bool]:
+        response = yield from self._send("POST", "/v1/auth/token/renew-self", {}, token)
+        auth = response.json().get("auth")
+        if response.status != 200 or not isinstance(auth, dict):  # noqa: PLR2004
+            return False
+        token.issued, token.ttl_s = self._clock(), _seconds(auth.get("lease_duration"))
+        # Near its maximum age a token is renewed for less and less: then a new login serves better.
+        return token.ttl_s > 60  # noqa: PLR2004
+
+    def revoke(self) -> Flow[None]:
+        """Give the token back: nothing that was sent with it can take effect any more. Failure is harmless."""
+        token, self._token = self._token, None
+        if token:
+            try:
+                yield from self.surrender(token.text)
+            except KeystoreFault:
+                return
+
+    def surrender(self, text: str) -> Flow[None]:
+        """End a token, ours or one that somebody else got with our certificate; fine if it has ended already.
+
+        Raises:
+            HostUnavailable: The server does not answer: the token may still be good.
+
+        """
+        token = _Token(text, self._clock(), float("inf"), renewable=False)
+        timeout_s = min(self._timeout_s, REVOKE_TIMEOUT_S)
+        yield from self._send("POST", "/v1/auth/token/revoke-self", {}, token, timeout_s)
+
+    def login_anew(self) -> None:
+        """Let the next request log in again: what is read from then on is not older than that moment."""
+        self._token = None
+
+    # Requests.
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        token: _Token | None,
+        timeout_s: float = 0,
+        *,
+        wants_index: bool = False,
+        sink: Callable[[bytes], None] | None = None,
+    ) -> Step:
+        """Send one request once; answers that mean "host unavailable" are raised."""
+        text, index = (token.text, token.index) if token else (None, "")
+        index = index if method in ("GET", "LIST") else ""
+        timeout_s = min(timeout_s or self._timeout_s, self._until - self._clock())
+        if timeout_s <= 0:
+            raise HostUnavailable(f"{self}: {LATE}", hint=SEE_LOAD)
+        response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index, sink)
+        assert response is not None  # noqa: S101 - the transport answers every Request
+        status = response.status
+        if 300 <= status < 400:  # noqa: PLR2004
+            raise HostUnavailable(f"{self}: answers with a redirect, and redirects are never followed")
+        if status == 429:  # noqa: PLR2004
+            raise Overloaded(f"{self}: asks for fewer requests (HTTP 429)")
+        if status == 503 and "sealed" in response.errors.lower():  # noqa: PLR2004
+            raise self._sealed()
+        if status == 503:  # noqa: PLR2004
+            raise Overloaded(f"{self}: overloaded or starting (HTTP 503)")
+        if status >= 460:  # noqa: PLR2004 - 472 and 473 are Vault's standbys, 5xx are faults
+            raise HostUnavailable(f"{self}: fails with HTTP {status}")
+        if status == 200 and "json" not in _shape(response):  # noqa: PLR2004
+            raise HostUnavailable(f"{self}: the answer is not a Vault server's")
+        return response
+
+    def _sealed(self) -> HostUnavailable:
+        return HostUnavailable(f"{self}: sealed", hint="unseal the server")
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        sink: Callable[[], Callable[[bytes], None]] | None = None,
+    ) -> Step:
+        """Send an authenticated request, retrying faults of the host for as long as patience lasts.
+
+        With a `sink` the body of the answer goes to what it returns, which is made anew for each attempt.
+        """
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                token = yield from self._ensure_token()
+                response = yield from self._send(method, path, body, token, sink=sink() if sink else None)
+            except HostUnavailable:
+                if self._clock() - self._last_success >= self._retry_for_s:
+                    raise
+                yield Pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+            else:
+                self._last_success = self._clock()
+                return response
+
+    def _allowed(
+        self, method: str, path: str, what: str, sink: Callable[[], Callable[[bytes], None]] | None = None
+    ) -> Step:
+        """Send a request that the role must be allowed to make; log in once more before giving up."""
+        for attempt in (1, 2):
+            token = self._token
+            response = yield from self._call(method, path, sink=sink)
+            if response.status != 403:  # noqa: PLR2004
+                return response
+            if attempt == 1 and self._token is token:
+                self._token = None
+        raise AccessDenied(
+            f"{self}: the role {self.tenancy.role_name!r} may not {what}",
+            hint=f"give its policy what the documentation lists for {self.tenancy.mount}/{self.tenancy.organization}/",
+        )
+
+    def identify(self) -> Flow[tuple[str, str]]:
+        """Return the cluster id and the version that the server states (`/sys/health`)."""
+        health = yield from self._call("GET", _HEALTH)
+        stated = health.json()
+        return _plain(stated.get("cluster_id")), _plain(stated.get("version"))
+
+
+def _object(stated: object) -> dict[str, Any]:
+    return stated if isinstance(stated, dict) else {}
+
+
+def _seconds(stated: object) -> float:
+    return float(stated) if isinstance(stated, int | float) else 0.0
+
+
+def _plain(stated: object) -> str:
+    """Return a short plain word that a server states, or nothing.
+
+    What else a server says is never repeated: a lying one could say back what it was sent.
+    """
+    text = str(stated)
+    return text if _PLAIN.fullmatch(text) else ""
+
+
+def _shape(response: Response) -> str:
+    return "json" if response.body.lstrip()[:1] == b"{" else "other"

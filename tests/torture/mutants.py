@@ -46,7 +46,7 @@ BUGS = [
         "            record = yield from self.destination.read(entry.name)\n        except KeystoreFault as fault:\n"
         "            raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None\n"
         '        except DamagedRecordError as damage:\n            raise _unverified(f"read back',
-        '            yield from self.destination.read(entry.name)\n            failpoints.reach("share.verifying")\n'
+        '            record = yield from self.destination.read(entry.name)\n            failpoints.reach("share.verifying")\n'
         "            return entry.fingerprint\n        except KeystoreFault as fault:\n"
         "            raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None\n"
         '        except DamagedRecordError as damage:\n            raise _unverified(f"read back',
@@ -100,7 +100,7 @@ BUGS = [
         "journal not flushed: a share is written down before it is copied",
         "control_plane/migration/session.py",
         "            inventory, annotated = self._move(task)\n",
-        "            shares.finish(self._plane, task, self.holder, Inventory(), 0)\n"
+        "            shards.finish(self._plane, task, self.holder, Inventory(), 0)\n"
         "            inventory, annotated = self._move(task)\n",
         CRASHES, "test_the_service_is_killed and share.copying and not again",
     ),

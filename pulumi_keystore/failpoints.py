@@ -20,9 +20,9 @@ MIGRATION: Final = frozenset(
         "commit.begun", "commit.undecided", "commit.decided", "commit.recorded",
         "clean-up.begun", "clean-up.removing", "clean-up.removed", "clean-up.done", "clean-up.recorded",
         "roll-back.begun", "roll-back.fenced", "roll-back.removed", "roll-back.done", "roll-back.recorded",
-        # A worker and one share of the keys.
-        "share.claimed", "share.granted", "share.copying", "share.copied",
-        "share.verifying", "share.verified", "share.recorded",
+        # A worker and one shard of the keys.
+        "shard.claimed", "shard.granted", "shard.copying", "shard.copied",
+        "shard.verifying", "shard.verified", "shard.recorded",
     }
 )  # fmt: skip
 MONITOR: Final = frozenset({"health.claimed", "health.tested", "health.recorded", "outbox.delivered"})

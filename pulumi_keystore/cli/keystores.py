@@ -141,13 +141,13 @@ def _connection(shown: dict[str, Any]) -> str:
 def _health_lines(monitored: dict[str, Any] | None) -> dict[str, Any]:
     if monitored is None:
         return {}
-    share = monitored["reliability"]["share"]
+    ratio = monitored["reliability"]["ratio"]
     since = f" since {local_time(monitored['since'])} ({span(monitored['for_s'])})" if monitored["since"] else ""
     return {
         "each minute": f"{_connection(monitored)}{since}",
         "what it says": monitored["detail"],
         "warning": monitored["warning"],
-        "reliability": f"{share:.1%} of the last hour" if share is not None else "not known yet",
+        "reliability": f"{ratio:.1%} of the last hour" if ratio is not None else "not known yet",
     }
 
 

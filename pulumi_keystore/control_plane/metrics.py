@@ -109,6 +109,6 @@ def _of_keystore(
     untested = shown.reason == NO_REQUEST
     set_to("keystore_online", None if untested else known.get(shown.status))
     set_to("keystore_warning", shown.warning is not None)
-    set_to("keystore_reliability_ratio", views.reliability(session, plane, keystore, now).share)
+    set_to("keystore_reliability_ratio", views.reliability(session, plane, keystore, now).ratio)
     set_to("keystore_last_test_timestamp_seconds", row.tested_at.timestamp())
     set_to("keystore_test_duration_seconds", row.seconds)

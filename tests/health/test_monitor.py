@@ -138,7 +138,7 @@ def test_a_service_that_is_paused_makes_no_outage(watch):
     acme.await_status("Online")
     hour = acme.health()["reliability"]
     assert "offline" not in hour["buckets"]
-    assert hour["share"] == 1.0
+    assert hour["ratio"] == 1.0
     # What was not tested is not known.
     assert hour["buckets"][-9:].count("unknown") >= 5
     time.sleep(7)

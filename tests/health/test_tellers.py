@@ -143,7 +143,7 @@ def test_the_command_tells_the_same(watch, land, admin_token):
     bars = run("reliability", name)
     assert "█" in bars.stdout
     assert "not tested" in bars.stdout
-    assert json.loads(run("reliability", name, "first", "--format", "json").stdout)["reliability"]["share"] == 1.0
+    assert json.loads(run("reliability", name, "first", "--format", "json").stdout)["reliability"]["ratio"] == 1.0
     with land.servers["a"].sealed_for_a_while():
         acme.await_status("Offline", "Host unavailable")
         down = run("status", name, check=False)

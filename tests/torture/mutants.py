@@ -46,7 +46,7 @@ BUGS = [
         "            record = yield from self.destination.read(entry.name)\n        except KeystoreFault as fault:\n"
         "            raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None\n"
         '        except DamagedRecordError as damage:\n            raise _unverified(f"read back',
-        '            record = yield from self.destination.read(entry.name)\n            failpoints.reach("share.verifying")\n'
+        '            record = yield from self.destination.read(entry.name)\n            failpoints.reach("shard.verifying")\n'
         "            return entry.fingerprint\n        except KeystoreFault as fault:\n"
         "            raise MigrationFailed(Ending.DESTINATION_NOT_REACHABLE, str(fault)) from None\n"
         '        except DamagedRecordError as damage:\n            raise _unverified(f"read back',
@@ -57,10 +57,10 @@ BUGS = [
         "control_plane/migration/copy.py",
         "self.origin) or not hmac.compare_digest(digest, entry.fingerprint):\n"
         '            raise _unverified("a key read back at the destination differs")\n'
-        '        failpoints.reach("share.verifying")\n        return digest\n',
+        '        failpoints.reach("shard.verifying")\n        return digest\n',
         "self.origin):\n"
         '            raise _unverified("a key read back at the destination differs")\n'
-        '        failpoints.reach("share.verifying")\n        return entry.fingerprint\n',
+        '        failpoints.reach("shard.verifying")\n        return entry.fingerprint\n',
         VERIFICATION, "flip or over",
     ),
     Bug(
@@ -97,12 +97,12 @@ BUGS = [
         MIGRATION, "every_key_moves",
     ),
     Bug(
-        "journal not flushed: a share is written down before it is copied",
+        "journal not flushed: a shard is written down before it is copied",
         "control_plane/migration/session.py",
         "            inventory, annotated = self._move(task)\n",
         "            shards.finish(self._plane, task, self.holder, Inventory(), 0)\n"
         "            inventory, annotated = self._move(task)\n",
-        CRASHES, "test_the_service_is_killed and share.copying and not again",
+        CRASHES, "test_the_service_is_killed and shard.copying and not again",
     ),
     Bug(
         "tokens of those who were replaced live on",

@@ -16,10 +16,10 @@ from tests.torture.stage import stage
 
 BACK = sorted(point for point in failpoints.MIGRATION if point.startswith("roll-back."))
 FORTH = sorted(failpoints.MIGRATION - set(BACK))
-OF_A_WORKER = sorted(point for point in FORTH if point.startswith("share."))
+OF_A_WORKER = sorted(point for point in FORTH if point.startswith("shard."))
 # A short run kills the service at every third moment, and a server at these; the whole kills both at every one.
 OFTEN = FORTH if WHOLE else FORTH[::3]
-SOME = ["share.copying", "commit.undecided", "clean-up.removing"]
+SOME = ["shard.copying", "commit.undecided", "clean-up.removing"]
 DIRECTIONS = (1, 2) if WHOLE else (1,)
 SUCCEEDED = "Migration succeeded"
 CANCELED = "Migration canceled: migration process stalled"

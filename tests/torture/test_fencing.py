@@ -33,7 +33,7 @@ CANCELED = "Migration canceled: migration process stalled"
 @pytest.fixture(scope="module")
 def crew():
     """A service that moves nothing itself, and two workers."""
-    # Few requests at a time: most writes of a share come after it was stopped.
+    # Few requests at a time: most writes of a shard come after it was stopped.
     with stage(intercepted=False, failpoints=True, slots="0", in_flight="2") as made:
         made.workers = [WorkerProcess(made.land.service) for _ in range(2)]
         with made.workers[0], made.workers[1]:
@@ -65,7 +65,7 @@ def _changes(line):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("point", ["share.claimed", "share.granted", "share.copying"])
+@pytest.mark.parametrize("point", ["shard.claimed", "shard.granted", "shard.copying"])
 def test_a_paused_worker_is_replaced_and_cannot_write_when_it_goes_on(crew, point):
     row, worker = pause_a_worker(crew, point)
     there = crew.there
@@ -86,7 +86,7 @@ def test_a_paused_worker_is_replaced_and_cannot_write_when_it_goes_on(crew, poin
 
 @pytest.mark.timeout(900)
 def test_a_paused_worker_writes_nothing_after_the_migration_was_rolled_back(crew):
-    row, worker = pause_a_worker(crew, "share.copying")
+    row, worker = pause_a_worker(crew, "shard.copying")
     crew.admin.cancel_migration("acme", row["id"])
     assert crew.settle(row) == CANCELED
     time.sleep(PAUSE_S)
@@ -98,9 +98,9 @@ def test_a_paused_worker_writes_nothing_after_the_migration_was_rolled_back(crew
 
 
 def test_a_worker_that_is_told_to_end_hands_its_share_over_at_once(crew):
-    crew.plan_moments("share.copying wait")
+    crew.plan_moments("shard.copying wait")
     row = crew.start()
-    wait_until(lambda: crew.struck, "a share", 30, 0.01)
+    wait_until(lambda: crew.struck, "a shard", 30, 0.01)
     worker = next(worker for worker in crew.workers if worker.pid == int(crew.struck.split()[1]))
     assert worker.stop() == 0
     crew.go()
@@ -110,7 +110,7 @@ def test_a_worker_that_is_told_to_end_hands_its_share_over_at_once(crew):
 
 def test_workers_wait_for_a_database_that_hangs_and_go_on(crew):
     processes = [worker.pid for worker in crew.workers]
-    row = crew.stop_at("share.copying")
+    row = crew.stop_at("shard.copying")
     with crew.database.paused():
         crew.go()
         assert crew.land.service.wait(60) == SUPERSEDED_STATUS
@@ -123,14 +123,14 @@ def test_two_workers_share_one_migration(crew):
     engine = connect(crew.database.direct_url)
     seen = set()
     row = crew.start()
-    query = text("select split_part(holder, '-', 1) from shares where state = 'held'")
+    query = text("select split_part(holder, '-', 1) from shards where state = 'held'")
 
     def both():
         with engine.connect() as connection:
             seen.update(connection.execute(query).scalars())
         return len(seen) == 2
 
-    wait_until(both, "both workers to hold a share", 30, 0.01)
+    wait_until(both, "both workers to hold a shard", 30, 0.01)
     assert crew.settle(row) == SUCCEEDED
     engine.dispose()
 
@@ -145,7 +145,7 @@ def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxip
         targets[f"{server.name}:{server.port}"] = f"127.0.0.1:{proxy.port}"
         roundabout = {"host_map": json.dumps(targets)}
         with WorkerProcess(scene.land.service, roundabout) as worker:
-            row = scene.stop_at("share.granted")  # logged in; the next it sends there is a write
+            row = scene.stop_at("shard.granted")  # logged in; the next it sends there is a write
             since = len((server.folder / "audit.log").read_text().splitlines())
             with proxy.slow_requests(15_000):
                 begun = time.monotonic()
@@ -202,7 +202,7 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
 
 
 def test_only_who_holds_the_work_gets_a_token(crew):
-    """A process that believes to lead, or to hold a share, and does not: its token is refused before it is used."""
+    """A process that believes to lead, or to hold a shard, and does not: its token is refused before it is used."""
     service = crew.land.service
     settings = Settings(database_url=crew.database.direct_url, master_key_file=service.data / "master.key")
     with opened(settings, as_guest=True) as database:

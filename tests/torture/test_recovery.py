@@ -28,7 +28,7 @@ CANCELED = "Migration canceled: migration process stalled"
 def test_a_wall_clock_that_jumps_stalls_nothing_and_loses_no_worker(jump_s):
     """The service is shown another time by a stand-in for its clock: the machine's own belongs to everybody."""
     with stage(intercepted=False, failpoints=True, stall_s="5", lease_s="2") as scene:
-        row = scene.stop_at("share.copying")
+        row = scene.stop_at("shard.copying")
         (scene.control / "clock").write_text(str(jump_s))
         scene.go()
         assert scene.settle(row) == SUCCEEDED
@@ -76,7 +76,7 @@ def test_the_system_gives_up_a_connection_whose_other_side_is_gone(scene, given,
 
 
 @pytest.mark.parametrize(
-    "moment", ["preflight.done", "copy.planned", "share.copying", "verify.planned", "commit.begun"]
+    "moment", ["preflight.done", "copy.planned", "shard.copying", "verify.planned", "commit.begun"]
 )
 def test_an_operator_cancels(scene, moment):
     row = scene.stop_at(moment)
@@ -137,7 +137,7 @@ def test_an_organization_whose_server_hangs_does_not_hold_up_another():
             other.admit(keystore)
             other.register(keystore)
         other.enrol(30)
-        row = scene.stop_at("share.copying")  # its worker stands still: as good as a server that never answers
+        row = scene.stop_at("shard.copying")  # its worker stands still: as good as a server that never answers
         assert other.migrate("second")["ending"] == SUCCEEDED
         scene.go()
         assert scene.settle(row) == SUCCEEDED
@@ -194,7 +194,7 @@ def test_nothing_is_written_to_a_destination_that_is_refused(scene):
 @pytest.mark.parametrize("cut", ["source", "destination"])
 def test_a_server_that_is_gone_in_the_middle_leaves_no_copies_behind(scene, cut):
     """All tools leave copies behind here."""
-    row = scene.stop_at("share.copying")
+    row = scene.stop_at("shard.copying")
     server = scene.server(scene.here if cut == "source" else scene.there)
     with server.killed():
         scene.go()
@@ -213,7 +213,7 @@ def test_custom_metadata_at_the_source_is_told_and_the_keys_move():
             acme.register(keystore)
         acme.enrol(12)
         client = scene.land.vaults["a"].client()
-        for name in acme.stored("first"):  # in two shares
+        for name in acme.stored("first"):  # in two shards
             client.write_data(
                 f"archive-keys-v2/metadata/noted/{name}", data={"custom_metadata": {"department": "sales"}}
             )

@@ -78,7 +78,7 @@ class Copier:
             raise _unverified(f"found at the destination: {damage}") from None
         if found is not None and not (found.same_key(copy) and found.origin == self.origin):
             raise _unverified("somebody else has written a key at the destination")
-        failpoints.reach("share.copying")
+        failpoints.reach("shard.copying")
         return digest
 
     def verify(self, entry: Entry) -> Flow[bytes | None]:
@@ -106,7 +106,7 @@ class Copier:
         whose = (record.user, record.generation, record.origin)
         if whose != (entry.user, entry.generation, self.origin) or not hmac.compare_digest(digest, entry.fingerprint):
             raise _unverified("a key read back at the destination differs")
-        failpoints.reach("share.verifying")
+        failpoints.reach("shard.verifying")
         return digest
 
 

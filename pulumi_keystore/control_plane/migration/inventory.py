@@ -13,7 +13,7 @@ class Inventory:
     """A count and the sum, modulo 2**256, of the fingerprints of all keys.
 
     A fingerprint is a keyed digest of organization, user and key (HMAC-SHA-256), so the sum is a keyed digest of the
-    whole set that does not depend on the order: shares are summed apart, by any worker, in constant memory
+    whole set that does not depend on the order: shards are summed apart, by any worker, in constant memory
     (MSet-Add-Hash of Clarke et al., ASIACRYPT 2003).
     """
 

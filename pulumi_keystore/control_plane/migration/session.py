@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Session:
-    """One worker's logged-in connections to both ends of one migration, kept from share to share."""
+    """One worker's logged-in connections to both ends of one migration, kept from shard to shard."""
 
     def __init__(self, plane: ControlPlane, migration_id: str, holder: str) -> None:
         self.holder = holder
@@ -50,27 +50,27 @@ class Session:
         self._work = shards.COPY
 
     def work(self, task: Task) -> bool:
-        """Do one share and write its outcome down; return whether the session is still good."""
+        """Do one shard and write its outcome down; return whether the session is still good."""
         try:
             inventory, annotated = self._move(task)
-            failpoints.reach("share.copied" if task.work == shards.COPY else "share.verified")
+            failpoints.reach("shard.copied" if task.work == shards.COPY else "shard.verified")
             shards.finish(self._plane, task, self.holder, inventory, annotated)
         except MigrationFailed as failure:
             with suppress(Superseded):
                 shards.fail(self._plane, task, self.holder, failure.ending, failure.detail)
             return False
         except Superseded as reason:
-            _log.info("share given up", migration=task.migration_id, share=task.id, reason=str(reason))
+            _log.info("shard given up", migration=task.migration_id, shard=task.id, reason=str(reason))
             return False
         except SQLAlchemyError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the migration must end
-            _log.exception("share failed", migration=task.migration_id, share=task.id)
+            _log.exception("shard failed", migration=task.migration_id, shard=task.id)
             detail = f"internal error ({type(error).__name__}); see the worker's log"
             with suppress(Superseded):
                 shards.fail(self._plane, task, self.holder, Ending.STALLED, detail)
             return False
-        failpoints.reach("share.recorded")
+        failpoints.reach("shard.recorded")
         return True
 
     def _move(self, task: Task) -> tuple[Inventory, int]:
@@ -126,7 +126,7 @@ class _Beat:
 
 
 class _LegacyRows:
-    """The rows of a legacy keystore that one share needs."""
+    """The rows of a legacy keystore that one shard needs."""
 
     def __init__(self, plane: ControlPlane, organization_id: int, organization: str, entries: list[Entry]) -> None:
         self._unseal = legacy.legacy_unseal(plane, organization_id)

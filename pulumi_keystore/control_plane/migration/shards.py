@@ -1,7 +1,7 @@
-"""The shares of a migration: who has to copy, or read back, which users' keys.
+"""The shards of a migration: who has to copy, or read back, which users' keys.
 
-A worker takes a free share, tells now and then that it lives, and writes the outcome down. Whatever it writes counts
-only as long as it holds the share: one that was replaced changes nothing any more.
+A worker takes a free shard, tells now and then that it lives, and writes the outcome down. Whatever it writes counts
+only as long as it holds the shard: one that was replaced changes nothing any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import fencing
 from pulumi_keystore.control_plane.migration.endings import Ending
 from pulumi_keystore.control_plane.migration.inventory import Inventory
-from pulumi_keystore.control_plane.migration.tables import Migration, Share
+from pulumi_keystore.control_plane.migration.tables import Migration, Shard
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, LateKey
 from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -28,7 +28,7 @@ COPY, VERIFY = "copy", "verify"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A share that is held: the users after `after` up to and with `upto`, None for no bound."""
+    """A shard that is held: the users after `after` up to and with `upto`, None for no bound."""
 
     id: int
     migration_id: str
@@ -39,7 +39,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A share that somebody works on, as the supervisor sees it."""
+    """A shard that somebody works on, as the supervisor sees it."""
 
     id: int
     holder: str
@@ -50,22 +50,22 @@ class Held:
 class Progress:
     """How far one kind of work of a migration is."""
 
-    shares: int
+    shards: int
     finished: int
     keys: int
     held: Sequence[Held]
     fenced: Sequence[str]
     """Holders that were lost and whose tokens may still be good."""
     failure: tuple[str, str] | None
-    """Ending and detail of a share that failed."""
+    """Ending and detail of a shard that failed."""
 
 
 def plan(session: Session, migration: Migration, work: str, size: int) -> None:
-    """Divide the enrolled keys into shares of about `size`, unless that is done already.
+    """Divide the enrolled keys into shards of about `size`, unless that is done already.
 
-    Keys that are enrolled meanwhile (an online migration) are late ones and in no share.
+    Keys that are enrolled meanwhile (an online migration) are late ones and in no shard.
     """
-    if session.scalar(select(func.count()).where(Share.migration_id == migration.id, Share.work == work)):
+    if session.scalar(select(func.count()).where(Shard.migration_id == migration.id, Shard.work == work)):
         return
     numbered = (
         select(ArchiveKeyEntry.user, func.row_number().over(order_by=ArchiveKeyEntry.user).label("number"))
@@ -76,43 +76,43 @@ def plan(session: Session, migration: Migration, work: str, size: int) -> None:
         select(numbered.c.user).where(numbered.c.number % size == 0).order_by(numbered.c.number)
     ).all()
     for after, upto in zip([None, *bounds], [*bounds, None], strict=True):
-        session.add(Share(migration_id=migration.id, work=work, after=after, upto=upto, state="free"))
+        session.add(Shard(migration_id=migration.id, work=work, after=after, upto=upto, state="free"))
 
 
 _CLAIM = text("""
-    update shares set state = 'held', holder = :holder, beats = beats + 1, done = 0, digest = null, annotated = 0
+    update shards set state = 'held', holder = :holder, beats = beats + 1, done = 0, digest = null, annotated = 0
     where id = (
-        select share.id from shares share
-        join migrations migration on migration.id = share.migration_id
-        where share.state = 'free' and migration.state = 'running' and migration.cancel_by is null
-            and migration.ending is null and not share.migration_id = any(:busy)
+        select shard.id from shards shard
+        join migrations migration on migration.id = shard.migration_id
+        where shard.state = 'free' and migration.state = 'running' and migration.cancel_by is null
+            and migration.ending is null and not shard.migration_id = any(:busy)
         order by
-            (select count(*) from shares other where other.state = 'held' and other.migration_id = migration.id),
-            migration.served_at nulls first, share.id
-        limit 1 for update of share skip locked
+            (select count(*) from shards other where other.state = 'held' and other.migration_id = migration.id),
+            migration.served_at nulls first, shard.id
+        limit 1 for update of shard skip locked
     )
     returning id, migration_id, work, after_user, upto_user
 """)
 
 
 def any_free(plane: ControlPlane, busy: Collection[str]) -> bool:
-    """Tell whether there is a free share of a migration that this process does not work on."""
-    free = select(Share.id).where(Share.state == "free", Share.migration_id.not_in(list(busy)))
+    """Tell whether there is a free shard of a migration that this process does not work on."""
+    free = select(Shard.id).where(Shard.state == "free", Shard.migration_id.not_in(list(busy)))
     with plane.transaction() as session:
         return session.scalar(free.limit(1)) is not None
 
 
 def claim(plane: ControlPlane, holders: dict[str, str], default: str, busy: Collection[str]) -> tuple[Task, str] | None:
-    """Take a free share: of the migration that is worked on least, and of those of the one that waited longest.
+    """Take a free shard: of the migration that is worked on least, and of those of the one that waited longest.
 
     Args:
-        plane: Where the shares are.
+        plane: Where the shards are.
         holders: The sessions there are already, by migration.
         default: The name of the session if there is none for the migration.
         busy: Migrations that this process works on already.
 
     Returns:
-        The share, and the name of the session that holds it; None where nothing is free.
+        The shard, and the name of the session that holds it; None where nothing is free.
 
     """
     with plane.transaction() as session:
@@ -122,20 +122,20 @@ def claim(plane: ControlPlane, holders: dict[str, str], default: str, busy: Coll
         task = Task(*row)
         holder = holders.get(task.migration_id, default)
         if holder != default:
-            session.execute(update(Share).where(Share.id == task.id).values(holder=holder))
+            session.execute(update(Shard).where(Shard.id == task.id).values(holder=holder))
         session.execute(update(Migration).where(Migration.id == task.migration_id).values(served_at=now_utc()))
     return task, holder
 
 
 def beat(plane: ControlPlane, task: Task, holder: str, done: int) -> None:
-    """Tell that the holder of a share lives, and how many keys it has done.
+    """Tell that the holder of a shard lives, and how many keys it has done.
 
     Raises:
-        Superseded: The share is not its own any more, or the migration has ended.
+        Superseded: The shard is not its own any more, or the migration has ended.
 
     """
     with plane.transaction() as session:
-        statement = _own(task, holder).values(beats=Share.beats + 1, done=done)
+        statement = _own(task, holder).values(beats=Shard.beats + 1, done=done)
         _must_change(session.execute(statement))
         state = session.execute(
             select(Migration.state, Migration.cancel_by).where(Migration.id == task.migration_id)
@@ -145,10 +145,10 @@ def beat(plane: ControlPlane, task: Task, holder: str, done: int) -> None:
 
 
 def finish(plane: ControlPlane, task: Task, holder: str, found: Inventory, annotated: int) -> None:
-    """Write down that a share is done, what was found in it, and how many keys had custom metadata at the source.
+    """Write down that a shard is done, what was found in it, and how many keys had custom metadata at the source.
 
     Raises:
-        Superseded: The share is not its own any more.
+        Superseded: The shard is not its own any more.
 
     """
     values = {"state": "done", "holder": None, "done": found.count, "digest": found.digest, "annotated": annotated}
@@ -157,10 +157,10 @@ def finish(plane: ControlPlane, task: Task, holder: str, found: Inventory, annot
 
 
 def fail(plane: ControlPlane, task: Task, holder: str, ending: Ending, detail: str) -> None:
-    """Write down that a share cannot be done, and why.
+    """Write down that a shard cannot be done, and why.
 
     Raises:
-        Superseded: The share is not its own any more.
+        Superseded: The shard is not its own any more.
 
     """
     values = {"state": "failed", "holder": None, "ending": ending.value, "detail": detail}
@@ -170,21 +170,21 @@ def fail(plane: ControlPlane, task: Task, holder: str, ending: Ending, detail: s
 
 def progress(session: Session, migration_id: str, work: str) -> Progress:
     """Return how far one kind of work is."""
-    mine = (Share.migration_id == migration_id, Share.work == work)
+    mine = (Shard.migration_id == migration_id, Shard.work == work)
     counts: dict[str, int] = {}
     keys = 0
     for state, number, done in session.execute(
-        select(Share.state, func.count(), func.sum(Share.done)).where(*mine).group_by(Share.state)
+        select(Shard.state, func.count(), func.sum(Shard.done)).where(*mine).group_by(Shard.state)
     ):
         counts[state] = number
         keys += done or 0
-    held = session.execute(select(Share.id, Share.holder, Share.beats).where(*mine, Share.state == "held"))
-    fenced = session.scalars(select(Share.holder).where(*mine, Share.state == "fenced").distinct())
+    held = session.execute(select(Shard.id, Shard.holder, Shard.beats).where(*mine, Shard.state == "held"))
+    fenced = session.scalars(select(Shard.holder).where(*mine, Shard.state == "fenced").distinct())
     failed = session.execute(
-        select(Share.ending, Share.detail).where(*mine, Share.state == "failed").order_by(Share.id).limit(1)
+        select(Shard.ending, Shard.detail).where(*mine, Shard.state == "failed").order_by(Shard.id).limit(1)
     ).one_or_none()
     return Progress(
-        shares=sum(counts.values()),
+        shards=sum(counts.values()),
         finished=counts.get("done", 0),
         keys=keys,
         held=[Held(number, holder or "", beats) for number, holder, beats in held],
@@ -194,35 +194,35 @@ def progress(session: Session, migration_id: str, work: str) -> Progress:
 
 
 def take_away(session: Session, migration_id: str, holder: str) -> None:
-    """Take every share of a migration from a holder that was lost: it can get no token from now on."""
-    mine = (Share.migration_id == migration_id, Share.holder == holder, Share.state == "held")
-    session.execute(update(Share).where(*mine).values(state="fenced"))
+    """Take every shard of a migration from a holder that was lost: it can get no token from now on."""
+    mine = (Shard.migration_id == migration_id, Shard.holder == holder, Shard.state == "held")
+    session.execute(update(Shard).where(*mine).values(state="fenced"))
 
 
 def take_from_process(session: Session, instance: str) -> None:
-    """Take every share from a process that has ended or is about to."""
-    mine = (Share.holder.startswith(f"{instance}-", autoescape=True), Share.state == "held")
-    session.execute(update(Share).where(*mine).values(state="fenced"))
+    """Take every shard from a process that has ended or is about to."""
+    mine = (Shard.holder.startswith(f"{instance}-", autoescape=True), Shard.state == "held")
+    session.execute(update(Shard).where(*mine).values(state="fenced"))
 
 
 def give_back(session: Session, migration_id: str, holder: str) -> None:
-    """Make the shares that were taken from a holder free, now that its tokens have ended."""
-    mine = (Share.migration_id == migration_id, Share.holder == holder, Share.state == "fenced")
-    session.execute(update(Share).where(*mine).values(state="free", holder=None))
+    """Make the shards that were taken from a holder free, now that its tokens have ended."""
+    mine = (Shard.migration_id == migration_id, Shard.holder == holder, Shard.state == "fenced")
+    session.execute(update(Shard).where(*mine).values(state="free", holder=None))
 
 
 def take_all_away(session: Session, migration_id: str) -> None:
-    """Take every share from whoever holds it: the migration goes no further."""
-    mine = (Share.migration_id == migration_id, Share.state.in_(("free", "held")))
-    session.execute(update(Share).where(*mine).values(state="fenced"))
+    """Take every shard from whoever holds it: the migration goes no further."""
+    mine = (Shard.migration_id == migration_id, Shard.state.in_(("free", "held")))
+    session.execute(update(Shard).where(*mine).values(state="fenced"))
 
 
 def inventory(session: Session, migration_id: str, work: str) -> Inventory:
-    """Return what all done shares of one kind of work have found together."""
+    """Return what all done shards of one kind of work have found together."""
     total = Inventory()
     for done, digest in session.execute(
-        select(Share.done, Share.digest).where(
-            Share.migration_id == migration_id, Share.work == work, Share.state == "done"
+        select(Shard.done, Shard.digest).where(
+            Shard.migration_id == migration_id, Shard.work == work, Shard.state == "done"
         )
     ):
         total.merge(Inventory.of(done, digest or b""))
@@ -231,33 +231,33 @@ def inventory(session: Session, migration_id: str, work: str) -> Inventory:
 
 def annotated(session: Session, migration_id: str) -> int:
     """Return how many keys had custom metadata at the source, which is not moved."""
-    return session.scalar(select(func.sum(Share.annotated)).where(Share.migration_id == migration_id)) or 0
+    return session.scalar(select(func.sum(Shard.annotated)).where(Shard.migration_id == migration_id)) or 0
 
 
 def forget(session: Session, migration_id: str) -> None:
-    """Remove the shares and late keys of a migration that has ended."""
-    session.execute(delete(Share).where(Share.migration_id == migration_id))
+    """Remove the shards and late keys of a migration that has ended."""
+    session.execute(delete(Shard).where(Shard.migration_id == migration_id))
     session.execute(delete(LateKey).where(LateKey.migration_id == migration_id))
 
 
 def _own(task: Task, holder: str) -> Update:
-    return update(Share).where(Share.id == task.id, Share.holder == holder, Share.state == "held")
+    return update(Shard).where(Shard.id == task.id, Shard.holder == holder, Shard.state == "held")
 
 
 def _must_change(result: object) -> None:
     if not isinstance(result, CursorResult) or result.rowcount != 1:
-        raise Superseded("the share was given to somebody else")
+        raise Superseded("the shard was given to somebody else")
 
 
 def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce:
-    """Return what a keystore announces its tokens to while a worker's session works on a share."""
+    """Return what a keystore announces its tokens to while a worker's session works on a shard."""
 
     def announce(token: str, cluster_id: str) -> None:
         with plane.transaction() as session:
-            held = select(Share.id).where(Share.holder == holder, Share.state == "held").limit(1)
+            held = select(Shard.id).where(Shard.holder == holder, Shard.state == "held").limit(1)
             if session.scalar(held.with_for_update(read=True)) is None:
-                raise Superseded("the share was given to somebody else")
+                raise Superseded("the shard was given to somebody else")
             fencing.record(plane, session, keystore, holder, token, cluster_id)
-        failpoints.reach("share.granted")
+        failpoints.reach("shard.granted")
 
     return announce

@@ -1,4 +1,4 @@
-"""Judging from the shares whether work goes on: which holder is lost, and whether the whole has stalled.
+"""Judging from the shards whether work goes on: which holder is lost, and whether the whole has stalled.
 
 Everything is measured by one monotonic clock in one process, never by comparing the clocks of machines: a holder is
 lost when the number of its beats has not changed for a while that the judge has measured itself.
@@ -45,13 +45,13 @@ class LeaseWatch:
         self._seen: dict[int, tuple[str, int, float]] = {}
 
     def lost(self, held: Iterable[tuple[int, str, int]]) -> set[str]:
-        """Return the holders that are lost, from (share, holder, beats) of everything that is held now."""
+        """Return the holders that are lost, from (shard, holder, beats) of everything that is held now."""
         now, seen = self._clock(), {}
         lost = set()
-        for share, holder, beats in held:
-            before = self._seen.get(share)
+        for shard, holder, beats in held:
+            before = self._seen.get(shard)
             since = before[2] if before is not None and before[:2] == (holder, beats) else now
-            seen[share] = (holder, beats, since)
+            seen[shard] = (holder, beats, since)
             if now - since > self._lease_s:
                 lost.add(holder)
         self._seen = seen

@@ -1,4 +1,4 @@
-"""Tables: migrations and their shares."""
+"""Tables: migrations and their shards."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class Migration(Base):
     ended_at: Mapped[datetime | None]
 
 
-class Share(Base):
+class Shard(Base):
     """A range of users whose keys have to be copied, or read back: what one worker takes at a time.
 
     It is `free`, `held` by a worker's session, `fenced` while the tokens of a session that was lost are revoked,
     `done` or `failed`.
     """
 
-    __tablename__ = "shares"
-    __table_args__ = (Index("ix_shares_state", "state", "migration_id"),)
+    __tablename__ = "shards"
+    __table_args__ = (Index("ix_shards_state", "state", "migration_id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     migration_id: Mapped[str] = mapped_column(String(36), index=True)
     work: Mapped[str] = mapped_column(String(16))

@@ -1,4 +1,4 @@
-"""Working through shares: copying keys, or reading them back, one share after another, several organizations at a time.
+"""Working through shards: copying keys, or reading them back, one shard after another, several organizations at a time.
 
 Any number of processes do this against one database: the service itself, and `keystore worker` on further machines.
 """
@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Workers:
-    """The threads of one process that work through shares, each on one organization at a time.
+    """The threads of one process that work through shards, each on one organization at a time.
 
     Args:
         plane: Database, master key and resolver.
@@ -43,7 +43,7 @@ class Workers:
         self._lock = threading.Lock()
         self._wakes = [threading.Event() for _ in range(slots)]
         self.progress = threading.Event()
-        """Set whenever a share has ended here."""
+        """Set whenever a shard has ended here."""
 
     def start(self) -> None:
         """Start the threads; they end with the process."""
@@ -54,12 +54,12 @@ class Workers:
         threading.Thread(target=self._scout, name="scout", daemon=True).start()
 
     def wake(self) -> None:
-        """Say that there are new shares; the threads find out by themselves a little later."""
+        """Say that there are new shards; the threads find out by themselves a little later."""
         for event in self._wakes:
             event.set()
 
     def _scout(self) -> None:
-        """Look for free shares, for all threads."""
+        """Look for free shards, for all threads."""
         while True:
             try:
                 if shards.any_free(self._plane, self._busy):
@@ -85,7 +85,7 @@ class Workers:
                 _close_all(sessions)
 
     def _work_once(self, sessions: OrderedDict[str, Session]) -> bool:
-        """Do one share if there is one; return whether there was."""
+        """Do one shard if there is one; return whether there was."""
         with self._lock:
             holders = {migration: session.holder for migration, session in sessions.items()}
             claimed = shards.claim(self._plane, holders, leadership.new_name(self._plane.instance), self._busy)
@@ -94,7 +94,7 @@ class Workers:
             task, holder = claimed
             self._busy.add(task.migration_id)
         try:
-            failpoints.reach("share.claimed")
+            failpoints.reach("shard.claimed")
             session = sessions.pop(task.migration_id, None) or Session(self._plane, task.migration_id, holder)
             sessions[task.migration_id] = session
             if not session.work(task):

@@ -1,6 +1,6 @@
 """The durable workflow of a migration (DBOS): each step is safe to repeat, and a restarted service goes on with it.
 
-The workflow plans shares, watches over whoever works on them, and decides; the keys themselves are moved by workers.
+The workflow plans shards, watches over whoever works on them, and decides; the keys themselves are moved by workers.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _copy(migration_id: str) -> Outcome:
     with plane.transaction() as session:
         row = session.get_one(Migration, migration_id)
         leadership.require_lead(session, plane)
-        # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a share.
+        # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a shard.
         maintenance.stop_writes(session, row.organization_id)
         shards.plan(session, row, shards.COPY, plane.settings.shard_size)
         row.phase, row.copy_started_at = "copy", row.copy_started_at or now_utc()
@@ -182,7 +182,7 @@ def _verify(migration_id: str) -> Outcome:
 
 
 def _watch_over(migration_id: str, work: str) -> Outcome:
-    """Wait until all shares are done; free those of workers that are lost, and see to it that keys move.
+    """Wait until all shards are done; free those of workers that are lost, and see to it that keys move.
 
     Returns what the migration fails with, None if all is done.
     """
@@ -203,9 +203,9 @@ def _watch_over(migration_id: str, work: str) -> Outcome:
             return list(found.failure)
         if cancel_by is not None:
             return [Ending.STALLED.value, lifecycle.canceled(cancel_by)]
-        if found.finished == found.shares:
+        if found.finished == found.shards:
             return None
-        lost = leases.lost((share.id, share.holder, share.beats) for share in found.held)
+        lost = leases.lost((shard.id, shard.holder, shard.beats) for shard in found.held)
         for holder in {*lost, *found.fenced}:
             _replace(migration_id, holder)
         try:
@@ -216,7 +216,7 @@ def _watch_over(migration_id: str, work: str) -> Outcome:
 
 
 def _replace(migration_id: str, holder: str) -> None:
-    """Give the shares of a lost worker to others, after ending its tokens; later if the server does not answer now."""
+    """Give the shards of a lost worker to others, after ending its tokens; later if the server does not answer now."""
     plane, _, workers = _given()
     parties = _load(plane, migration_id)
     with plane.transaction() as session:
@@ -231,7 +231,7 @@ def _replace(migration_id: str, holder: str) -> None:
         return
     with plane.transaction() as session:
         shards.give_back(session, migration_id, holder)
-    _log.info("shares of a lost worker are free again", migration=migration_id, worker=holder)
+    _log.info("shards of a lost worker are free again", migration=migration_id, worker=holder)
     workers.wake()
 
 

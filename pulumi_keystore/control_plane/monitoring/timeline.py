@@ -52,13 +52,13 @@ class Bucket(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """The last hour, oldest minute first, and the share of tested minutes that were online (None: none was tested)."""
+    """The last hour, oldest minute first, and the ratio of tested minutes that were online (None: none was tested)."""
 
     begin: datetime
     buckets: tuple[Bucket, ...]
 
     @property
-    def share(self) -> float | None:
+    def ratio(self) -> float | None:
         """Online minutes by tested minutes."""
         tested = [bucket for bucket in self.buckets if bucket is not Bucket.UNKNOWN]
         return tested.count(Bucket.ONLINE) / len(tested) if tested else None

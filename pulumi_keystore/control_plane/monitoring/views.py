@@ -70,7 +70,7 @@ def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: dat
         "tested_at": row.tested_at.isoformat() if row and row.tested_at else None,
         "test_s": row.seconds if row else None,
         "reliability": {
-            "share": round(hour.share, 4) if hour.share is not None else None,
+            "ratio": round(hour.ratio, 4) if hour.ratio is not None else None,
             "begin": hour.begin.isoformat(),
             "bucket_s": plane.settings.minute_s,
             "buckets": list(hour.buckets),

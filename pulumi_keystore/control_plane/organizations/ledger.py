@@ -127,7 +127,7 @@ def count_keys(session: Session, organization: Organization) -> int:
 
 
 def note_late(session: Session, row: Migration, users: Sequence[str]) -> Keystore | None:
-    """Write down who was enrolled after the keys were divided into shares.
+    """Write down who was enrolled after the keys were divided into shards.
 
     Returns the keystore that their keys go to, too; None where that is not needed.
     """

@@ -9,11 +9,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity.tables import Token
 from pulumi_keystore.control_plane.organizations import ownership
 from pulumi_keystore.control_plane.organizations.keystores import active_keystore
 from pulumi_keystore.control_plane.organizations.ledger import count_keys
-from pulumi_keystore.control_plane.organizations.tables import Keystore, LegacyKey, Organization
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.declarations.names import check_organization
 from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNeeded
@@ -86,10 +85,7 @@ def remove(session: Session, name: str, mark: str | None = None) -> None:
         )
     if session.scalar(select(exists().where(Keystore.organization_id == row.id))):
         raise Conflict(f"the organization {name!r} has keystores", hint="delete its keystores first")
-    for table in (Token, LegacyKey):
-        for child in session.scalars(select(table).where(table.organization_id == row.id)):
-            session.delete(child)
-    session.flush()
+    # Its tokens, and what is left of its legacy keys, go with it (ON DELETE CASCADE).
     session.delete(row)
 
 

@@ -106,13 +106,13 @@ class LegacyKey(Base):
     __tablename__ = "legacy_keys"
     __table_args__ = (Index("ix_legacy_keys_owner", "organization_id", "user_id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
     user: Mapped[str] = mapped_column("user_id", String(512, collation="C"))
     key_sealed: Mapped[bytes | None]
 
 
 class LateKey(Base):
-    """A key that was enrolled while its organization migrates online: it is in no share."""
+    """A key that was enrolled while its organization migrates online: it is in no shard."""
 
     __tablename__ = "late_keys"
     migration_id: Mapped[str] = mapped_column(String(36), primary_key=True)

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         default=32, description="most requests in flight to the keystores of one migration, in one process"
     )
     shard_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=2000, description="keys in one share: what a worker takes at a time"
+        default=2000, description="keys in one shard: what a worker takes at a time"
     )
     slots: Annotated[int, Field(ge=0, le=64)] = Field(
         default=4,
@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         default=10, description="deadline in seconds of each request to a keystore"
     )
     lease_s: Annotated[float, Field(gt=0)] = Field(
-        default=15, description="seconds without a sign of life after which a worker's share is given to another"
+        default=15, description="seconds without a sign of life after which a worker's shard is given to another"
     )
     hold_s: Annotated[float, Field(gt=0)] = Field(
         default=1.5, description="longest time in seconds for which an online migration holds enrolments at its end"

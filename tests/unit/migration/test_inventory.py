@@ -1,4 +1,4 @@
-"""An inventory is the same for the same keys, in whatever order and shares, and another one for others."""
+"""An inventory is the same for the same keys, in whatever order and shards, and another one for others."""
 
 import os
 

@@ -58,7 +58,7 @@ def test_a_holder_is_lost_when_it_has_shown_no_sign_for_the_lease():
     clock.now = 16
     assert watch.lost([(1, "a", 1), (2, "b", 0)]) == {"b"}
     clock.now = 30
-    assert watch.lost([(1, "a", 1), (2, "c", 0)]) == {"a"}  # b's share has another holder, who has just begun
+    assert watch.lost([(1, "a", 1), (2, "c", 0)]) == {"a"}  # b's shard has another holder, who has just begun
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=50))

@@ -49,9 +49,9 @@ def test_no_test_is_no_outage():
     hour = reliability({now - 1: True, now - 2: False, now - 3: True, now - 4: True}, minutes, NOW)
     assert len(hour.buckets) == 60
     assert hour.buckets[-5:] == (Bucket.ONLINE, Bucket.ONLINE, Bucket.OFFLINE, Bucket.ONLINE, Bucket.UNKNOWN)
-    assert hour.share == 0.75
+    assert hour.ratio == 0.75
     assert hour.begin == datetime(2026, 3, 1, 11, 1, tzinfo=UTC)
-    assert reliability({}, minutes, NOW).share is None
+    assert reliability({}, minutes, NOW).ratio is None
 
 
 def latest(result, minute):

@@ -42,7 +42,7 @@ METRICS: Final = {
     "keystore_migration_running": ("1 while a migration runs", ("organization",)),
     "keystore_migration_keys": ("keys of the running migration: total, copied and verified", ("organization", "state")),
     "keystore_clean_ups_pending": ("clean-ups that are left over from migrations", ()),
-    "keystore_parcels_waiting": ("mails and webhooks that have not been accepted yet", ("kind",)),
+    "keystore_outbox_waiting": ("mails and webhooks that have not been accepted yet", ("kind",)),
 }
 """Name → what it says, and its labels; all are gauges."""
 
@@ -69,7 +69,7 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
         gauges["keystore_clean_ups_pending"].set(session.scalar(pending) or 0)
         for kind, table in (("mail", Mail), ("webhook", Hook)):
             waiting = session.scalar(select(func.count()).where(table.sent_at.is_(None))) or 0
-            gauges["keystore_parcels_waiting"].labels(kind).set(waiting)
+            gauges["keystore_outbox_waiting"].labels(kind).set(waiting)
     return generate_latest(registry)
 
 

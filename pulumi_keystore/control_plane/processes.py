@@ -24,8 +24,8 @@ from pulumi_keystore.control_plane.migration import resuming, shards, workflow
 from pulumi_keystore.control_plane.migration.worker import Workers
 from pulumi_keystore.control_plane.monitoring import results, schedule
 from pulumi_keystore.control_plane.monitoring.runner import MinuteTests
-from pulumi_keystore.control_plane.notifications.mail import Postman
-from pulumi_keystore.control_plane.notifications.webhooks import Caller
+from pulumi_keystore.control_plane.notifications.mail import MailSender
+from pulumi_keystore.control_plane.notifications.webhooks import WebhookSender
 from pulumi_keystore.control_plane.runtime import background, leadership, listener, logs, workflows
 from pulumi_keystore.control_plane.runtime.background import Work
 from pulumi_keystore.control_plane.runtime.database import url_of
@@ -57,8 +57,8 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         port = stack.enter_context(listener.listen(settings.host, settings.port))
         database = stack.enter_context(opened(settings))
         plane = database.plane
-        postman = Postman(plane.sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name)
-        postman.check()
+        mail_sender = MailSender(plane.sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name)
+        mail_sender.check()
         engine = plane.sessions.kw["bind"]
         lead = Leadership(engine)
         lead.acquire(_LEADER_TIMEOUT_S, say)
@@ -73,15 +73,15 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         workflows.launch(url_of(engine))
         resuming.resume(plane)
         connections, checkpoints = Connections(plane), Checkpoints(plane)
-        caller = Caller(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)
+        webhook_sender = WebhookSender(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)
         if settings.tests:
             MinuteTests(plane).start()
         background.start(
             [
                 Work("leadership", 2.0, lambda: background.stop_unless(lead.held(), "is lost")),
                 Work("leadership that hangs", 1.0, lambda: background.stop_unless(lead.answered(), "is silent")),
-                Work("outbox", 1.0, postman.send_due),
-                Work("webhooks", 1.0, caller.send_due),
+                Work("outbox", 1.0, mail_sender.send_due),
+                Work("webhooks", 1.0, webhook_sender.send_due),
                 Work("clean-ups", 2.0, clean_ups.work),
                 Work("checkpoints", 2.0, checkpoints.work),
                 Work("connections", 5.0, connections.close_idle),

@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import fencing, opening
+from pulumi_keystore.control_plane.keystores import fencing, messages, opening
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.notifications import mail, message
+from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -44,8 +44,8 @@ def suspend(session: Session, owner: Organization, reason: str) -> None:
         return
     owner.suspended = reason
     history.append(session, owner.id, history.SYSTEM, "Organization suspended", reason)
-    letter = message.recovery_needed(owner.name, reason)
-    mail.put_to_each(session, f"suspended-{owner.id}-{secrets.token_hex(8)}", recipients(session, owner), letter)
+    message = messages.recovery_needed(owner.name, reason)
+    mail.put_to_each(session, f"suspended-{owner.id}-{secrets.token_hex(8)}", recipients(session, owner), message)
     _log.error("organization suspended", organization=owner.name, reason=reason)
 
 

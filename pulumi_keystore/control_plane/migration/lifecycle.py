@@ -16,14 +16,14 @@ from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.keystores.tables import CleanUp
-from pulumi_keystore.control_plane.migration import shards
+from pulumi_keystore.control_plane.migration import messages, shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.parties import Parties
 from pulumi_keystore.control_plane.migration.preflight import preflight
 from pulumi_keystore.control_plane.migration.receipt import make_receipt, receipt_text
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.migration.views import USUAL_RATE, find
-from pulumi_keystore.control_plane.notifications import mail, message
+from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations.maintenance import MAINTENANCE, ONLINE
 from pulumi_keystore.control_plane.organizations.tables import Keystore, LateKey, LegacyKey, Organization
@@ -174,8 +174,8 @@ def start(
         history.append(
             session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
         )
-        letter = message.migration_starts(owner.name, row.source, row.destination, keys)
-        mail.put(session, migration_id, row.notify_email, letter)
+        message = messages.migration_starts(owner.name, row.source, row.destination, keys)
+        mail.put(session, migration_id, row.notify_email, message)
     failpoints.reach("start.recorded")
     return migration_id, True
 
@@ -277,8 +277,8 @@ def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
         remark += f"; {left_behind:,} keys that were given up are missing"
     detail = f"{row.source} → {row.destination}, {row.done:,} keys{remark}; {receipt_text(row)}"
     history.append(session, owner.id, history.SYSTEM, Ending.SUCCEEDED.value, detail)
-    letter = message.migration_succeeds(owner.name, row.destination, row.done)
-    mail.put(session, migration_id, row.notify_email, letter)
+    message = messages.migration_succeeds(owner.name, row.destination, row.done)
+    mail.put(session, migration_id, row.notify_email, message)
 
 
 def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
@@ -297,8 +297,8 @@ def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *,
         detail += "; copies at the destination are removed as soon as it lets us"
     shards.forget(session, migration_id)
     history.append(session, owner.id, history.SYSTEM, ending.value, detail)
-    letter = message.migration_failed(owner.name, row.source, ending.value, detail)
-    mail.put(session, migration_id, row.notify_email, letter)
+    message = messages.migration_failed(owner.name, row.source, ending.value, detail)
+    mail.put(session, migration_id, row.notify_email, message)
 
 
 def unsettled(session: Session) -> list[str]:

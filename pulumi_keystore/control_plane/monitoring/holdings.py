@@ -12,9 +12,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores import checkpoints
+from pulumi_keystore.control_plane.monitoring import messages
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
-from pulumi_keystore.control_plane.notifications import mail, message
+from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.vault.checkpoint import Stamp
 
@@ -73,9 +74,9 @@ def _count(
     lacking, surplus = max(min(before, after) - entries, 0), max(entries - max(before, after), 0)
     lasting, left = min(lacking, row.lacking), min(surplus, row.surplus)
     if lasting and not row.alerted:
-        letter = message.keys_missing(owner.name, f"{keystore.name} ({keystore.address})", lasting, before)
+        message = messages.keys_missing(owner.name, f"{keystore.name} ({keystore.address})", lasting, before)
         event = f"missing-{keystore.id}-{row.minute}"
-        mail.put_to_each(session, event, checkpoints.recipients(session, owner), letter)
+        mail.put_to_each(session, event, checkpoints.recipients(session, owner), message)
     row.alerted = bool(lasting)
     row.lacking, row.surplus = lacking, surplus
     command = f"`keystore verify {owner.name}` names them"

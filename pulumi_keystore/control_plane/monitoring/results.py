@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.monitoring import alerts, holdings
+from pulumi_keystore.control_plane.monitoring import alerts, holdings, messages
 from pulumi_keystore.control_plane.monitoring.alerts import Alert
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.monitoring.timeline import is_due
-from pulumi_keystore.control_plane.notifications import mail, message, webhooks
+from pulumi_keystore.control_plane.notifications import mail, webhooks
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.declarations.monitor import Timings
 
@@ -117,14 +117,14 @@ def _advance(session: Session, watched: _Monitored, result: Result, passed: int)
     if alert is Alert.FAILURE:
         minutes = after.failing or 0
         reason, detail = result.reason or "", result.detail or ""
-        letter = message.connection_failure(owner.name, label, reason, detail, minutes, after.mails)
+        message = messages.connection_failure(owner.name, label, reason, detail, minutes, after.mails)
     else:
         minutes, reason, detail = (before.failing or 0) + 1 - timings.online, "", ""
-        letter = message.connection_resumed(owner.name, label, minutes)
-    mail.put_to_each(session, event, monitor.recipients, letter)
+        message = messages.connection_resumed(owner.name, label, minutes)
+    mail.put_to_each(session, event, monitor.recipients, message)
     if monitor.webhook_sealed:
         body = {
-            "event": f"keystore.{letter.kind}",
+            "event": f"keystore.{message.kind}",
             "organization": owner.name,
             "keystore": keystore.name,
             "address": keystore.address,
@@ -133,7 +133,7 @@ def _advance(session: Session, watched: _Monitored, result: Result, passed: int)
             "minutes": minutes,
             "at": now_utc().isoformat(),
         }
-        webhooks.put(session, f"{event}.{letter.kind}", monitor.webhook_sealed, body)
+        webhooks.put(session, f"{event}.{message.kind}", monitor.webhook_sealed, body)
     return alert
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.notifications.message import Letter
+from pulumi_keystore.control_plane.notifications.message import Message
 from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, send_due
 from pulumi_keystore.control_plane.notifications.tables import Mail
 from pulumi_keystore.errors import KeystoreError
@@ -23,21 +23,21 @@ from pulumi_keystore.errors import KeystoreError
 _TIMEOUT_S: Final = 20
 
 
-def put_to_each(session: Session, event: str, recipients: list[str], letter: Letter) -> None:
+def put_to_each(session: Session, event: str, recipients: list[str], message: Message) -> None:
     """Leave one mail for each recipient, each with a Message-ID of its own."""
     for recipient in recipients:
-        put(session, f"{event}.{hashlib.sha256(recipient.encode()).hexdigest()[:12]}", recipient, letter)
+        put(session, f"{event}.{hashlib.sha256(recipient.encode()).hexdigest()[:12]}", recipient, message)
 
 
-def put(session: Session, event: str, recipient: str | None, letter: Letter) -> None:
-    """Leave a mail for one recipient; the same letter about the same event is left only once."""
+def put(session: Session, event: str, recipient: str | None, message: Message) -> None:
+    """Leave a mail for one recipient; the same message about the same event is left only once."""
     if not recipient:
         return
     row = {
-        "message_id": f"<{event}.{letter.kind}@pulumi-keystore>",
+        "message_id": f"<{event}.{message.kind}@pulumi-keystore>",
         "recipient": recipient,
-        "subject": letter.subject,
-        "body": letter.body,
+        "subject": message.subject,
+        "body": message.body,
         "created_at": now_utc(),
         "next_at": now_utc(),
     }
@@ -45,7 +45,7 @@ def put(session: Session, event: str, recipient: str | None, letter: Letter) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Postman:
+class MailSender:
     """Sends what lies in the outbox through one SMTP server.
 
     Args:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from pulumi_keystore.control_plane.runtime.tables import Base
 
 
-class Parcel:
+class OutboxMessage:
     """What has to be sent, or was; written in the transaction of what it tells about."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -26,7 +26,7 @@ class Parcel:
     last_error: Mapped[str | None]
 
 
-class Mail(Parcel, Base):
+class Mail(OutboxMessage, Base):
     """A mail to one recipient."""
 
     __tablename__ = "mails"
@@ -36,7 +36,7 @@ class Mail(Parcel, Base):
     body: Mapped[str]
 
 
-class Hook(Parcel, Base):
+class Hook(OutboxMessage, Base):
     """A call of a webhook; its URL often holds a secret, so it is sealed."""
 
     __tablename__ = "hooks"

@@ -1,4 +1,4 @@
-"""Webhooks: what mails tell, for machines. A call is a parcel of the outbox, and keeps its id through every attempt.
+"""Webhooks: what mails tell, for machines. A call is a message of the outbox, and keeps its id through every attempt.
 
 The body is a JSON object with `id`, `event` (`keystore.offline`, `keystore.online`), `organization`, `keystore`,
 `address`, `reason`, `detail`, `minutes` and `at`; the header `X-Keystore-Event` repeats the id.
@@ -42,7 +42,7 @@ def put(session: Session, event_id: str, url_sealed: bytes, body: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class WebhookSender:
     """Calls webhooks that lie in the outbox, at public addresses only, and follows no redirect.
 
     Args:

@@ -1,0 +1,51 @@
+"""The mails about a keystore's health (contract: Alerts)."""
+
+from __future__ import annotations
+
+from pulumi_keystore.control_plane.notifications.message import Message
+
+
+def connection_failure(
+    organization: str, keystore: str, reason: str, detail: str, minutes: int, number: int
+) -> Message:
+    """Return the mail about a keystore that is offline; `number` counts those about one incident."""
+    again = f"\nThis is reminder {number - 1}; it is repeated for as long as this lasts.\n" if number > 1 else ""
+    return Message(
+        "offline",
+        "Error: Keystore connection failure",
+        f"The cloud can no longer communicate with your keystore for backup archives.\n\n"
+        f"Organization: {organization}\nKeystore: {keystore}\nOffline for: {_span(minutes)}\nReason: {reason}\n"
+        f"Detail: {detail}\n{again}\n"
+        "Backup from devices goes on. Until the keystore is back, users cannot be created, change their passwords or "
+        "sign in for the first time, and files cannot be restored by the console.\n",
+    )
+
+
+def connection_resumed(organization: str, keystore: str, minutes: int) -> Message:
+    """Return the mail about a keystore that is online again."""
+    return Message(
+        "online",
+        "Success: Keystore connection resumed",
+        f"The cloud is now communicating with your keystore for backup archives.\n\n"
+        f"Organization: {organization}\nKeystore: {keystore}\nThe incident lasted: {_span(minutes)}\n",
+    )
+
+
+def _span(minutes: int) -> str:
+    days, rest = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(rest, 60)
+    parts = [(days, "day"), (hours, "hour"), (minutes, "minute")]
+    told = [f"{number} {name}{'' if number == 1 else 's'}" for number, name in parts if number]
+    return " ".join(told) or "less than a minute"
+
+
+def keys_missing(organization: str, keystore: str, lacking: int, keys: int) -> Message:
+    """Return the mail about archive keys that are in escrow and not in the keystore."""
+    return Message(
+        "missing",
+        "Error: Archive keys are missing",
+        f"Your keystore does not hold every archive encryption key that was put into it.\n\n"
+        f"Organization: {organization}\nKeystore: {keystore}\nMissing: {lacking:,} of {keys:,}\n\n"
+        f"`keystore verify {organization}` names the users. Restore the keystore from a newer snapshot, or let their "
+        "devices enrol the same keys again.\n",
+    )

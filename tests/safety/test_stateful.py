@@ -36,7 +36,7 @@ from pulumi_keystore.errors import KeystoreError
 from tests.conftest import WHOLE
 from tests.safety.bed import Acme, Bed
 
-RUNS, STEPS = (200, 30) if WHOLE else (2, 14)
+RUNS, STEPS = (200, 30) if WHOLE else (1, 16)
 RUNS = int(os.environ.get("SAFETY_RUNS", RUNS))
 SEED = int(os.environ.get("SAFETY_SEED", "0"))
 LETTERS = st.sampled_from(["a", "b"])

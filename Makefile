@@ -41,17 +41,17 @@ quick: .venv/.ready lint ## Check style, types, and all that needs no server: a 
 	@$(PYTHON) -m pytest --quiet -n 2 tests/unit/$(T)
 
 # Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
-HALF := $(addprefix tests/,harness torture safety)
-OTHERS := $(addprefix tests/,unit contract stacks policies integration browser outage)
+HALF := $(addprefix tests/,harness torture safety) --ignore=tests/torture/test_recovery.py
+OTHERS := $(addprefix tests/,unit contract stacks policies integration browser outage torture/test_recovery.py)
 ALONE := tests/health
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \
 	if [ -n "$(PYTEST)" ]; then exec $(PYTHON) -m pytest $(PYTEST); fi; \
-	log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=; \
+	log=$$(mktemp); beside=; failed=; trap 'rm -f $$log; [ -z "$$beside" ] || kill $$beside 2>/dev/null || true' EXIT; \
 	$(PYTHON) -m pytest $(HALF) >$$log 2>&1 & beside=$$!; \
 	$(PYTHON) -m pytest $(OTHERS) || failed=1; \
-	wait $$beside || failed=1; cat $$log; \
+	wait $$beside || failed=1; beside=; cat $$log; \
 	$(PYTHON) -m pytest $(ALONE) || failed=1; \
 	[ -z "$$failed" ]
 

@@ -166,7 +166,7 @@ class Customer:
         """Start a migration and wait for its end."""
         return self.finish(self.admin.start_migration(self.name, destination, email))
 
-    def finish(self, row: dict[str, Any], timeout_s: float = 90) -> dict[str, Any]:
+    def finish(self, row: dict[str, Any], timeout_s: float = 240) -> dict[str, Any]:
         def ended() -> dict[str, Any] | None:
             try:
                 current = self.admin.migration(self.name, row["id"])

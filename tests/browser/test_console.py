@@ -214,7 +214,7 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, land, pfx):
 
 
 def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, customer, land):
-    acme = customer(keys=3000)
+    acme = customer(keys=1200)
     one, page = desk(), None
     one.open_keystore(acme.name)
     one.action("Migrate Keystore")
@@ -227,17 +227,17 @@ def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, custome
     page.get_by_label(re.compile("second self-administered")).check()
     page.get_by_label("E-mail address").fill("ops@example.com")
     page.get_by_role("button", name="Continue").click()
-    expect(page.get_by_role("heading", name="Migrate 3,000 archive keys?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Migrate 1,200 archive keys?")).to_be_visible()
     page.get_by_role("button", name="Start the migration").click()
     expect(page.get_by_role("heading", name="Migration in progress")).to_be_visible()
-    expect(page.get_by_text(re.compile("[0-9,]+ of 3,000"))).to_be_visible()
+    expect(page.get_by_text(re.compile("[0-9,]+ of 1,200"))).to_be_visible()
     for path in PAGES:
         one.open(f"/console/organizations/{acme.name}{path}")
         expect(page.locator(".banner")).to_contain_text("are migrating")
     one.open("/console")
     expect(page.locator(".banner")).to_contain_text(acme.name)
     one.open_keystore(acme.name)
-    expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=200_000)
     expect(page.locator(".banner")).to_have_count(0)
     acme.assert_complete("second", empty="first")
     # For five minutes nothing is known.
@@ -250,7 +250,7 @@ def test_a_migration_is_canceled(desk, customer):
     one = desk()
     one.open_keystore(acme.name)
     one.page.get_by_role("button", name="Cancel the migration").click()
-    expect(one.page.get_by_text("Migration canceled")).to_be_visible(timeout=30_000)
+    expect(one.page.get_by_text("Migration canceled")).to_be_visible(timeout=120_000)
     acme.assert_complete("first", empty="second")
 
 
@@ -276,7 +276,7 @@ def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, land, pfx):
     expect(page.get_by_role("alert")).to_contain_text("KS011")
     fill(land.vaults["b"].address, PASSWORD)
     page.get_by_role("button", name="Start the migration").click()
-    expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=120_000)
     assert acme.active == "brand new"
 
 

@@ -203,7 +203,7 @@ def test_a_changed_destination_migrates_and_tells_so_in_preview(team):
 
 def test_a_failed_migration_fails_the_update_and_the_next_one_succeeds(team):
     team.stack.up()
-    team.customer.enrol(3000)
+    team.customer.enrol(1500)
     team.stack.configure({"active": "second"})
     with subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never"],
@@ -231,7 +231,7 @@ def test_a_failed_migration_fails_the_update_and_the_next_one_succeeds(team):
 def updating(team):
     """An update that migrates, in the moment in which keys begin to move."""
     team.stack.up()
-    team.customer.enrol(2500)
+    team.customer.enrol(1500)
     team.stack.configure({"active": "second"})
     with subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never"],

@@ -48,7 +48,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def land() -> Iterator[Landscape]:
-    with Landscape("ab", {**SETTINGS, "minute_s": "1", "test_s": "2"}) as landscape:
+    with Landscape("ab", {**SETTINGS, "minute_s": "2", "test_s": "2"}) as landscape:
         yield landscape
 
 

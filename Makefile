@@ -56,7 +56,7 @@ test: .venv/.ready lint ## Run every check and test.
 	[ -z "$$failed" ]
 
 torture: .venv/.ready ## Let every call fail, kill everything at every moment, and play every scenario: hours.
-	@$(ENGINE); TORTURE_WHOLE=1 $(PYTHON) -m pytest -s tests/unit tests/stacks/test_toolchains.py tests/integration/test_fuzz.py tests/harness tests/torture tests/safety $(PYTEST)
+	@$(ENGINE); TORTURE_WHOLE=1 $(PYTHON) -m pytest -s tests $(PYTEST)
 
 mutants: .venv/.ready ## Put bugs into a copy of the code and see that a test catches each.
 	@$(PYTHON) -m tests.torture.mutants --uv $(UV)

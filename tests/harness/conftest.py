@@ -18,6 +18,7 @@ from keystore_harness.errors import HarnessError
 from keystore_harness.workspace import MARK
 
 from tests import debian
+from tests.conftest import WHOLE
 
 
 def docker_missing() -> str | None:
@@ -83,7 +84,7 @@ def end_daemon() -> None:
     file.unlink(missing_ok=True)
 
 
-@pytest.fixture(scope="session", params=["process", "container"])
+@pytest.fixture(scope="session", params=["process", "container"] if WHOLE else ["process"])
 def any_driver(request: pytest.FixtureRequest):
     if request.param == "container":
         request.getfixturevalue("docker")

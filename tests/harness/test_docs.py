@@ -9,7 +9,6 @@ from keystore_harness import cluster as cluster_module
 from keystore_harness import line, network, organization, plugin, scenarios
 from keystore_harness import server as server_module
 
-from tests.conftest import WHOLE
 from tests.harness.test_plugin import PAGE
 
 TEXT = PAGE.read_text()
@@ -21,10 +20,6 @@ def examples(kind: str) -> list[str]:
     return blocks
 
 
-EITHER = pytest.mark.parametrize("any_driver", ["process", "container"] if WHOLE else ["process"], indirect=True)
-
-
-@EITHER
 def test_every_example_of_a_server_runs(server):
     names = {"server": server, "organization": server.admit("documented")}
     for block in examples("verbs"):
@@ -33,7 +28,6 @@ def test_every_example_of_a_server_runs(server):
     assert [fault.what for fault in server.timeline.faults if fault.end is None] == []
 
 
-@EITHER
 @pytest.mark.timeout(600)
 def test_every_example_of_a_cluster_runs(cluster):
     for block in examples("cluster"):

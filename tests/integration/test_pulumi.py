@@ -17,7 +17,7 @@ from keystore_harness import wait_until
 from keystore_harness.engine import PulumiStack, errors
 
 from pulumi_keystore.client import Client
-from tests.conftest import PASSWORD, ROOT, Customer
+from tests.conftest import PASSWORD, ROOT, WHOLE, Customer
 
 
 def assert_as_documented(output: str, words: str) -> None:
@@ -132,7 +132,8 @@ def test_a_bad_address_is_refused_in_preview_in_one_line(team, address, rule):
     team.stack.up()
     team.customer.enrol(3)
     team.stack.configure({"keystores.first.address": address.format(team.customer.land.vaults["a"].address)})
-    for refused in (team.stack.preview(check=False), team.stack.up(check=False)):
+    for command in (team.stack.preview, team.stack.up) if WHOLE or rule == "KS003" else (team.stack.preview,):
+        refused = command(check=False)
         assert refused.returncode != 0
         assert TRACEBACK not in refused.stdout
         errors = [line for line in refused.stdout.splitlines() if rule in line]

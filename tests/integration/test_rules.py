@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from keystore_harness.engine import errors
 
 from pulumi_keystore import rules
+from tests.conftest import WHOLE
 from tests.unit.declarations import pkcs12_builder as build
 from tests.unit.declarations.test_certificate import AFFORDABLE, CA, NOW, RSA
 
@@ -72,6 +73,8 @@ REFUSED = [
 WARNED = [
     (keystore(certificate=CA.issue("acme", not_after=NOW + 7 * DAY).pkcs12(PASSWORD, encryption=OLD)), "KS020 KS021"),
 ]
+# Of these the update is tried in a short run, too.
+FIRST = [REFUSED[0][0], WARNED[0][0]]
 ELSEWHERE = {
     "KS032": "needs the declared keystores together: the policy KS106 in tests/policies, and the service",
     "KS035": "is about requests of the authority: test_migration.py",
@@ -86,7 +89,10 @@ def run(declaring):
 
         def run(one):
             made.declare(one)
-            for command in (["preview"], ["up", "--yes", "--skip-preview"]):
+            # That both judge alike is the provider's matter: `check` is called by either.
+            for command in (
+                (["preview"], ["up", "--yes", "--skip-preview"]) if WHOLE or one in FIRST else (["preview"],)
+            ):
                 yield command[0], made.stack.run(*command, check=False)
 
         yield run

@@ -29,7 +29,7 @@ SOURCE = "Migration failed: source not reachable"
 DESTINATION = "Migration failed: destination not reachable"
 VERIFICATION = "Migration failed: destination data failed verification"
 STALLED = "Migration canceled: migration process stalled"
-MANY = 3000
+MANY = 2000
 
 
 def test_source_down_at_the_start(customer, land):

@@ -24,8 +24,8 @@ from tests.conftest import Customer
 KEYS = 25
 LAUNCHER = (sys.executable, "-m", "tests.torture.launcher")
 SETTINGS = {
-    "retry_s": "2",
-    "request_s": "1.5",
+    "retry_s": "0.8",
+    "request_s": "0.8",
     "cleanup_retry_s": "0.2",
     "shard_size": "10",
     "stall_s": "20",

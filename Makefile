@@ -43,7 +43,7 @@ quick: .venv/.ready lint ## Check style, types, and all that needs no server: a 
 # Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
 HALF := $(addprefix tests/,harness torture safety) --ignore=tests/torture/test_recovery.py
 OTHERS := $(addprefix tests/,unit contract stacks policies integration browser outage torture/test_recovery.py)
-ALONE := tests/health -n 2 --dist loadfile
+ALONE := tests/health
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \

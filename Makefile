@@ -65,7 +65,7 @@ lint: .venv/.ready ## Check style, types, and who knows whom.
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports --no-cache
+	@said=$$(.venv/bin/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 
 format: .venv/.ready ## Format the code.
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from keystore_harness import HarnessError, Landscape, wait_until
 from keystore_harness.binary import find_vault, version_of
-from keystore_harness.engine import PulumiStack
+from keystore_harness.engine import PulumiStack, errors
 from rich.console import Console
 from rich.markup import escape
 
@@ -35,10 +35,7 @@ SETTINGS = {"retry_s": "3", "cleanup_retry_s": "2"}
 REQUESTS_A_SECOND = 400
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
-_INTERESTING = re.compile(
-    r"^(error: (?!update failed|an unhandled error occurred: program exited)|(info: )?will |warning:|keystore:"
-    r"|[+~] [a-z_]+\s*:|[+~-] \d+ |\d+ unchanged)"
-)
+_INTERESTING = re.compile(r"^((info: )?will |warning:|keystore:|[+~] [a-z_]+\s*:|[+~-] \d+ |\d+ unchanged)")
 
 
 class DemoFailedError(Exception):
@@ -201,8 +198,9 @@ class Demo:
         started = time.monotonic()
         console.print(f"  [bold]$ pulumi {arguments[0]}[/]")
         done = self.stack.run(*arguments, check=False)
+        told = errors(done.stdout)
         for line in dict.fromkeys(map(str.strip, done.stdout.splitlines())):
-            if _INTERESTING.match(line):
+            if line in told or _INTERESTING.match(line):
                 console.print(f"      {line}", markup=False)
         outcome = f"exit status {done.returncode}, {time.monotonic() - started:.1f} s"
         console.print(f"      [dim]{outcome}[/]")

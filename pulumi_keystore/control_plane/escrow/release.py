@@ -7,15 +7,13 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import key_release
 from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.organizations import legacy, registry
 from pulumi_keystore.control_plane.organizations.keystores import require_active
-from pulumi_keystore.control_plane.organizations.legacy import read_rows
-from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, LegacyKey, Organization
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import check_user_id
 from pulumi_keystore.declarations.tenancy import key_name
@@ -59,11 +57,8 @@ def read(plane: ControlPlane, connections: Connections, organization: str, user:
 def _read_legacy(
     plane: ControlPlane, session: Session, owner: Organization, entry: ArchiveKeyEntry
 ) -> ArchiveKey | None:
-    rows = session.scalars(
-        select(LegacyKey.key_sealed).where(LegacyKey.organization_id == owner.id, LegacyKey.user == entry.user)
-    ).all()
     try:
-        return read_rows(owner.name, entry.user, entry.generation, rows, legacy.legacy_unseal(plane, owner.id))
+        return legacy.of_user(plane, session, owner, entry.user, entry.generation)
     except DamagedRecordError:
         return None
 

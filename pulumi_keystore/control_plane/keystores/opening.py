@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import select
-
 from pulumi_keystore.control_plane.keystores import fencing
 from pulumi_keystore.control_plane.keystores.removal import ActiveKeystore, ActiveVault
+from pulumi_keystore.control_plane.organizations import legacy
 from pulumi_keystore.control_plane.organizations.ledger import is_enrolled, of_users
-from pulumi_keystore.control_plane.organizations.legacy import legacy_unseal, read_rows
-from pulumi_keystore.control_plane.organizations.tables import Keystore, LegacyKey, Organization
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
@@ -128,11 +126,8 @@ class _LegacyWitness:
     def same(self, record: ArchiveKey) -> Flow[ArchiveKey | None]:
         """Return the key of the record's user."""
         yield from ()
-        mine = (LegacyKey.organization_id == self.owner.id, LegacyKey.user == record.user)
         with self.plane.transaction() as session:
-            rows = session.scalars(select(LegacyKey.key_sealed).where(*mine)).all()
-        unseal = legacy_unseal(self.plane, self.owner.id)
-        return read_rows(self.owner.name, record.user, record.generation, rows, unseal)
+            return legacy.of_user(self.plane, session, self.owner, record.user, record.generation)
 
     def has_enrolled(self, name: str) -> Flow[bool]:
         """Say no: a copy that is not the key of a row stays where it is."""

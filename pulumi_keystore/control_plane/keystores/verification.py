@@ -19,11 +19,10 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import opening
 from pulumi_keystore.control_plane.keystores.tables import Verification
 from pulumi_keystore.control_plane.organizations import keystores, ledger, legacy, maintenance, registry
-from pulumi_keystore.control_plane.organizations.legacy import read_rows
-from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, LegacyKey, Organization
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.tenancy import KEY_NAME
-from pulumi_keystore.errors import Conflict, KeystoreError
+from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError, Entry
 from pulumi_keystore.vault.requests import Flow
@@ -93,11 +92,7 @@ def verify(plane: ControlPlane, organization: str) -> Report:
     """
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-        active = keystores.active_keystore(session, owner)
-        if active is None:
-            raise Conflict(
-                f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore for it first"
-            )
+        active = keystores.require_active(session, owner)
     report = Report(active.name, now_utc())
     if active.kind == "legacy":
         _look_through_rows(plane, owner, report)
@@ -132,13 +127,10 @@ def _look_through(
 
 
 def _look_through_rows(plane: ControlPlane, owner: Organization, report: Report) -> None:
-    unseal = legacy.legacy_unseal(plane, owner.id)
     for entry in ledger.entries(plane, owner.id):
-        mine = (LegacyKey.organization_id == owner.id, LegacyKey.user == entry.user)
-        with plane.transaction() as session:
-            rows = session.scalars(select(LegacyKey.key_sealed).where(*mine)).all()
         try:
-            record = read_rows(owner.name, entry.user, entry.generation, rows, unseal)
+            with plane.transaction() as session:
+                record = legacy.of_user(plane, session, owner, entry.user, entry.generation)
         except DamagedRecordError:
             _count(report, entry, "damaged")
             continue

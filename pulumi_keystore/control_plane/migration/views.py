@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
+from pulumi_keystore.control_plane.keystores import clean_ups
 from pulumi_keystore.control_plane.keystores.tables import CleanUp
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations.tables import Organization
@@ -83,8 +83,8 @@ def retained(session: Session, row: Migration, now: datetime) -> CleanUp | None:
     """Return the clean-up that has not begun to empty a migration's source: as long there is a way back."""
     query = select(CleanUp).where(
         CleanUp.migration_id == row.id,
-        CleanUp.side == clean_ups_of.SOURCE,
-        CleanUp.state == clean_ups_of.PENDING,
+        CleanUp.side == clean_ups.SOURCE,
+        CleanUp.state == clean_ups.PENDING,
         CleanUp.attempts == 0,
         CleanUp.next_at > now,
     )

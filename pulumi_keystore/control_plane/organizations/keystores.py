@@ -66,7 +66,7 @@ def require_active(session: Session, owner: Organization) -> Keystore:
         Conflict: There is none yet.
 
     """
-    active = session.get(Keystore, owner.active_keystore_id) if owner.active_keystore_id else None
+    active = active_keystore(session, owner)
     if active is None:
         raise Conflict(
             f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore for it first"

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.control_plane.organizations.tables import LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.record import KEY_BYTES, ArchiveKey, DamagedRecordError
@@ -46,7 +50,21 @@ def read_rows(
     return ArchiveKey(organization, user, generation, key)
 
 
-def legacy_unseal(plane: ControlPlane, organization_id: int) -> Callable[[str, bytes], bytes]:
+def of_user(
+    plane: ControlPlane, session: Session, owner: Organization, user: str, generation: int
+) -> ArchiveKey | None:
+    """Return a user's archive key out of the database, None where there is no row of it.
+
+    Raises:
+        DamagedRecordError: As `read_rows`.
+
+    """
+    query = select(LegacyKey.key_sealed).where(LegacyKey.organization_id == owner.id, LegacyKey.user == user)
+    rows = session.scalars(query).all()
+    return read_rows(owner.name, user, generation, rows, legacy_unseal(plane, owner.id))
+
+
+def legacy_unseal(plane: ControlPlane, organization_id: int) -> Unseal:
     """Return the function that opens a user's legacy row."""
 
     def unseal(user: str, sealed: bytes) -> bytes:

@@ -41,6 +41,8 @@ _NOT_KEYS: Final = (CANARY_PREFIX, checkpoint.FOLDER)
 """What names of ours begin with that are no archive keys."""
 _SHORTEST_LIFE_S: Final = 60
 """A token that lives less long would have to be renewed all the time."""
+_Stored = tuple[dict[str, Any], bool]
+"""What lies under a name, and whether the mount will delete it by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +92,8 @@ class VaultKeystore(VaultSession):
         """
         found = yield from self.put(record)
         if found is None:
-            found = yield from self.read(record.name)
-        if found is None:
-            # Written, and gone at once: a standby that lags behind, or somebody deletes. Ask for the latest state.
-            self._token = None
-            found = yield from self.read(record.name)
+            # Where it is gone at once, a standby lags behind, or somebody deletes.
+            found = yield from self._after_a_new_login(lambda: self.read(record.name))
         if found is None:
             raise DamagedRecordError("a key that was just written is missing")
         return found
@@ -107,18 +106,22 @@ class VaultKeystore(VaultSession):
             DamagedRecordError: What lies there is no archive key.
 
         """
-        for attempt in (1, 2):
-            token = self._token
-            if (yield from self.create(record)):
-                return None
-            found = yield from self.read(record.name)
-            if found is not None:
-                return found
-            if attempt == 1 and self._token is token:
-                # Nothing there, so the write was refused for another reason: perhaps the token has ended, or a
-                # standby that lags behind says so. After a new login neither is possible.
-                self._token = None
-        raise self._may_not_create()
+        return _as_key((yield from self._put(record.name, record.to_body())))
+
+    def _put(self, name: str, body: dict[str, Any]) -> Flow[_Stored | None]:
+        """Write a body where nothing is; return what lies there already, or None where it was written."""
+
+        def write() -> Flow[tuple[_Stored | None] | None]:
+            if (yield from self._create(name, body)):
+                return (None,)
+            found = yield from self._stored(name)
+            # Refused where nothing is: perhaps the token has ended, or a standby does not know yet what is there.
+            return None if found is None else (found,)
+
+        written = yield from self._after_a_new_login(write)
+        if written is None:
+            raise self._may_not_create()
+        return written[0]
 
     def _may_not_create(self) -> AccessDenied:
         return AccessDenied(
@@ -133,15 +136,14 @@ class VaultKeystore(VaultSession):
             DamagedRecordError: There is something else under that name.
 
         """
-        found = yield from self._stored(name)
-        return None if found is None else replace(ArchiveKey.from_body(found[0]), expires=found[1])
+        return _as_key((yield from self._stored(name)))
 
     def _body(self, name: str) -> Flow[dict[str, Any] | None]:
         found = yield from self._stored(name)
         return None if found is None else found[0]
 
-    def _stored(self, name: str) -> Flow[tuple[dict[str, Any], bool] | None]:
-        """Return what lies under a name, and whether the mount will delete it by itself."""
+    def _stored(self, name: str) -> Flow[_Stored | None]:
+        """Return what lies under a name."""
         expires = False
         response = yield from self._allowed("GET", self._path("data", name), "read archive keys")
         if response.status == 404:  # noqa: PLR2004
@@ -272,17 +274,9 @@ class VaultKeystore(VaultSession):
             KeystoreFault: The keystore cannot be reached or does not allow it.
 
         """
-        for attempt in (1, 2):
-            token = self._token
-            if (yield from self._create(made.name, made.to_body())):
-                break
-            body = yield from self._body(made.name)
-            if body is not None:
-                return Checkpoint.from_body(body).nonce == made.nonce
-            if attempt == 1 and self._token is token:
-                self._token = None
-        else:
-            raise self._may_not_create()
+        found = yield from self._put(made.name, made.to_body())
+        if found is not None:
+            return Checkpoint.from_body(found[0]).nonce == made.nonce
         for name in (yield from self._list("", lambda: Listing(most=_MOST_NAMES), checkpoint.FOLDER)).names:
             if name < made.name.removeprefix(checkpoint.FOLDER):
                 yield from self.erase(f"{checkpoint.FOLDER}{name}")
@@ -354,25 +348,34 @@ class VaultKeystore(VaultSession):
                     f"{self}: the role {self.tenancy.role_name!r} may overwrite archive keys",
                     hint='take "update" out of its policy: keys are written once',
                 )
-            found = yield from self.read(name)
-            if found is not None and found.expires:
-                raise Unsuitable(f"{self}: the mount deletes what is written by itself", hint=self.keep_hint())
-            if found is None or not found.same_key(canary):
+            found = yield from self._after_a_new_login(lambda: self._read_same(name, canary))
+            if found is None:
                 raise Unsuitable(
                     f"{self}: what was written is not what is read back", hint="check the server's storage"
                 )
-            listed = yield from self.names(name[:-1])
-            if name not in listed:
+            if found.expires:
+                raise Unsuitable(f"{self}: the mount deletes what is written by itself", hint=self.keep_hint())
+            if not (yield from self._after_a_new_login(lambda: self._lists(name))):
                 raise Unsuitable(f"{self}: what was written is not listed", hint="check the server's storage")
         finally:
             yield from self.erase(name)
-        if (yield from self.read(name)) is not None:
+        if not (yield from self._after_a_new_login(lambda: self._lacks(name))):
             yield from self.erase(name)
             raise Unsuitable(f"{self}: what was deleted is still there", hint="check the role's policy")
         yield from self._require_tokens_end(name)
         yield from self.remove_canaries(origin)
         self._cluster_id = cluster_id
         return Proof(version, cluster_id, server_version)
+
+    def _read_same(self, name: str, record: ArchiveKey) -> Flow[ArchiveKey | None]:
+        found = yield from self.read(name)
+        return found if found is not None and found.same_key(record) else None
+
+    def _lists(self, name: str) -> Flow[bool | None]:
+        return name in (yield from self.names(name[:-1])) or None
+
+    def _lacks(self, name: str) -> Flow[bool | None]:
+        return (yield from self.read(name)) is None or None
 
     def _require_usable_tokens(self) -> None:
         """Raise `Unsuitable` unless tokens can be ended and renewed, serve any number of requests, and live a while."""
@@ -415,3 +418,7 @@ class VaultKeystore(VaultSession):
             old = begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S
             if old or found == origin:
                 yield from self.erase(name)
+
+
+def _as_key(stored: _Stored | None) -> ArchiveKey | None:
+    return None if stored is None else replace(ArchiveKey.from_body(stored[0]), expires=stored[1])

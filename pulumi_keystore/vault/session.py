@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,12 +23,14 @@ from pulumi_keystore.errors import (
     Unsuitable,
 )
 from pulumi_keystore.vault.place import Place
-from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response
+from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, T
 from pulumi_keystore.vault.transport import LATE, SEE_LOAD
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
+_REFUSED_WAITS_S: Final = (0.05, 0.2, 1.0)
+"""Between a login and the last time that a refusal of its token is not believed."""
 REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -294,17 +296,40 @@ class VaultSession:
         self, method: str, path: str, what: str, sink: Callable[[], Callable[[bytes], None]] | None = None
     ) -> Step:
         """Send a request that the role must be allowed to make; log in once more before giving up."""
-        for attempt in (1, 2):
-            token = self._token
+
+        def ask() -> Flow[Response | None]:
             response = yield from self._call(method, path, sink=sink)
-            if response.status != 403:  # noqa: PLR2004
-                return response
-            if attempt == 1 and self._token is token:
-                self._token = None
+            return None if response.status == 403 else response  # noqa: PLR2004
+
+        response = yield from self._after_a_new_login(ask)
+        if response is not None:
+            return response
         raise AccessDenied(
             f"{self}: the role {self.tenancy.role_name!r} may not {what}",
             hint=f"give its policy what the documentation lists for {self.tenancy.mount}/{self.tenancy.organization}/",
         )
+
+    def _after_a_new_login(self, ask: Callable[[], Flow[T | None]]) -> Flow[T | None]:
+        """Ask until there is an answer; None counts only some moments after a login that began after another None.
+
+        A token may have ended, and a standby that lags behind may not know what was written: it answers from a state
+        that is at least as new as the token it is shown. Tokens are shared, and others may have logged in meanwhile,
+        but nobody knows whether late enough. And for a moment a standby refuses a token of a state that it has already
+        (OpenBao 2.7: what it keeps in memory follows its storage a little later).
+        """
+        waits: Iterator[float] | None = None
+        while True:
+            token = self._token
+            found = yield from ask()
+            if found is not None:
+                return found
+            if waits is not None:
+                wait = next(waits, None)
+                if wait is None:
+                    return None
+                yield Pause(wait)
+            elif self._token is token and not self._logging_in:
+                self._token, waits = None, iter(_REFUSED_WAITS_S)
 
     def identify(self) -> Flow[tuple[str, str]]:
         """Return the cluster id and the version that the server states (`/sys/health`)."""

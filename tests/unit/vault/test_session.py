@@ -1,0 +1,112 @@
+"""Tokens that end, and standbys that lag behind: what a refusal means, and when."""
+
+import json
+
+import pytest
+from keystore_harness.ca import CertificateAuthority
+
+from pulumi_keystore.declarations.address import KeystoreAddress
+from pulumi_keystore.declarations.certificate import ClientCertificate
+from pulumi_keystore.declarations.tenancy import Tenancy
+from pulumi_keystore.errors import AccessDenied
+from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.checkpoint import Checkpoint
+from pulumi_keystore.vault.record import ArchiveKey
+from pulumi_keystore.vault.requests import Endpoint, Pause, Response
+
+RECORD = ArchiveKey("acme", "me", 1, bytes(32), "test")
+CHECKPOINT = Checkpoint(3, "abc", "acme", active=True, keys=1, at="2026-01-01T00:00:00+00:00")
+
+
+class LaggingStandby:
+    """A mock of a standby: it passes writes on, and reads its own old state unless a token asks for a newer one.
+
+    The first answer to each write is lost, so that the client writes again.
+    """
+
+    def __init__(self, *, may_create=True, logged_in_meanwhile=0, refuses=0):
+        self.stored, self.states, self.logins, self.writes = {}, {}, 0, 0
+        self.may_create, self.logged_in_meanwhile, self.refuses = may_create, logged_in_meanwhile, refuses
+
+    def answer(self, keystore, request):
+        if request.path.endswith("/cert/login"):
+            self.logins += 1
+            self.states[f"hvs.{self.logins}"] = set(self.stored)
+            auth = {"client_token": f"hvs.{self.logins}", "lease_duration": 3600}
+            return Response(200, json.dumps({"auth": auth}).encode(), str(self.logins))
+        if request.method == "POST":
+            self.writes += 1
+            if self.logged_in_meanwhile:
+                # Another flow of the same session does so just before this write comes to the server.
+                self.logged_in_meanwhile -= 1
+                keystore.login_anew()
+                run(keystore, self, keystore._ensure_token())
+            if not self.may_create or request.path in self.stored:
+                return Response(400, b'{"errors": ["check-and-set parameter did not match the current version"]}')
+            self.stored[request.path] = request.body["data"]
+            return Response(400, b"{}") if self.writes == 1 else Response(200, b"{}")
+        if self.refuses:
+            self.refuses -= 1
+            return Response(403, b'{"errors": ["permission denied"]}')
+        known = self.states[request.token]
+        if request.method != "GET" or request.path not in known:
+            return Response(404, b'{"errors": []}')
+        return Response(200, json.dumps({"data": {"data": self.stored[request.path], "metadata": {}}}).encode())
+
+
+def run(keystore, server, flow):
+    answer = None
+    while True:
+        try:
+            step = flow.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = None if isinstance(step, Pause) else server.answer(keystore, step)
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    issued = CertificateAuthority().issue("acme")
+    issued = CertificateAuthority().issue("acme")
+    certificate = ClientCertificate.from_pem(issued.certificate_pem.encode(), issued.key_pem.encode())
+    return Endpoint(KeystoreAddress("standby.example.com", 8200), certificate)
+
+
+def keystore(endpoint):
+    return VaultKeystore(endpoint, Tenancy("acme"), kv_version=2)
+
+
+@pytest.mark.parametrize("logged_in_meanwhile", [0, 1, 2])
+@pytest.mark.parametrize("logged_in_before", [False, True])
+def test_what_a_standby_does_not_know_yet_is_found(endpoint, logged_in_before, logged_in_meanwhile):
+    server, client = LaggingStandby(logged_in_meanwhile=logged_in_meanwhile), keystore(endpoint)
+    if logged_in_before:
+        run(client, server, client._ensure_token())
+    found = run(client, server, client.put(RECORD))
+    assert found is not None
+    assert found.same_key(RECORD)
+
+
+@pytest.mark.parametrize("logged_in_meanwhile", [0, 1, 2])
+def test_a_checkpoint_that_a_standby_does_not_know_yet_is_found(endpoint, logged_in_meanwhile):
+    server, client = LaggingStandby(logged_in_meanwhile=logged_in_meanwhile), keystore(endpoint)
+    assert run(client, server, client.remember(CHECKPOINT))
+
+
+def test_a_role_that_may_not_create_is_told_so_after_one_more_login(endpoint):
+    server, client = LaggingStandby(may_create=False), keystore(endpoint)
+    with pytest.raises(AccessDenied, match="may not create archive keys"):
+        run(client, server, client.put(RECORD))
+    assert server.logins == 2
+
+
+def test_a_token_that_a_standby_refuses_for_a_moment_is_tried_again(endpoint):
+    server, client = LaggingStandby(refuses=4), keystore(endpoint)
+    assert run(client, server, client.read(RECORD.name)) is None
+    assert server.logins == 2
+
+
+def test_a_role_that_may_not_read_is_told_so(endpoint):
+    server, client = LaggingStandby(refuses=100), keystore(endpoint)
+    with pytest.raises(AccessDenied, match="may not read archive keys"):
+        run(client, server, client.read(RECORD.name))

@@ -216,7 +216,7 @@ def test_mail_waits_for_a_server_that_refuses_it_and_arrives_once(customer, land
         land.service.restart()
     finally:
         land.mailbox.refuse_with = None
-    wait_until(lambda: [m["To"] for m in land.mailbox.messages].count(address) >= 2, "the mails", 60)
+    wait_until(lambda: [m["To"] for m in land.mailbox.messages].count(address) >= 2, "the mails")
     subjects = [m["Subject"] for m in land.mailbox.messages if m["To"] == address]
     assert sorted(subjects) == ["Keystore Migration Starts", "Keystore Migration Succeeds"]
 
@@ -338,7 +338,7 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            wait_until(lambda: "is ready on https://127.0.0.1" in process.stderr.readline(), "the service", 60)
+            wait_until(lambda: "is ready on https://127.0.0.1" in process.stderr.readline(), "the service")
             with Client(f"https://127.0.0.1:{port}", "x", str(tmp_path / "ca.pem")) as client:
                 assert client.request("GET", "health")["status"] == "ok"
             with Client(f"https://127.0.0.1:{port}", "x") as client, pytest.raises(ServiceUnavailable):
@@ -352,6 +352,17 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
             assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "the database is still running"
         finally:
             process.kill()
+
+
+def test_a_connection_that_nobody_uses_is_kept_for_longer_than_clients_keep_it(land):
+    """Otherwise a request can meet the end of its connection, and a write would have come to nobody knows what."""
+    with socket.create_connection(("127.0.0.1", land.service.port), 60) as connection:
+        connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: service\r\n\r\n")
+        assert b" 200 " in connection.recv(65536)
+        connection.settimeout(httpx.Limits().keepalive_expiry + 2)
+        # What it says next would be the end of the connection, or the rest of its answer.
+        with pytest.raises(TimeoutError):
+            connection.recv(65536)
 
 
 def test_a_service_that_is_older_than_its_database_does_not_start(tmp_path):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.errors import KeystoreError
+
+_KEEP_ALIVE_S: Final = 75
+"""Longer than clients keep a connection that nobody uses (httpx 5 s, load balancers 60 s): who ends it last would end
+it, now and then, while a request is on its way, and a request that writes cannot simply be sent again."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -45,6 +50,7 @@ def answer(settings: Settings, app: FastAPI, listener: socket.socket, say: Calla
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
     # Uvicorn raises the signal that stopped it once more when it has stopped: what comes after shall still happen.
     for number in (signal.SIGINT, signal.SIGTERM):

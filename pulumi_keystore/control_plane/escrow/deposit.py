@@ -94,37 +94,49 @@ def escrow(
     """
     for user in keys:
         check_user_id(user)
-    origin = f"enrolment {secrets.token_hex(8)}"
-    with plane.transaction() as session:
-        owner = registry.find(session, organization)
-        active = require_active(session, owner)
-    if active.kind != "legacy":
+    while True:
+        with plane.transaction() as session:
+            owner = registry.find(session, organization)
+            maintenance.let_write(session, owner.id)
+            # Read again now that nobody changes it; others may share the lock.
+            session.refresh(owner, with_for_update={"read": True})
+            registry.require_known(owner)
+            active = require_active(session, owner)
+            if active.kind == "legacy" or connections.knows(active):
+                enrolled = _enrol(plane, connections, session, owner, active, keys)
+                break
+        # Once in the process's life: the keystore is asked while no transaction is open.
         connections.require_known(owner, active)
-    with plane.transaction() as session:
-        owner = registry.find(session, organization)
-        maintenance.let_write(session, owner.id)
-        # Read again now that nobody changes it; others may share the lock.
-        session.refresh(owner, with_for_update={"read": True})
-        registry.require_known(owner)
-        online = maintenance.online(session, owner)
-        if online is None:
-            maintenance.require_no_maintenance(owner)
-        active = require_active(session, owner)
-        found = _insert_entries(plane, session, owner, keys)
-        records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]
-        known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
-        other = ledger.note_late(session, online, [record.user for record in records]) if online else None
-        restored = 0
-        if active.kind == "legacy":
-            for record in records:
-                sealed = plane.master_key.seal(legacy.LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
-                session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))
-        elif keys:
-            restored = _write(plane, connections, owner, active, records, known)
-            if other is not None and online is not None:
-                _copy_over(connections, owner, other, [replace(record, origin=online.id) for record in records])
-    if records and active.kind != "legacy":
+    if enrolled.new and active.kind != "legacy":
         checkpoints.note(owner.id)
+    return enrolled
+
+
+def _enrol(
+    plane: ControlPlane,
+    connections: Connections,
+    session: Session,
+    owner: Organization,
+    active: Keystore,
+    keys: Mapping[str, bytes],
+) -> Enrolled:
+    online = maintenance.online(session, owner)
+    if online is None:
+        maintenance.require_no_maintenance(owner)
+    origin = f"enrolment {secrets.token_hex(8)}"
+    found = _insert_entries(plane, session, owner, keys)
+    records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]
+    known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
+    other = ledger.note_late(session, online, [record.user for record in records]) if online else None
+    restored = 0
+    if active.kind == "legacy":
+        for record in records:
+            sealed = plane.master_key.seal(legacy.LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
+            session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))
+    elif keys:
+        restored = _write(plane, connections, owner, active, records, known)
+        if other is not None and online is not None:
+            _copy_over(connections, owner, other, [replace(record, origin=online.id) for record in records])
     return Enrolled(len(records), restored)
 
 
@@ -158,7 +170,7 @@ def _insert_entries(plane: ControlPlane, session: Session, owner: Organization, 
     new, known = [(user, FIRST_GENERATION) for user in inserted], []
     given = {user: _fingerprint(plane, owner, user, keys) for user in keys if user not in inserted}
     mine = (ArchiveKeyEntry.organization_id == owner.id, ArchiveKeyEntry.user.in_(list(given)))
-    for entry in session.scalars(select(ArchiveKeyEntry).where(*mine)):
+    for entry in session.scalars(select(ArchiveKeyEntry).where(*mine)) if given else ():
         if hmac.compare_digest(entry.fingerprint, given[entry.user]):
             entry.given_up_at = None
             known.append((entry.user, entry.generation))

@@ -23,7 +23,8 @@ from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
 _KEEP_S: Final = 30.0
-_MOST_IDLE: Final = 16
+_MOST_IDLE: Final = 40
+"""As many as requests are answered at a time: one that is closed after each use costs two handshakes and a login."""
 
 Binding = tuple[int, int]
 """A keystore's id and the revision of its binding: another certificate is another login."""
@@ -74,6 +75,10 @@ class Connections:
                 return
         self._close(connection)
 
+    def knows(self, keystore: Keystore) -> bool:
+        """Tell whether `require_known` has been content with a keystore."""
+        return (keystore.id, keystore.revision) in self._known
+
     def require_known(self, organization: Organization, keystore: Keystore) -> None:
         """Make sure, once in this process's life, that a keystore does not know more than this database.
 
@@ -84,12 +89,11 @@ class Connections:
             KeystoreFault: It cannot be asked.
 
         """
-        binding = (keystore.id, keystore.revision)
-        if binding in self._known:
+        if self.knows(keystore):
             return
         with self.borrow(organization, keystore) as connection:
             checkpoints.look(self._plane, connection.transport, connection.vault, organization.id)
-        self._known.add(binding)
+        self._known.add((keystore.id, keystore.revision))
 
     def _close(self, connection: Connection) -> None:
         """Give the token back and close; a token that cannot be given back stays written down."""

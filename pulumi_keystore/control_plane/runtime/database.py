@@ -50,8 +50,11 @@ def connect(url: str) -> Engine:
         # What a statement carries may be a user's or a keystore's: it is in no error and no log.
         hide_parameters=True,
         pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=30,
+        # As many as requests are answered at a time: connections above the size are closed after each use, and who has
+        # much to do would have to open one each time.
+        pool_size=40,
+        max_overflow=10,
+        pool_use_lifo=True,
     )
     try:
         with engine.connect():

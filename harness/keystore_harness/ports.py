@@ -59,7 +59,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 30, interval_s: float = 0.05) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 120, interval_s: float = 0.05) -> T:
     """Return the first truthy value of `condition`.
 
     Raises:

@@ -441,7 +441,7 @@ def test_a_page_holds_no_secret(signed_in, customer, land):
 def test_a_suspended_organization_says_so_on_every_page(desk, customer):
     acme = customer(keys=3, keystores=("first",))
     client, folder = acme.land.vaults["a"].client(), f"archive-keys/{acme.name}/checkpoints"
-    found = wait_until(lambda: client.list(folder), "the checkpoint", 30)
+    found = wait_until(lambda: client.list(folder), "the checkpoint")
     latest = client.read(f"{folder}/{max(found['data']['keys'])}")["data"]
     client.write_data(f"{folder}/000000000099", data={**latest, "epoch": 99, "nonce": "another"})
     wait_until(lambda: acme.admin.organization(acme.name)["suspended"], "the test of a minute", 90)

@@ -124,7 +124,7 @@ def test_a_killed_run_leaves_no_container_to_the_next(tmp_path, docker):
     )
     env = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=env) as killed:
-        wait_until((tmp_path / "ready").exists, "the container", 120)
+        wait_until((tmp_path / "ready").exists, "the container")
         killed.kill()
     (run,) = tmp_path.glob("keystore-harness-*/run-*")
     of_it = {"all": True, "filters": {"label": f"{workspace.LABEL}={run}"}}

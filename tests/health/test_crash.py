@@ -67,9 +67,9 @@ def test_a_death_at_every_moment_of_an_incident_loses_and_doubles_no_mail(scene)
     wait_until(lambda: status() == "Online", "it to be online")
     with land.servers["a"].sealed_for_a_while():
         die_at_each()
-        wait_until(lambda: arrived() == [FAILED] * 2 and died(), "a mail to each administrator, and each death", 60)
+        wait_until(lambda: arrived() == [FAILED] * 2 and died(), "a mail to each administrator, and each death")
     die_at_each()
-    wait_until(lambda: len(arrived()) == 4 and died(), "the good news, and each death", 60)
+    wait_until(lambda: len(arrived()) == 4 and died(), "the good news, and each death")
     wait_until(lambda: status() == "Online", "it to be online")
     assert arrived() == [FAILED] * 2 + [RESUMED] * 2
     reached = {line for file in control.glob("reached-*") for line in file.read_text().split()}

@@ -171,7 +171,7 @@ def test_after_a_migration_it_is_unknown_for_five_minutes(watch):
     assert customer.migrate("second")["state"] == "succeeded"
     shown = acme.health("second")
     assert (shown["status"], shown["reason"]) == ("Unknown", "Unknown")
-    wait_until(lambda: acme.health("second")["status"] == "Online", "it to be known", 15)
+    wait_until(lambda: acme.health("second")["status"] == "Online", "it to be known")
     ended = datetime.fromisoformat(customer.admin.migrations(customer.name)[0]["ended_at"])
     assert datetime.now().astimezone() - ended > timedelta(seconds=3.5)
 

@@ -69,8 +69,8 @@ def test_a_webhook_is_called_until_it_answers_and_follows_no_redirect(hooked):
     wait_until(lambda: admin.health("acme", "first")["status"] == "Online", "it to be online")
     hooks.statuses += [500, 302]
     with land.servers["a"].sealed_for_a_while():
-        wait_until(lambda: len(hooks.calls) == 3, "the webhook to be called three times", 40)
-    wait_until(lambda: len(hooks.calls) == 4, "the second event", 40)
+        wait_until(lambda: len(hooks.calls) == 3, "the webhook to be called three times")
+    wait_until(lambda: len(hooks.calls) == 4, "the second event")
     time.sleep(2)
     assert len(hooks.calls) == 4
     path, host, event, body = hooks.calls[0]
@@ -203,18 +203,18 @@ def test_a_sealed_standby_behind_a_healthy_leader_is_a_warning(toxiproxy):
                 shown = admin.health("acme", "first")
                 return shown["warning"] if shown["status"] == "Online" else None
 
-            wait_until(well, "all three to be well", 20)
+            wait_until(well, "all three to be well")
             standby = cluster.standbys[0]
             standby.kill()
             standby.start()
             try:
-                sealed = wait_until(lambda: "sealed" in (warning() or "") and warning(), "the warning", 30)
+                sealed = wait_until(lambda: "sealed" in (warning() or "") and warning(), "the warning")
                 assert "1 of 3 servers behind this name cannot be used" in sealed
                 assert "sealed: unseal the server" in sealed
             except TimeoutError:
                 raise AssertionError((standby.sealed, admin.health("acme", "first"))) from None
             finally:
                 standby.submit_shares()
-            wait_until(well, "all three to be well again", 30)
+            wait_until(well, "all three to be well again")
         for proxy in proxies:
             proxy.close()

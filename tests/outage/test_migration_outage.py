@@ -157,7 +157,7 @@ def test_nothing_moves_for_the_stall_window(customer, land):
     with service_settings(land, stall_s=3, retry_s=600):
         row = acme.start_and_wait_for("second", 300)
         with land.vaults["b"].paused():
-            wait_until(lambda: acme.admin.migration(acme.name, row["id"])["phase"] != "copy", "the stall", 60)
+            wait_until(lambda: acme.admin.migration(acme.name, row["id"])["phase"] != "copy", "the stall")
         ended = acme.finish(row)
         assert (ended["ending"], ended["state"]) == (STALLED, "canceled")
         wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")

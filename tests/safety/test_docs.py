@@ -77,7 +77,7 @@ def test_the_vault_is_of_yesterday(bed):
     acme.enrol_keys(late)
     bed.land.servers["c"].restore(yesterday)
     # It takes a moment until the server has loaded everything again.
-    wait_until(lambda: bed.keystore("verify", acme.name).returncode == 2, "the server", 60)
+    wait_until(lambda: bed.keystore("verify", acme.name).returncode == 2, "the server")
     follow(bed, acme, "older-vault", ended=(2,))
     gone = f"late-0@{acme.name}"
     del late[gone], acme.keys[gone]

@@ -96,14 +96,14 @@ def test_packets_of_an_enrolment_that_failed_come_late_and_strike_no_acknowledge
     keys, line = acme.some(600, "k"), bed.land.lines["a"]
     first = threading.Thread(target=lambda: acme.refused(acme.enrol_keys, dict(keys)))
     first.start()
-    wait_until(lambda: len(acme.names("first")) > 200, "some writes", 30, 0.005)
+    wait_until(lambda: len(acme.names("first")) > 200, "some writes", interval_s=0.005)
     with line.outage(late_s=0):
         time.sleep(4)
     wait_until(lambda: len(acme.names("first")) > 0, "the network")
     with line.outage(late_s=3):
         first.join(60)
     acme.keys.clear()
-    wait_until(lambda: accepted(acme, keys), "the repeat to be accepted", 60, 0.2)
+    wait_until(lambda: accepted(acme, keys), "the repeat to be accepted", interval_s=0.2)
     line.await_quiet()
     time.sleep(0.5)
     assert set(acme.place("a").stored().values()) == set(keys.values())
@@ -138,7 +138,7 @@ def test_a_missing_key_is_named_and_comes_back_when_its_device_enrols_it_again(b
     shown = bed.keystore("verify", acme.name)
     assert shown.returncode == 2
     assert f"1 missing:\n  {user}" in shown.stdout
-    warning = wait_until(lambda: acme.admin.health(acme.name, "first")["warning"], "the warning", 30)
+    warning = wait_until(lambda: acme.admin.health(acme.name, "first")["warning"], "the warning")
     assert "1 of 21 archive keys are missing" in warning
     # Certificate, enrolments of others and looking go on; a migration says what it misses.
     acme.swap("first")
@@ -177,9 +177,9 @@ def test_keys_that_are_lost_are_given_up_by_name_and_the_others_move(bed):
 
 def test_enrolments_are_remembered_at_the_keystore_within_a_moment(bed):
     acme = bed.customer(7, first="a")
-    wait_until(lambda: acme.remembers("a", 7), "the checkpoint", 30)
+    wait_until(lambda: acme.remembers("a", 7), "the checkpoint")
     acme.enrol_keys(acme.some(2))
-    wait_until(lambda: acme.remembers("a", 9), "the next checkpoint", 30)
+    wait_until(lambda: acme.remembers("a", 9), "the next checkpoint")
     folder = f"archive-keys/{acme.name}/checkpoints"
     assert len(bed.land.servers["a"].client().list(folder)["data"]["keys"]) == 1
 

@@ -17,7 +17,7 @@ def recovered(bed, acme):
 
 
 def suspended(acme):
-    return wait_until(lambda: acme.admin.organization(acme.name)["suspended"], "the suspension", 30, 0.2)
+    return wait_until(lambda: acme.admin.organization(acme.name)["suspended"], "the suspension", interval_s=0.2)
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ def test_a_dump_made_during_a_migration_comes_back_after_it(bed, dump, phase):
     row = acme.admin.start_migration(acme.name, "second")
     if phase != "preflight":
         moved = "done" if phase == "copy" else "verified"
-        wait_until(lambda: acme.admin.migration(acme.name, row["id"])[moved] > 100, phase, 60, 0.01)
+        wait_until(lambda: acme.admin.migration(acme.name, row["id"])[moved] > 100, phase, interval_s=0.01)
     bed.land.service.dump_database(dump)
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.await_no_clean_up()
     acme.enrol_keys(acme.some(3))
     bed.land.service.restore_database(dump)
-    wait_until(lambda: acme.admin.migration(acme.name, row["id"])["phase"] == "ended", "the old migration's end", 60)
+    wait_until(lambda: acme.admin.migration(acme.name, row["id"])["phase"] == "ended", "the old migration's end")
     assert len(acme.names("second")) == len(acme.keys)
     suspended(acme)
     recovered(bed, acme)
@@ -66,7 +66,7 @@ def test_a_dump_made_before_a_migration_comes_back_after_it(bed, dump):
     metrics = bed.land.service.url.replace("/v1", "") + "/metrics"
     shown = bed.admin._http.get(metrics).text
     assert f'keystore_suspended{{organization="{acme.name}"}} 1.0' in shown
-    wait_until(lambda: f"{acme.name}@example.com" in bed.land.mailbox.recipients, "the mail", 30)
+    wait_until(lambda: f"{acme.name}@example.com" in bed.land.mailbox.recipients, "the mail")
     assert "Error: Keystore recovery needed" in bed.land.mailbox.subjects
     plan = json.loads(bed.keystore("recover", acme.name, "--format", "json", "--yes").stdout)
     assert plan["keystore"] == "second"

@@ -14,7 +14,7 @@ def test_another_cluster_under_the_name_is_offline_and_nothing_is_written_there(
         refusal = acme.refused(acme.enrol_keys, acme.some(3, "nobody"))
         assert isinstance(refusal, AnotherCluster)
         assert "accept-cluster" in refusal.hint
-        health = wait_until(lambda: offline(acme), "the test of a minute", 30)
+        health = wait_until(lambda: offline(acme), "the test of a minute")
         assert health["reason"] == "Host unavailable"
         assert "another Vault cluster answers" in health["detail"]
         assert bed.keystore("status", acme.name).returncode == 2
@@ -60,7 +60,7 @@ def test_the_active_server_restored_from_a_snapshot_that_is_too_old(bed):
     late = acme.some(4)
     acme.enrol_keys(late)
     bed.land.servers["c"].restore(snapshot)
-    warning = wait_until(lambda: acme.admin.health(acme.name, "first")["warning"], "the warning", 60)
+    warning = wait_until(lambda: acme.admin.health(acme.name, "first")["warning"], "the warning")
     assert "4 of 34 archive keys are missing" in warning
     shown = bed.keystore("verify", acme.name)
     assert all(user in shown.stdout for user in late)
@@ -100,7 +100,7 @@ def test_a_mount_in_use_that_begins_to_delete_by_itself(bed):
     refusal = acme.refused(acme.enrol_keys, acme.some(2, "nobody"))
     assert isinstance(refusal, Unsuitable)
     assert "delete_version_after=0s" in refusal.hint
-    warning = wait_until(lambda: acme.admin.health(acme.name, "first")["warning"], "the warning", 30)
+    warning = wait_until(lambda: acme.admin.health(acme.name, "first")["warning"], "the warning")
     assert "deletes what is written after 5s" in warning
     client.write_data(f"{acme.mounts['first']}/config", data={"delete_version_after": "0s"})
     acme.enrol_keys(acme.some(2))

@@ -217,7 +217,7 @@ class Life(RuleBasedStateMachine):
             before = self.there()
             server = self.bed.land.servers[letter]
             server.restore(self.snapshots[letter])
-            wait_until(lambda: self._answers(letter), "the server to answer again", 60)
+            wait_until(lambda: self._answers(letter), "the server to answer again")
             # Only this deed of a person can have taken them.
             self.excused |= before - self.there()
             self._policy(letter, delete=letter not in self.helpless)
@@ -284,13 +284,13 @@ class Life(RuleBasedStateMachine):
             self.helpless.add(letter)
             self.give_it_back(letter)
         acme = self.acme
-        wait_until(lambda: not self._running(), "the migration to end", 120, 0.2)
+        wait_until(lambda: not self._running(), "the migration to end", interval_s=0.2)
         for keystore in acme.letters:
             self.ask(acme.register, keystore)  # as `pulumi up` does
         # Each keystore has been looked at by then, whoever asks for nothing.
         time.sleep(3 * float(self.bed.land.service.settings["minute_s"]))
-        wait_until(self._recovered, "the recovery", 60, 0.5)
-        wait_until(self._cleaned, "the clean-ups", 60, 0.5)
+        wait_until(self._recovered, "the recovery", interval_s=0.5)
+        wait_until(self._cleaned, "the clean-ups", interval_s=0.5)
         active = acme.admin.organization(acme.name)["active_keystore"]
         assert active in acme.letters
 

@@ -44,7 +44,7 @@ def act(point: str) -> None:
     (FOLDER / "struck").write_text(f"{point} {os.getpid()}")
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (FOLDER / "go").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
 

@@ -79,7 +79,7 @@ class Stage:
 
     def start(self) -> dict[str, Any] | None:
         """Ask for a migration as a user does: again if there was no answer; None if it is refused."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 row = self.admin.start_migration("acme", self.there)
@@ -92,7 +92,7 @@ class Stage:
             else:
                 return row
 
-    def finish(self, row: dict[str, Any], timeout_s: float = 60) -> dict[str, Any]:
+    def finish(self, row: dict[str, Any], timeout_s: float = 240) -> dict[str, Any]:
         """Wait for the end of a migration; start the service again where it has ended."""
 
         def ended() -> dict[str, Any] | None:
@@ -146,7 +146,7 @@ class Stage:
                 return self.admin.migration("acme", row["id"])["clean_up_pending"] == []
             return False
 
-        wait_until(clean, "the clean-up", 90, 0.02)
+        wait_until(clean, "the clean-up", 240, 0.05)
 
     def assert_whole(self) -> None:
         """Every key is where it should be, once; nothing of ours is on the other side, canaries included."""
@@ -155,7 +155,7 @@ class Stage:
         wanted = {key_name(user, 1): key for user, key in self.customer.keys.items()}
         assert self.customer.stored(self.here) == wanted
         # A canary of a request that was never answered is removed in the background.
-        wait_until(lambda: self.customer.stored(self.there) == {}, f"{self.there} to be empty", 60, 0.1)
+        wait_until(lambda: self.customer.stored(self.there) == {}, f"{self.there} to be empty", interval_s=0.1)
 
     # Moments.
 
@@ -164,7 +164,7 @@ class Stage:
         self.plan_moments(f"{point} wait")
         row = self.start()
         assert row is not None
-        wait_until(lambda: self.struck, f"the moment {point}", 30, 0.01)
+        wait_until(lambda: self.struck, f"the moment {point}", interval_s=0.01)
         return row
 
     def server(self, keystore: str) -> VaultServer:

@@ -33,7 +33,7 @@ def ask(scene):
 
 
 def cancel(scene, row):
-    wait_until(lambda: scene.struck, "the first moment", 30, 0.01)
+    wait_until(lambda: scene.struck, "the first moment", interval_s=0.01)
     scene.admin.cancel_migration("acme", row["id"])
     scene.go()
 
@@ -84,13 +84,15 @@ def test_the_service_is_killed_and_killed_again_while_it_recovers(scene, point, 
     there = scene.there
     scene.plan_moments(f"{point} kill", "* kill")
     ask(scene)
-    wait_until(lambda: scene.struck and scene.land.service._process.poll() is not None, "the first death", 30, 0.01)
+    wait_until(
+        lambda: scene.struck and scene.land.service._process.poll() is not None, "the first death", interval_s=0.01
+    )
     with contextlib.suppress(RuntimeError):  # it may die before it answers at all
         scene.land.service.start()
     # Where nothing was left to be recovered, the second death comes with the next request.
     ask(scene)
-    wait_until(lambda: not (scene.control / "plan").exists(), f"the second death after {point}", 30, 0.01)
-    wait_until(lambda: scene.land.service._process.poll() is not None, "its end", 30, 0.01)
+    wait_until(lambda: not (scene.control / "plan").exists(), f"the second death after {point}", interval_s=0.01)
+    wait_until(lambda: scene.land.service._process.poll() is not None, "its end", interval_s=0.01)
     scene.settle(revived(scene))
     assert scene.here == there
 
@@ -105,7 +107,7 @@ def test_a_server_is_killed(scene, victim, point):
     answer = {}
     asking = threading.Thread(target=lambda: answer.update(row=scene.start()))
     asking.start()
-    wait_until(lambda: scene.struck, f"the moment {point}", 30, 0.01)
+    wait_until(lambda: scene.struck, f"the moment {point}", interval_s=0.01)
     server.kill()
     scene.go()
     time.sleep(0.3)
@@ -131,7 +133,7 @@ def test_a_worker_is_killed(manned, point, direction):
     there = scene.there
     scene.plan_moments(f"{point} kill")
     row = ask(scene)
-    wait_until(lambda: scene.struck, f"a worker to die at {point}", 30, 0.01)
+    wait_until(lambda: scene.struck, f"a worker to die at {point}", interval_s=0.01)
     assert wait_until(lambda: [worker for worker in workers if not worker.running], "its death")
     assert scene.settle(row) == SUCCEEDED
     assert scene.here == there

@@ -44,7 +44,7 @@ def pause_a_worker(crew, point):
     """Start a migration; stop the worker that comes to a moment first in its tracks."""
     crew.plan_moments(f"{point} wait")
     row = crew.start()
-    wait_until(lambda: crew.struck, point, 30, 0.01)
+    wait_until(lambda: crew.struck, point, interval_s=0.01)
     pid = int(crew.struck.split()[1])
     worker = next(worker for worker in crew.workers if worker.pid == pid)
     worker.pause()
@@ -100,7 +100,7 @@ def test_a_paused_worker_writes_nothing_after_the_migration_was_rolled_back(crew
 def test_a_worker_that_is_told_to_end_hands_its_share_over_at_once(crew):
     crew.plan_moments("shard.copying wait")
     row = crew.start()
-    wait_until(lambda: crew.struck, "a shard", 30, 0.01)
+    wait_until(lambda: crew.struck, "a shard", interval_s=0.01)
     worker = next(worker for worker in crew.workers if worker.pid == int(crew.struck.split()[1]))
     assert worker.stop() == 0
     crew.go()
@@ -130,7 +130,7 @@ def test_two_workers_share_one_migration(crew):
             seen.update(connection.execute(query).scalars())
         return len(seen) == 2
 
-    wait_until(both, "both workers to hold a shard", 30, 0.01)
+    wait_until(both, "both workers to hold a shard", interval_s=0.01)
     assert crew.settle(row) == SUCCEEDED
     engine.dispose()
 
@@ -160,7 +160,7 @@ def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxip
                     lines = (server.folder / "audit.log").read_text().splitlines()[since:]
                     return [line for line in lines if '"operation":"create"' in line or "permission denied" in line]
 
-                wait_until(arrived, "the late write to reach the server", 60)
+                wait_until(arrived, "the late write to reach the server")
                 time.sleep(0.5)
             scene.assert_whole()
         proxy.close()
@@ -175,7 +175,7 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
         first = scene.land.service
         scene.plan_moments("clean-up.removing wait")
         row = scene.start()
-        wait_until(lambda: scene.struck, "the clean-up", 30, 0.01)
+        wait_until(lambda: scene.struck, "the clean-up", interval_s=0.01)
         os.kill(first.pid, signal.SIGSTOP)
         scene.go()
         engine = connect(scene.database.direct_url)

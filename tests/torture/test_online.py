@@ -15,7 +15,7 @@ from pulumi_keystore.errors import InMaintenance, KeystoreError, RuleViolation
 from tests.conftest import WHOLE
 from tests.torture.stage import stage
 
-KEYS, RATE = (10_000, 50) if WHOLE else (1500, 20)
+KEYS, RATE = (10_000, 50) if WHOLE else (600, 10)
 HELD_S = 2.0
 
 
@@ -65,7 +65,9 @@ class Enrolments:
 
 @pytest.fixture(scope="module")
 def busy():
-    with stage(intercepted=False, failpoints=True, shard_size="500", retry_s="5", request_s="5", stall_s="60") as made:
+    # A lease that a busy machine can keep.
+    settings = {"shard_size": "200", "retry_s": "5", "request_s": "5", "stall_s": "60", "lease_s": "5"}
+    with stage(intercepted=False, failpoints=True, **settings) as made:
         made.authority_token = made.land.service.make_token("devices", "authority")
         yield made
 
@@ -98,7 +100,7 @@ def test_every_key_that_is_enrolled_meanwhile_lands(busy):
 def test_a_migration_that_is_canceled_keeps_what_was_enrolled_meanwhile(busy):
     busy.plan_moments("verify.fenced wait")
     row = online(busy)
-    wait_until(lambda: busy.struck, "the moment", 60, 0.01)
+    wait_until(lambda: busy.struck, "the moment", interval_s=0.01)
     busy.customer.enrol(20)
     assert len(busy.customer.stored(busy.there)) == len(busy.customer.keys)  # they went to both sides
     busy.admin.cancel_migration("acme", row["id"])
@@ -110,7 +112,7 @@ def test_an_enrolment_that_failed_in_the_middle_is_no_obstacle_and_its_key_is_ke
     """It wrote its key and then not its row: nobody can tell it from an acknowledged one, so it goes with the others."""
     busy.plan_moments("verify.done wait")
     row = online(busy)
-    wait_until(lambda: busy.struck, "the moment", 60, 0.01)
+    wait_until(lambda: busy.struck, "the moment", interval_s=0.01)
     place = busy.place(busy.there)
     name = place.add("half@enrolled.example")
     place.put(name, {**place.record(name), "origin": row["id"]})
@@ -126,7 +128,7 @@ def test_an_enrolment_that_failed_in_the_middle_is_no_obstacle_and_its_key_is_ke
 def test_a_key_that_reached_only_the_source_is_brought_over(busy):
     busy.plan_moments("verify.done wait")
     row = online(busy)
-    wait_until(lambda: busy.struck, "the moment", 60, 0.01)
+    wait_until(lambda: busy.struck, "the moment", interval_s=0.01)
     with busy.server(busy.there).paused():
         busy.customer.enrol(3)  # the destination does not answer: the enrolment succeeds all the same
     busy.go()
@@ -137,7 +139,7 @@ def test_the_service_is_killed_while_enrolments_are_held(busy):
     there = busy.there
     busy.plan_moments("commit.undecided kill")
     row = online(busy)
-    wait_until(lambda: busy.struck, "the moment", 60, 0.01)
+    wait_until(lambda: busy.struck, "the moment", interval_s=0.01)
     busy.revive()
     assert busy.settle(row) == "Migration succeeded"
     assert busy.here == there

@@ -7,6 +7,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pulumi-keystore
 UV_VERSION := 0.13.9
 UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 PYTHON := .venv/bin/python
+# Hundreds of processes are started: none shall compile again what another one has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 ENGINE = export PULUMI_ENGINE="$$($(PYTHON) engine/obtain.py)"
 
 .PHONY: help setup demo quick test torture mutants lint format bench docs site clean
@@ -27,7 +29,7 @@ $(UV):
 
 .venv/.ready: uv.lock pyproject.toml harness/pyproject.toml $(UV)
 	@echo "setup: installing Python packages ..."
-	@$(UV) sync --frozen --quiet --system-certs
+	@$(UV) sync --frozen --quiet --system-certs --compile-bytecode
 	@touch $@
 
 setup: .venv/.ready ## Install Python packages and find or build the Pulumi engine.

@@ -239,18 +239,16 @@ def seconds(call) -> float:
 
 
 def test_latency(server, login):
-    usual = seconds(login)
     with server.network.latency(300):
-        assert seconds(login) > usual + 0.25
+        assert seconds(login) > 0.29
 
 
 def test_bandwidth(server, login, acme):
     record = {"format": "1", "archive_key": "A" * 60_000}
     acme.put("large", record)
     client = login()
-    usual = seconds(lambda: client.read("archive-keys/acme/large"))
     with server.network.bandwidth(50):
-        assert seconds(lambda: client.read("archive-keys/acme/large")) > usual + 0.5
+        assert seconds(lambda: client.read("archive-keys/acme/large")) > 1  # 60 kB at 50 kB a second
     acme.remove("large")
 
 

@@ -137,7 +137,7 @@ def test_two_workers_share_one_migration(crew):
 
 def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxiproxy):
     """It lingers in the network, and reaches the server when the migration was rolled back long ago."""
-    settings = {"slots": "0", "in_flight": "1", "request_s": "20", "retry_s": "20"}
+    settings = {"slots": "0", "in_flight": "1", "request_s": "50", "retry_s": "50"}
     with stage(intercepted=False, failpoints=True, **settings) as scene:
         server = scene.server("second")
         proxy = toxiproxy.proxy("network", server.port)
@@ -147,14 +147,14 @@ def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxip
         with WorkerProcess(scene.land.service, roundabout) as worker:
             row = scene.stop_at("shard.granted")  # logged in; the next it sends there is a write
             since = len((server.folder / "audit.log").read_text().splitlines())
-            with proxy.slow_requests(15_000):
+            with proxy.slow_requests(40_000):
                 begun = time.monotonic()
                 scene.go()
                 time.sleep(1)
                 worker.kill()
                 scene.admin.cancel_migration("acme", row["id"])
                 assert scene.settle(row) == CANCELED
-                assert time.monotonic() - begun < 14, "it took too long for the write to be late"
+                assert time.monotonic() - begun < 39, "it took too long for the write to be late"
 
                 def arrived():
                     lines = (server.folder / "audit.log").read_text().splitlines()[since:]
@@ -193,7 +193,7 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
             assert scene.settle(scene.start()) == SUCCEEDED
             assert scene.here == "first"
             os.kill(first.pid, signal.SIGCONT)
-            assert first.wait(30) == 75  # it has lost the database
+            assert first.wait(120) == 75  # it has lost the database
             scene.assert_whole()
             before.close()
             second_admin.close()

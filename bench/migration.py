@@ -28,7 +28,7 @@ from typing import Any
 import hvac
 import psutil
 import psycopg
-from keystore_harness import Landscape, Toxiproxy, wait_until
+from keystore_harness import Testbed, Toxiproxy, wait_until
 from keystore_harness.binary import obtain_toxiproxy
 from keystore_harness.service import WorkerProcess
 from keystore_harness.tenancy import Tenancy
@@ -105,11 +105,11 @@ class Organization:
 class Bench:
     """Two servers, a service, and organizations."""
 
-    def __init__(self, land: Landscape) -> None:
-        self.land = land
-        self.admin = Client(land.service.url, land.service.make_token("bench", "provider-admin"))
-        self.authority = Client(land.service.url, land.service.make_token("bench", "authority"))
-        self.loadgen = land.folder / "loadgen"
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self.admin = Client(testbed.service.url, testbed.service.make_token("bench", "provider-admin"))
+        self.authority = Client(testbed.service.url, testbed.service.make_token("bench", "authority"))
+        self.loadgen = testbed.folder / "loadgen"
         environment = {**os.environ, "CGO_ENABLED": "0"}
         command = ["go", "build", "-o", str(self.loadgen), "."]
         subprocess.run(command, cwd=HERE / "loadgen", check=True, env=environment)
@@ -119,8 +119,8 @@ class Bench:
         made = Organization(self, name, version)
         self.admin.put_organization(name)
         for keystore, letter in (("first", "a"), ("second", "b")):
-            self.land.admit(letter, made.tenancy, version)
-            declaration = self.land.declaration(letter, name, PASSWORD, mount=made.tenancy.mount)
+            self.testbed.admit(letter, made.tenancy, version)
+            declaration = self.testbed.declaration(letter, name, PASSWORD, mount=made.tenancy.mount)
             self.admin.put_keystore(name, keystore, declaration)
         say(f"enrolling {keys:,} keys on KV version {version} ...")
         made.enrol(keys)
@@ -133,13 +133,13 @@ class Bench:
     @property
     def ports(self) -> dict[str, int]:
         """The ports contenders use."""
-        return self._ports or {letter: vault.port for letter, vault in self.land.vaults.items()}
+        return self._ports or {letter: vault.port for letter, vault in self.testbed.vaults.items()}
 
     _ports: dict[str, int] | None = None
 
     def login(self, org: Organization, letter: str) -> hvac.Client:
         """Return a client that is logged in with the organization's certificate, as the product is."""
-        client = self.land.admit(letter, org.tenancy, org.version).credentials().login()
+        client = self.testbed.admit(letter, org.tenancy, org.version).credentials().login()
         client.url = self.url(letter)
         return client
 
@@ -148,7 +148,7 @@ class Bench:
     def ceiling(self, org: Organization, read_back: str = "") -> float:
         """The native load generator; it reads `each` key back at once, all in a `second pass`, or none."""
         work = {
-            "ca": self.land.authority.pem,
+            "ca": self.testbed.authority.pem,
             "in_flight": 64,
             "path": f"/v1/{org.path()}/",
             "version": org.version,
@@ -188,12 +188,12 @@ class Bench:
     def vault_migrate(self, org: Organization) -> float:
         """vault-migrate of PyPI, in an environment of its own; it copies, and reads nothing back."""
         few = Organization(self, f"{org.name}-few", org.version)
-        admissions = {letter: self.land.admit(letter, few.tenancy, org.version) for letter in "ab"}
+        tenants = {letter: self.testbed.admit(letter, few.tenancy, org.version) for letter in "ab"}
         for number in range(FEW):
-            admissions["a"].add(f"user-{number}")
+            tenants["a"].add(f"user-{number}")
         side = {"namespace": "", "mount": few.tenancy.mount, "path_prefix": few.name}
         ends = {
-            end: {"address": self.url(letter), "token": self.land.vaults[letter].root_token, "tls_verify": False}
+            end: {"address": self.url(letter), "token": self.testbed.vaults[letter].root_token, "tls_verify": False}
             for end, letter in (("source", "a"), ("target", "b"))
         }
         with self._folder() as folder:
@@ -208,10 +208,10 @@ class Bench:
             started = time.monotonic()
             done = subprocess.run([*run, str(folder / "migrate.json")], capture_output=True, text=True, check=False)
             seconds = time.monotonic() - started
-        moved = len(admissions["b"].names())
-        for admission in admissions.values():
-            for name in admission.names():
-                admission.remove(name)
+        moved = len(tenants["b"].names())
+        for tenant in tenants.values():
+            for name in tenant.names():
+                tenant.remove(name)
         if moved < FEW:
             say(f"vault-migrate moved {moved} of {FEW} keys (exit {done.returncode}): {done.stderr[-200:]}")
             return 0.0
@@ -220,7 +220,7 @@ class Bench:
     def peer(self, org: Organization, command: str) -> float:
         """Any program that copies a path; {source}, {destination}, their {…_token}s, {path} and {ca} are filled in."""
         with self._folder() as folder:
-            (folder / "ca.pem").write_text(self.land.authority.pem)
+            (folder / "ca.pem").write_text(self.testbed.authority.pem)
             filled = command.format(
                 source=self.url("a"), destination=self.url("b"), path=org.path(), ca=folder / "ca.pem",
                 source_token=self.login(org, "a").token, destination_token=self.login(org, "b").token,
@@ -252,13 +252,13 @@ class Bench:
 
     def empty(self, org: Organization) -> None:
         """Remove what a contender left at the second server."""
-        client = self.land.vaults["b"].client()
+        client = self.testbed.vaults["b"].client()
         client.delete(f"sys/mounts/{org.tenancy.mount}")
-        self.land.admit("b", org.tenancy, org.version)
+        self.testbed.admit("b", org.tenancy, org.version)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
-        path = self.land.folder / f"peer-{secrets.token_hex(4)}"
+        path = self.testbed.folder / f"peer-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
         try:
             yield path
@@ -271,9 +271,9 @@ class Bench:
     def cpu(self) -> Iterator[dict[str, float]]:
         """Measure the CPU seconds of the service, its database, and both servers."""
         groups = {
-            "service": [psutil.Process(self.land.service.pid)],
+            "service": [psutil.Process(self.testbed.service.pid)],
             "database": [p for p in psutil.process_iter() if p.name() == "postgres"],
-            "source and destination": [psutil.Process(server.pid) for server in self.land.servers.values()],
+            "source and destination": [psutil.Process(server.pid) for server in self.testbed.servers.values()],
         }
 
         def used() -> dict[str, float]:
@@ -297,8 +297,8 @@ class Bench:
         """Let every answer of both servers come so much later, to the service and to all contenders."""
         with ExitStack() as stack:
             toxiproxy = stack.enter_context(Toxiproxy(obtain_toxiproxy()))
-            service, targets, ports = self.land.service, {}, {}
-            for letter, vault in self.land.vaults.items():
+            service, targets, ports = self.testbed.service, {}, {}
+            for letter, vault in self.testbed.vaults.items():
                 proxy = toxiproxy.proxy(f"far-{letter}", vault.port)
                 stack.enter_context(proxy.latency(milliseconds))
                 ports[letter] = proxy.port
@@ -384,7 +384,7 @@ def far(bench: Bench, org: Organization, milliseconds: int, sections: list[str])
         "| copied and read back | keys/s |",
         "| --- | ---: |",
     ]
-    service = bench.land.service
+    service = bench.testbed.service
     with bench.far_away(milliseconds):
         say(f"{milliseconds} ms away: hvac ...")
         lines.append(f"| hvac, {THREADS} threads | {bench.hvac(org, THREADS, FEW, read_back=True):,.0f} |")
@@ -412,7 +412,7 @@ def growth(bench: Bench, sizes: list[int], sections: list[str]) -> None:
         "| keys | keys/s, copied and read back | time a key, against the first | preflight to purged source | memory |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
-    bench.land.service.restart()
+    bench.testbed.service.restart()
     org = bench.organization("growth", 1, 0)
     first = 0.0
     for size in sizes:
@@ -420,19 +420,19 @@ def growth(bench: Bench, sizes: list[int], sections: list[str]) -> None:
         org.enrol(size - len(org.names))
         rate, whole = bench.there_and_back(org)
         first = first or rate
-        memory = peak_memory_mib(bench.land.service.pid)
+        memory = peak_memory_mib(bench.testbed.service.pid)
         lines.append(f"| {size:,} | {rate:,.0f} | {first / rate:.2f} | {whole:,.1f} s | {memory:,.0f} MiB |")
     sections.append("\n".join([*lines, ""]))
 
 
 def million(bench: Bench, keys: int, sections: list[str]) -> None:
     """So many keys once, from a legacy keystore to a Vault (to fill one would take longer), and on to the other."""
-    organization, service = "million", bench.land.service
+    organization, service = "million", bench.testbed.service
     bench.admin.put_organization(organization)
     bench.admin.put_keystore(organization, "legacy", {"kind": "legacy"})
     for keystore, letter in (("first", "a"), ("second", "b")):
-        bench.land.admit(letter, organization)
-        bench.admin.put_keystore(organization, keystore, bench.land.declaration(letter, organization, PASSWORD))
+        bench.testbed.admit(letter, organization)
+        bench.admin.put_keystore(organization, keystore, bench.testbed.declaration(letter, organization, PASSWORD))
     say(f"writing {keys:,} legacy rows ...")
     settings = Settings(database_url=service.database_url, master_key_file=service.data / "master.key")
     with opened(settings, as_guest=True) as database, psycopg.connect(service.database_url) as connection:
@@ -480,8 +480,8 @@ def main() -> int:
     peers = dict(peer.split("=", 1) for peer in options.peer)
     sections: list[str] = []
     say("starting two Vault servers, PostgreSQL and the service ...")
-    with Landscape("ab", SETTINGS) as land:
-        bench = Bench(land)
+    with Testbed("ab", SETTINGS) as testbed:
+        bench = Bench(testbed)
         for version in (1, 2):
             if wanted(f"v{version}"):
                 side_by_side(bench, bench.organization(f"bench-{version}", version, options.keys), peers, sections)

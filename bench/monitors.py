@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import psutil
-from keystore_harness import Landscape, Toxiproxy, wait_until
+from keystore_harness import Testbed, Toxiproxy, wait_until
 from keystore_harness.binary import obtain_toxiproxy
 from sqlalchemy import func, select, text
 
@@ -36,13 +36,13 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def register(land: Landscape, admin: Client, count: int) -> None:
+def register(testbed: Testbed, admin: Client, count: int) -> None:
     """Register one keystore by proof and the others as copies of it; the last one is on the server that hangs."""
     admin.put_organization("acme")
     for letter, name in (("a", "k-0"), ("b", "hanging")):
-        land.admit(letter, "acme")
-        admin.put_keystore("acme", name, land.declaration(letter, "acme", "bench"))
-    with opened(Settings(data=land.service.data)) as database, database.plane.transaction() as session:
+        testbed.admit(letter, "acme")
+        admin.put_keystore("acme", name, testbed.declaration(letter, "acme", "bench"))
+    with opened(Settings(data=testbed.service.data)) as database, database.plane.transaction() as session:
         first = session.scalars(select(Keystore).where(Keystore.name == "k-0")).one()
         key = database.plane.master_key
         pem = key.open(CERTIFICATE_PURPOSE, f"{first.organization_id}/k-0", first.certificate_key_sealed or b"")
@@ -59,11 +59,11 @@ def register(land: Landscape, admin: Client, count: int) -> None:
 
 def measure(count: int) -> str:
     """Return the figures of some minutes, in words."""
-    with Toxiproxy(obtain_toxiproxy()) as network, Landscape("ab", network=network) as land:
-        admin = Client(land.service.url, land.service.make_token("ops", "provider-admin"))
-        register(land, admin, count)
-        service, server = psutil.Process(land.service.pid), psutil.Process(land.servers["a"].pid)
-        with opened(Settings(data=land.service.data)) as database, land.servers["b"].network.hang():
+    with Toxiproxy(obtain_toxiproxy()) as network, Testbed("ab", network=network) as testbed:
+        admin = Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin"))
+        register(testbed, admin, count)
+        service, server = psutil.Process(testbed.service.pid), psutil.Process(testbed.servers["a"].pid)
+        with opened(Settings(data=testbed.service.data)) as database, testbed.servers["b"].network.hang():
             plane = database.plane
 
             def all_tested() -> bool:

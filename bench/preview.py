@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from keystore_harness import Landscape
+from keystore_harness import Testbed
 from keystore_harness.engine import PulumiStack
 
 from docs.sections import replaced
@@ -78,15 +78,15 @@ def project(folder: Path, name: str, program: str, props: str) -> Path:
 
 def measure(engine: Path, count: int, rounds: int) -> str:
     """Return the figures, in words."""
-    with tempfile.TemporaryDirectory() as temporary, Landscape("a") as land:
-        token = land.service.make_token("ops", "provider-admin")
-        admin = Client(land.service.url, token)
-        environment = {"KEYSTORE_URL": land.service.url, "KEYSTORE_TOKEN": token}
+    with tempfile.TemporaryDirectory() as temporary, Testbed("a") as testbed:
+        token = testbed.service.make_token("ops", "provider-admin")
+        admin = Client(testbed.service.url, token)
+        environment = {"KEYSTORE_URL": testbed.service.url, "KEYSTORE_TOKEN": token}
         keystores = {}
         for name in (f"org-{number}" for number in range(count)):
-            land.admit("a", name)
+            testbed.admit("a", name)
             admin.put_organization(name)
-            keystores[name] = {"organization": name, **land.declaration("a", name, PASSWORD)}
+            keystores[name] = {"organization": name, **testbed.declaration("a", name, PASSWORD)}
         folder, props = Path(temporary), json.dumps(keystores)
         with (
             PulumiStack(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from keystore_harness import HarnessError, Landscape, wait_until
+from keystore_harness import HarnessError, Testbed, wait_until
 from keystore_harness.binary import find_vault, version_of
 from keystore_harness.engine import PulumiStack, errors
 from rich.console import Console
@@ -45,17 +45,17 @@ class DemoFailedError(Exception):
 class Demo:
     """The story, step by step; each step checks what it shows."""
 
-    def __init__(self, land: Landscape, engine: Path) -> None:
-        self.land = land
+    def __init__(self, testbed: Testbed, engine: Path) -> None:
+        self.testbed = testbed
         self.engine = engine
-        self.folder = land.folder
+        self.folder = testbed.folder
         self.keys = {f"user-{n:04}@acme.example.com": secrets.token_bytes(32) for n in range(1, USERS + 1)}
         self.password = secrets.token_urlsafe(16)
         self._step = 0
 
     def run(self) -> None:
         """Tell the story."""
-        service = self.land.service
+        service = self.testbed.service
         self.token = service.make_token("infrastructure-team", "customer-cloud-admin")
         self.admin = Client(service.url, self.token)
         self.authority = Client(service.url, service.make_token("authority", "authority"))
@@ -78,9 +78,9 @@ class Demo:
         """Give the organization its place on both servers."""
         self.step("Give the organization its place on both servers: KV mount, policy, certificate role")
         for letter in "ab":
-            self.land.admit(letter, ORGANIZATION)
-            self.say(f"{self.land.vaults[letter].address}: archive-keys/{ORGANIZATION}/ for the role keystore-acme")
-        (self.folder / "ca.pem").write_text(self.land.authority.pem)
+            self.testbed.admit(letter, ORGANIZATION)
+            self.say(f"{self.testbed.vaults[letter].address}: archive-keys/{ORGANIZATION}/ for the role keystore-acme")
+        (self.folder / "ca.pem").write_text(self.testbed.authority.pem)
 
     def declare(self) -> None:
         """First `pulumi up`."""
@@ -88,7 +88,7 @@ class Demo:
         values = {"organization": ORGANIZATION, "active": "first", "notifyEmail": EMAIL, "administrators[0]": EMAIL}
         for name, letter in (("first", "a"), ("second", "b")):
             self.issue(name)
-            values[f"keystores.{name}.address"] = self.land.vaults[letter].address
+            values[f"keystores.{name}.address"] = self.testbed.vaults[letter].address
             values[f"keystores.{name}.certificate"] = str(self.folder / f"{name}.p12")
             values[f"keystores.{name}.serverCa"] = str(self.folder / "ca.pem")
         passwords = {f"keystores.{name}.password": self.password for name in ("first", "second")}
@@ -116,7 +116,7 @@ class Demo:
 
     def refuse_addresses(self) -> None:
         """Two addresses that preview refuses."""
-        right = self.land.vaults["a"].address
+        right = self.testbed.vaults["a"].address
         for what, wrong in (("a path", f"{right}/v1/archive-keys"), ("an IP address", "https://127.0.0.1:8200")):
             self.step(f"Try a URL with {what}: refused in preview")
             self.stack.configure({"keystores.first.address": wrong})
@@ -149,7 +149,7 @@ class Demo:
         self.step("Migrate back, and seal the first server in the middle")
         self.say(f"(the first server takes {REQUESTS_A_SECOND} requests a second now, so that there is a middle)")
         self.stack.configure({"active": "first"})
-        server = self.land.vaults["a"]
+        server = self.testbed.vaults["a"]
         with self.limited(), self.sealed_after(USERS // 4):
             self.up(fails=True)
             self.check("first server sealed", server.sealed, expected=True)
@@ -168,10 +168,10 @@ class Demo:
     def look_back(self) -> None:
         """History, mails, and the proof that no key is lost."""
         self.step("What the history says")
-        self.say(self.land.service.run("history", ORGANIZATION, token=self.token).stdout.rstrip())
+        self.say(self.testbed.service.run("history", ORGANIZATION, token=self.token).stdout.rstrip())
         self.step("The mails that arrived")
-        wait_until(lambda: len(self.land.mailbox.messages) >= 6, "six mails")  # noqa: PLR2004
-        for message in self.land.mailbox.messages:
+        wait_until(lambda: len(self.testbed.mailbox.messages) >= 6, "six mails")  # noqa: PLR2004
+        for message in self.testbed.mailbox.messages:
             self.say(f"to {message['To']}: {message['Subject']}")
         self.step("Is every key still there?")
         started = time.monotonic()
@@ -184,7 +184,7 @@ class Demo:
         """Issue a client certificate as a PKCS#12 file."""
         path = self.folder / f"{keystore}.p12"
         path.touch(mode=0o600)
-        path.write_bytes(self.land.authority.issue(common_name).pkcs12(self.password))
+        path.write_bytes(self.testbed.authority.issue(common_name).pkcs12(self.password))
 
     def up(self, *, fails: bool = False) -> None:
         """Run `pulumi up` and show what matters of its output."""
@@ -210,7 +210,7 @@ class Demo:
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
         """Let the first server take only so many requests a second."""
-        client = self.land.vaults["a"].client()
+        client = self.testbed.vaults["a"].client()
         client.write_data("sys/quotas/rate-limit/demo", data={"rate": REQUESTS_A_SECOND, "path": "archive-keys/"})
         try:
             yield
@@ -220,10 +220,10 @@ class Demo:
     @contextlib.contextmanager
     def sealed_after(self, keys: int) -> Iterator[None]:
         """Seal the first server once that many keys have moved; unseal it at the end whatever happens."""
-        server, stop = self.land.vaults["a"], threading.Event()
+        server, stop = self.testbed.vaults["a"], threading.Event()
 
         def watch() -> None:
-            with Client(self.land.service.url, self.token) as client:
+            with Client(self.testbed.service.url, self.token) as client:
                 while not stop.wait(0.02):
                     latest = client.request("GET", "organizations", ORGANIZATION, "migrations")[0]
                     if latest["state"] == "running" and latest["done"] >= keys:
@@ -256,7 +256,7 @@ class Demo:
 
     def count(self, letter: str) -> int:
         """Count the entries in the organization's path on a server, asking the server itself."""
-        listed = self.land.vaults[letter].client().list(f"archive-keys/{ORGANIZATION}")
+        listed = self.testbed.vaults[letter].client().list(f"archive-keys/{ORGANIZATION}")
         # A folder holds what the keystore remembers of decisions.
         return sum(not name.endswith("/") for name in listed["data"]["keys"]) if listed else 0
 
@@ -309,7 +309,7 @@ class Demo:
             "pulumi config set active second && pulumi up\n"
             f"keystore migration watch {ORGANIZATION}        # in a third terminal, while it runs\n"
             f"keystore history {ORGANIZATION}\n"
-            f"kill -STOP {self.land.servers['b'].pid}                # make the second server hang; -CONT heals it\n"
+            f"kill -STOP {self.testbed.servers['b'].pid}                # make the second server hang; -CONT heals it\n"
             "Ctrl-C here ends everything and removes it."
         )
         with contextlib.suppress(KeyboardInterrupt):
@@ -337,9 +337,9 @@ def main() -> int:
         product, version = version_of(find_vault())
         what = f"starting two {product} {version} servers, SMTP, PostgreSQL and the service"
         console.print(f"[bold]pulumi-keystore demo[/]: {what} ...")
-        with Landscape("ab", SETTINGS) as land:
-            console.print(f"  ready in {time.monotonic() - started:.1f} s; the service is on {land.service.url}")
-            demo = Demo(land, Path(engine))
+        with Testbed("ab", SETTINGS) as testbed:
+            console.print(f"  ready in {time.monotonic() - started:.1f} s; the service is on {testbed.service.url}")
+            demo = Demo(testbed, Path(engine))
             try:
                 demo.run()
                 console.print(f"\n[bold green]All as it should be[/], {time.monotonic() - started:.0f} s.")

@@ -26,7 +26,7 @@ MIGRATION: Final = frozenset(
     }
 )  # fmt: skip
 MONITOR: Final = frozenset({"health.claimed", "health.tested", "health.recorded", "outbox.delivered"})
-"""A test of a minute, and a mail that the server has taken and nobody has written down as sent."""
+"""A health check, and a mail that the server has taken and nobody has written down as sent."""
 POINTS: Final = MIGRATION | MONITOR
 """Every moment; the tests prove that each is reached."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from keystore_harness import CertificateAuthority, Landscape, Tenancy, Toxiproxy, wait_until
+from keystore_harness import CertificateAuthority, Testbed, Tenancy, Toxiproxy, wait_until
 from keystore_harness.binary import obtain_toxiproxy
 
 from pulumi_keystore import key_release
@@ -41,9 +41,9 @@ SETTINGS = {"retry_s": "2", "cleanup_retry_s": "1", "shard_size": "500"}
 
 
 @pytest.fixture(scope="session")
-def land() -> Iterator[Landscape]:
-    with Landscape("ab", SETTINGS) as landscape:
-        yield landscape
+def testbed() -> Iterator[Testbed]:
+    with Testbed("ab", SETTINGS) as testbed:
+        yield testbed
 
 
 @pytest.fixture(scope="session")
@@ -53,19 +53,19 @@ def toxiproxy() -> Iterator[Toxiproxy]:
 
 
 @pytest.fixture(scope="session")
-def admin_token(land: Landscape) -> str:
-    return land.service.make_token("ops", "provider-admin")
+def admin_token(testbed: Testbed) -> str:
+    return testbed.service.make_token("ops", "provider-admin")
 
 
 @pytest.fixture(scope="session")
-def admin(land: Landscape, admin_token: str) -> Iterator[Client]:
-    with Client(land.service.url, admin_token) as client:
+def admin(testbed: Testbed, admin_token: str) -> Iterator[Client]:
+    with Client(testbed.service.url, admin_token) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def authority(land: Landscape) -> Iterator[Client]:
-    with Client(land.service.url, land.service.make_token("authority", "authority")) as client:
+def authority(testbed: Testbed) -> Iterator[Client]:
+    with Client(testbed.service.url, testbed.service.make_token("authority", "authority")) as client:
         yield client
 
 
@@ -94,7 +94,7 @@ class Customer:
     """One organization with keystores `first` (on server a) and `second` (on server b), and its users' keys."""
 
     name: str
-    land: Landscape
+    testbed: Testbed
     admin: Client
     authority: Client
     keys: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -105,11 +105,11 @@ class Customer:
         return Tenancy(self.name, "archive-keys" if self.versions[keystore] == 1 else "archive-keys-v2")
 
     def admit(self, keystore: str) -> None:
-        self.land.admit(self.letters[keystore], self.tenancy(keystore), self.versions[keystore])
+        self.testbed.admit(self.letters[keystore], self.tenancy(keystore), self.versions[keystore])
 
     def declaration(self, keystore: str, **changes: Any) -> dict[str, Any]:
         mount = self.tenancy(keystore).mount
-        return self.land.declaration(self.letters[keystore], self.name, PASSWORD, **{"mount": mount, **changes})
+        return self.testbed.declaration(self.letters[keystore], self.name, PASSWORD, **{"mount": mount, **changes})
 
     def register(self, keystore: str, **changes: Any) -> dict[str, Any]:
         return self.admin.put_keystore(self.name, keystore, self.declaration(keystore, **changes))
@@ -135,8 +135,8 @@ class Customer:
 
     def stored(self, keystore: str) -> dict[str, bytes]:
         """Everything in the organization's path on a server but checkpoints, read with its root token."""
-        server, version = self.land.vaults[self.letters[keystore]], self.versions[keystore]
-        mount, ca = self.tenancy(keystore).mount, self.land.authority.pem.encode()
+        server, version = self.testbed.vaults[self.letters[keystore]], self.versions[keystore]
+        mount, ca = self.tenancy(keystore).mount, self.testbed.authority.pem.encode()
         data, listing = ("", "") if version == 1 else ("data/", "metadata/")
         found = server.client().list(f"{mount}/{listing}{self.name}")
         names = [name for name in found["data"]["keys"] if not name.endswith("/")] if found else []
@@ -198,13 +198,13 @@ class Customer:
 
 
 @pytest.fixture
-def customer(land: Landscape, admin: Client, authority: Client) -> Callable[..., Customer]:
+def customer(testbed: Testbed, admin: Client, authority: Client) -> Callable[..., Customer]:
     """Return a maker of organizations, each with its own place on both servers."""
 
     def make(
         keys: int = 0, *, keystores: tuple[str, ...] = ("first", "second"), versions: tuple[int, int] = (1, 1)
     ) -> Customer:
-        made = Customer(f"org-{secrets.token_hex(4)}", land, admin, authority)
+        made = Customer(f"org-{secrets.token_hex(4)}", testbed, admin, authority)
         made.versions = dict(zip(("first", "second"), versions, strict=True))
         admin.put_organization(made.name)
         for keystore in ("first", "second"):
@@ -222,7 +222,7 @@ def customer(land: Landscape, admin: Client, authority: Client) -> Callable[...,
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show what the service had to say of a test that failed."""
     report = yield
-    service = getattr(getattr(item, "funcargs", {}).get("land"), "service", None)
+    service = getattr(getattr(item, "funcargs", {}).get("testbed"), "service", None)
     if report.failed and service is not None and service.log.exists():
         lines = service.log.read_text(errors="replace").splitlines()
         said = [line for line in lines if '"event": "request"' not in line]

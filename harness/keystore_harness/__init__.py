@@ -4,7 +4,7 @@ from keystore_harness.ca import CertificateAuthority
 from keystore_harness.cluster import VaultCluster
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.existing import ExistingServer
-from keystore_harness.landscape import Landscape
+from keystore_harness.testbed import Testbed
 from keystore_harness.line import Line
 from keystore_harness.mailbox import Mailbox
 from keystore_harness.network import Toxiproxy
@@ -18,7 +18,7 @@ __all__ = [
     "CertificateAuthority",
     "ExistingServer",
     "HarnessError",
-    "Landscape",
+    "Testbed",
     "Line",
     "Mailbox",
     "ServiceProcess",

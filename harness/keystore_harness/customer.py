@@ -10,7 +10,7 @@ from base64 import b64encode
 from typing import Any
 
 from keystore_harness.errors import HarnessError
-from keystore_harness.landscape import Landscape
+from keystore_harness.testbed import Testbed
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import key_name
 
@@ -21,25 +21,25 @@ class Customer:
     """An organization whose keystore `first` lies on one Vault and `second` on another, with keys in the first.
 
     Args:
-        land: Vaults and service.
+        testbed: Vaults and service.
         keys: How many users there are.
         source: Letter of the first Vault.
         destination: Letter of the second.
 
     """
 
-    def __init__(self, land: Landscape, keys: int, source: str = "a", destination: str = "b") -> None:
-        self.land = land
+    def __init__(self, testbed: Testbed, keys: int, source: str = "a", destination: str = "b") -> None:
+        self.testbed = testbed
         self.name = f"org-{secrets.token_hex(4)}"
         self.keys: dict[str, bytes] = {}
-        self.places = {"first": land.admit(source, self.name), "second": land.admit(destination, self.name)}
+        self.places = {"first": testbed.admit(source, self.name), "second": testbed.admit(destination, self.name)}
         self.declare()
         self._enrol(keys)
 
     def declare(self) -> None:
         """Make tokens, and declare the organization and its keystores: to a service that knows nothing of them."""
-        self._admin = self.land.service.make_token("harness", "provider-admin")
-        self._authority = self.land.service.make_token("harness", "authority")
+        self._admin = self.testbed.service.make_token("harness", "provider-admin")
+        self._authority = self.testbed.service.make_token("harness", "authority")
         self.call("PUT", "")
         for keystore in self.places:
             self.register(keystore)
@@ -56,9 +56,9 @@ class Customer:
     def declaration(self, keystore: str) -> dict[str, Any]:
         """Return the declaration of a keystore with a newly issued client certificate."""
         place = self.places[keystore]
-        letter = next(letter for letter, vault in self.land.vaults.items() if vault is place.vault)
+        letter = next(letter for letter, vault in self.testbed.vaults.items() if vault is place.vault)
         where = {"mount": place.tenancy.mount, "role": place.tenancy.role_name}
-        return self.land.declaration(letter, self.name, secrets.token_urlsafe(12), **where)
+        return self.testbed.declaration(letter, self.name, secrets.token_urlsafe(12), **where)
 
     def call(self, method: str, path: str, body: Any = None, *, token: str = "") -> Any:
         """Call the service's API below this organization.
@@ -68,7 +68,7 @@ class Customer:
 
         """
         request = urllib.request.Request(  # noqa: S310 - our own service
-            f"{self.land.service.url}/v1/organizations/{self.name}{'/' if path else ''}{path}",
+            f"{self.testbed.service.url}/v1/organizations/{self.name}{'/' if path else ''}{path}",
             data=None if body is None and method != "PUT" else json.dumps(body or {}).encode(),
             method=method,
             headers={"Authorization": f"Bearer {token or self._admin}", "Content-Type": "application/json"},

@@ -13,7 +13,7 @@ import requests
 from keystore_harness.ca import CertificateAuthority
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.network import Toxiproxy
-from keystore_harness.organization import Admission
+from keystore_harness.tenant import Tenant
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import Tenancy
 from keystore_harness.timeline import Timeline
@@ -108,7 +108,7 @@ class ExistingServer(Vault):
     def __exit__(self, *_: object) -> None:
         self._undo.close()
 
-    def admit(self, organization: str | Tenancy, *, version: int = 1) -> Admission:
+    def admit(self, organization: str | Tenancy, *, version: int = 1) -> Tenant:
         """Set one organization up; mount, policy and role are removed at the end.
 
         Raises:
@@ -122,16 +122,16 @@ class ExistingServer(Vault):
         mounted = f"{tenancy.mount}/" in client.sys.list_mounted_secrets_engines()["data"]
         if not mounted:
             self._undo.callback(lambda: self.client().sys.disable_secrets_engine(tenancy.mount))
-        admission = super().admit(tenancy, version=version)
+        tenant = super().admit(tenancy, version=version)
 
         def remove() -> None:
-            for name in admission.names():
-                admission.remove(name)
+            for name in tenant.names():
+                tenant.remove(name)
             self.client().delete(f"auth/cert/certs/{tenancy.role_name}")
             self.client().sys.delete_policy(tenancy.role_name)
 
         self._undo.callback(remove)
-        return admission
+        return tenant
 
     @contextlib.contextmanager
     def sealed_for_a_while(self) -> Iterator[None]:

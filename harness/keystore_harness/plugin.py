@@ -24,10 +24,10 @@ from keystore_harness.cluster import VaultCluster
 from keystore_harness.drivers import Driver
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.existing import ExistingServer
-from keystore_harness.landscape import Landscape
+from keystore_harness.testbed import Testbed
 from keystore_harness.mailbox import Mailbox
 from keystore_harness.network import Toxiproxy
-from keystore_harness.organization import Admission
+from keystore_harness.tenant import Tenant
 from keystore_harness.server import VaultServer
 from keystore_harness.timeline import Timeline
 
@@ -274,7 +274,7 @@ def vault_cluster(keystore_run: _Run) -> Iterator[VaultCluster]:
 
 
 @pytest.fixture
-def organization(vault_server: Server) -> Admission:
+def organization(vault_server: Server) -> Tenant:
     """Set up a new organization on `vault_server`: `organization.credentials("password").pfx`."""
     return vault_server.admit(f"org-{os.urandom(4).hex()}")
 
@@ -287,16 +287,16 @@ def mailbox() -> Iterator[Mailbox]:
 
 
 @pytest.fixture(scope="session")
-def keystore_landscape(keystore_run: _Run) -> Iterator[Landscape]:
+def keystore_testbed(keystore_run: _Run) -> Iterator[Testbed]:
     """Start servers a and b, a mailbox and the service under test, which must be installed beside the harness."""
-    land = Landscape(
+    testbed = Testbed(
         "ab", {"retry_s": "2", "cleanup_retry_s": "1"},
         driver=keystore_run.driver, network=keystore_run.toxiproxy, timeline=keystore_run.timeline,
     )  # fmt: skip
-    keystore_run.stack.enter_context(land)
-    keystore_run.vaults.extend(land.vaults.values())
-    yield land
-    for vault in land.vaults.values():
+    keystore_run.stack.enter_context(testbed)
+    keystore_run.vaults.extend(testbed.vaults.values())
+    yield testbed
+    for vault in testbed.vaults.values():
         keystore_run.vaults.remove(vault)
     if not keystore_run.kept:
-        land.close()
+        testbed.close()

@@ -18,7 +18,7 @@ from keystore_harness import drivers
 from keystore_harness.binary import find_toxiproxy
 from keystore_harness.customer import Customer
 from keystore_harness.errors import HarnessError, Unsupported
-from keystore_harness.landscape import Landscape
+from keystore_harness.testbed import Testbed
 from keystore_harness.network import Toxiproxy
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import Tenancy
@@ -54,7 +54,7 @@ class Settings:
 class Stage:
     """Everything a scenario plays on: vaults, the service, and one customer whose keys lie in `first`."""
 
-    land: Landscape
+    testbed: Testbed
     customer: Customer
     settings: Settings
     say: Callable[[str], None]
@@ -66,7 +66,7 @@ class Stage:
             AssertionError: It does not hold.
 
         """
-        self.land.timeline.note("expectation", what, "passed" if holds else "failed")
+        self.testbed.timeline.note("expectation", what, "passed" if holds else "failed")
         self.say(("as expected: " if holds else "NOT AS EXPECTED: ") + what)
         assert holds, f"expected: {what}"  # noqa: S101
 
@@ -172,7 +172,7 @@ class Theatre:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stack = ExitStack()
-        self._land: Landscape | None = None
+        self._testbed: Testbed | None = None
         self._ground: Ground | None = None
 
     def __enter__(self) -> Theatre:
@@ -182,14 +182,14 @@ class Theatre:
         self._clear()
 
     def _clear(self) -> None:
-        self._land = self._ground = None
+        self._testbed = self._ground = None
         self._stack.close()
 
-    def _landscape(self, ground: Ground) -> Landscape:
-        if self._land is None or ground != self._ground:
+    def _testbed(self, ground: Ground) -> Testbed:
+        if self._testbed is None or ground != self._ground:
             self._clear()
-            self._land = self._stack.enter_context(
-                Landscape(
+            self._testbed = self._stack.enter_context(
+                Testbed(
                     "a" if ground.cluster else "ab",
                     _SETTINGS,
                     clusters="b" if ground.cluster else "",
@@ -200,20 +200,20 @@ class Theatre:
                 )
             )
             self._ground = ground
-        self._land.timeline.take()
-        return self._land
+        self._testbed.timeline.take()
+        return self._testbed
 
     def play(self, scenario: Scenario, say: Callable[[str], None]) -> Result:
         """Play one scenario with an organization of its own."""
         started, begun = dt.datetime.now(dt.UTC), time.monotonic()
         outcome, message = "passed", ""
         try:
-            land = self._landscape(scenario.ground)
-            customer = Customer(land, self._settings.keys)
+            testbed = self._testbed(scenario.ground)
+            customer = Customer(testbed, self._settings.keys)
             customer.check("first")
-            land.timeline.note("scenario", f"steady: {self._settings.keys:,} keys in the first keystore", "passed")
+            testbed.timeline.note("scenario", f"steady: {self._settings.keys:,} keys in the first keystore", "passed")
             say(f"steady: {self._settings.keys:,} keys in the first keystore, {time.monotonic() - begun:.1f} s")
-            scenario.play(Stage(land, customer, self._settings, say))
+            scenario.play(Stage(testbed, customer, self._settings, say))
         except AssertionError as error:
             outcome, message = "failed", str(error)
         except TimeoutError as error:
@@ -224,7 +224,7 @@ class Theatre:
             outcome, message = "error", str(error)
         except Exception:  # noqa: BLE001 - other scenarios shall still run; the trace is in the result
             outcome, message = "error", traceback.format_exc()
-        timeline = self._land.timeline.take() if self._land is not None else Timeline()
+        timeline = self._testbed.timeline.take() if self._testbed is not None else Timeline()
         if outcome != "passed" or scenario.spoils:
             # Removed with the next scenario, or at the end: a fault of that is no reason not to play the others.
             self._ground = None
@@ -238,7 +238,7 @@ class Theatre:
 def outage(stage: Stage) -> None:
     user, key = "new@example.com", "A" * 43 + "="
     body = {"keys": {user: key}}
-    with stage.land.servers["a"].killed():
+    with stage.testbed.servers["a"].killed():
         try:
             stage.customer.enrol(body)
         except HarnessError as error:
@@ -257,7 +257,7 @@ def _migrates(stage: Stage) -> bool:
 
 @scenario("the source restarts and stays sealed", "the migration fails, and succeeds once it is unsealed")
 def sealed_after_restart(stage: Stage) -> None:
-    with stage.land.servers["a"].restarted_sealed():
+    with stage.testbed.servers["a"].restarted_sealed():
         stage.expect_ending(stage.customer.start_migration(), SOURCE)
     stage.expect_complete("first")
     stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
@@ -266,7 +266,7 @@ def sealed_after_restart(stage: Stage) -> None:
 
 @scenario("the server gets a certificate of another name", "the service refuses it and tells no token to it")
 def certificate_rotated_wrongly(stage: Stage) -> None:
-    with stage.land.servers["b"].wrong_name():
+    with stage.testbed.servers["b"].wrong_name():
         stage.expect_ending(stage.customer.start_migration(), DESTINATION)
     stage.expect_complete("first")
     stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
@@ -274,7 +274,7 @@ def certificate_rotated_wrongly(stage: Stage) -> None:
 
 @scenario("the server's certificate ends", "the service refuses it until there is a new one")
 def expired_certificate(stage: Stage) -> None:
-    with stage.land.servers["b"].expired_certificate():
+    with stage.testbed.servers["b"].expired_certificate():
         stage.expect_ending(stage.customer.start_migration(), DESTINATION)
     stage.expect_complete("first")
     stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
@@ -284,7 +284,7 @@ def expired_certificate(stage: Stage) -> None:
 def leader_lost(stage: Stage) -> None:
     row = stage.customer.start_migration()
     stage.customer.wait_for_share(row, 0.3)
-    with stage.land.clusters["b"].leader_stopped():
+    with stage.testbed.clusters["b"].leader_stopped():
         ending = stage.customer.ended(row)["ending"]
         stage.expect(f"a stated ending: {ending!r}", holds=ending in {SUCCEEDED, DESTINATION})
     stage.customer.wait_for_clean_up(row)
@@ -293,24 +293,24 @@ def leader_lost(stage: Stage) -> None:
 
 @scenario("the destination is killed when 10 % of the keys have moved", "rolled back, then migrated again")
 def destination_lost_at_the_start(stage: Stage) -> None:
-    stage.migrate_during(stage.land.servers["b"].killed(), 0.1, DESTINATION)
+    stage.migrate_during(stage.testbed.servers["b"].killed(), 0.1, DESTINATION)
 
 
 @scenario("the destination is killed when 50 % of the keys have moved", "rolled back, then migrated again")
 def destination_lost_at_half(stage: Stage) -> None:
-    stage.migrate_during(stage.land.servers["b"].killed(), 0.5, DESTINATION)
+    stage.migrate_during(stage.testbed.servers["b"].killed(), 0.5, DESTINATION)
 
 
 @scenario("the destination is killed when 90 % of the keys have moved", "rolled back, then migrated again")
 def destination_lost_near_the_end(stage: Stage) -> None:
     # A slower network leaves time to strike between the ninth tenth and the end.
-    with stage.land.servers["b"].network.latency(100):
-        stage.migrate_during(stage.land.servers["b"].killed(), 0.9, DESTINATION)
+    with stage.testbed.servers["b"].network.latency(100):
+        stage.migrate_during(stage.testbed.servers["b"].killed(), 0.9, DESTINATION)
 
 
 @scenario("the source is killed when 30 % of the keys have moved", "rolled back, then migrated again")
 def source_lost(stage: Stage) -> None:
-    stage.migrate_during(stage.land.servers["a"].killed(), 0.3, SOURCE)
+    stage.migrate_during(stage.testbed.servers["a"].killed(), 0.3, SOURCE)
 
 
 @scenario("somebody flips a bit of a key before it is copied", "the migration fails its verification")
@@ -333,14 +333,14 @@ def destination_tampered_with(stage: Stage) -> None:
 
 @scenario("every answer of the destination takes 200 ms longer", "the migration succeeds, only later")
 def slow_network(stage: Stage) -> None:
-    with stage.land.servers["b"].network.latency(200, jitter=50):
+    with stage.testbed.servers["b"].network.latency(200, jitter=50):
         stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
     stage.expect_complete("second")
 
 
 @scenario("the destination's disk is full", "the migration fails, and succeeds once there is room", disk_mb=64)
 def disk_full(stage: Stage) -> None:
-    with stage.land.servers["b"].disk_full():
+    with stage.testbed.servers["b"].disk_full():
         stage.expect_ending(stage.customer.start_migration(), DESTINATION)
     stage.expect_complete("first")
     stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
@@ -351,19 +351,19 @@ def disk_full(stage: Stage) -> None:
 def service_killed(stage: Stage) -> None:
     row = stage.customer.start_migration()
     stage.customer.wait_for_share(row, 0.3)
-    stage.land.service.restart()
+    stage.testbed.service.restart()
     stage.expect_ending(row, SUCCEEDED)
     stage.expect_complete("second")
 
 
 @scenario("a database of before a migration is restored", "nothing is deleted, and everything comes back", spoils=True)
 def database_restored(stage: Stage) -> None:
-    land, customer = stage.land, stage.customer
-    backup = land.folder / "yesterday.dump"
-    land.service.dump_database(backup)
+    testbed, customer = stage.testbed, stage.customer
+    backup = testbed.folder / "yesterday.dump"
+    testbed.service.dump_database(backup)
     stage.expect_ending(customer.start_migration(), SUCCEEDED)
     stage.expect_complete("second")
-    land.service.restore_database(backup)
+    testbed.service.restore_database(backup)
     _expect_refused(stage, "an enrolment", lambda: customer.enrol({"keys": {"new@example.com": "A" * 43 + "="}}))
     stage.expect("the organization is suspended", holds=bool(customer.call("GET", "")["suspended"]))
     stage.expect("every key is where it was", holds=len(customer.places["second"].names()) == len(customer.keys))
@@ -373,10 +373,10 @@ def database_restored(stage: Stage) -> None:
 
 @scenario("the keystore's name leads to another, empty cluster", "nothing is written there", lines=True)
 def name_leads_elsewhere(stage: Stage) -> None:
-    land, customer = stage.land, stage.customer
-    other = land.rebuilt("a")
+    testbed, customer = stage.testbed, stage.customer
+    other = testbed.rebuilt("a")
     place = other.admit(customer.name)
-    with land.lines["a"].leading_to(other.port):
+    with testbed.lines["a"].leading_to(other.port):
         _expect_refused(stage, "an enrolment", lambda: customer.enrol({"keys": {"new@example.com": "A" * 43 + "="}}))
         stage.expect("nothing lies at the other cluster", holds=place.names() == [])
     stage.expect_complete("first")
@@ -386,8 +386,8 @@ def name_leads_elsewhere(stage: Stage) -> None:
     "the server is restored from a snapshot that is too old", "missing keys are named, and come back", spoils=True
 )
 def snapshot_too_old(stage: Stage) -> None:
-    land, customer = stage.land, stage.customer
-    server = land.servers["a"]
+    testbed, customer = stage.testbed, stage.customer
+    server = testbed.servers["a"]
     snapshot = server.snapshot()
     user = "late@example.com"
     customer.enrol({"keys": {user: "A" * 43 + "="}})
@@ -402,30 +402,30 @@ def snapshot_too_old(stage: Stage) -> None:
 
 @scenario("a clean-up waits, and its server's name leads to the active one", "nothing is deleted there", lines=True)
 def name_leads_to_the_active_server(stage: Stage) -> None:
-    land, customer = stage.land, stage.customer
-    active = land.servers["b"]
+    testbed, customer = stage.testbed, stage.customer
+    active = testbed.servers["b"]
     first = customer.places["first"]
-    as_the_other = land.authority.issue_server(land.servers["a"].name, active.name, "127.0.0.1")
+    as_the_other = testbed.authority.issue_server(testbed.servers["a"].name, active.name, "127.0.0.1")
     row = customer.start_migration()
     with active.showing(as_the_other):
         with first.may_not_delete():
             stage.expect_ending(row, SUCCEEDED)
             waiting = customer.call("GET", "clean-ups")
-            land.lines["a"].lead_to(active.port)
+            testbed.lines["a"].lead_to(active.port)
         number = waiting[0]["id"]
         _expect_refused(stage, "the clean-up", lambda: customer.call("POST", f"clean-ups/{number}/retry"))
         found = len(customer.places["second"].names())
         stage.expect("every key is where it was", holds=found == len(customer.keys))
-        land.lines["a"].lead_to(land.servers["a"].port)
+        testbed.lines["a"].lead_to(testbed.servers["a"].port)
     customer.wait_for_clean_up(row)
     stage.expect_complete("second")
 
 
 @scenario("the server is restored elsewhere, and the old one still takes keys", "an edit to the new one is refused")
 def restored_elsewhere(stage: Stage) -> None:
-    land, customer = stage.land, stage.customer
-    clone = land.clone("a", land.servers["a"].snapshot())
-    land.service.learn(f"{clone.name}:{clone.port}", clone.port)
+    testbed, customer = stage.testbed, stage.customer
+    clone = testbed.clone("a", testbed.servers["a"].snapshot())
+    testbed.service.learn(f"{clone.name}:{clone.port}", clone.port)
     customer.enrol({"keys": {"late@example.com": "A" * 43 + "="}})
     customer.keys["late@example.com"] = bytes(32)
     declared = {**customer.declaration("first"), "address": clone.address}
@@ -439,7 +439,7 @@ def restored_elsewhere(stage: Stage) -> None:
     spoils=True,
 )
 def service_lost(stage: Stage) -> None:
-    service, customer = stage.land.service, stage.customer
+    service, customer = stage.testbed.service, stage.customer
     service.lose_everything()
     customer.declare()
     user = next(iter(customer.keys))
@@ -453,7 +453,7 @@ def service_lost(stage: Stage) -> None:
 def mount_deletes(stage: Stage) -> None:
     customer = stage.customer
     tenancy = Tenancy(customer.name, f"kv-{customer.name}", f"keystore-{customer.name}-2")
-    customer.places["third"] = place = stage.land.admit("b", tenancy, 2)
+    customer.places["third"] = place = stage.testbed.admit("b", tenancy, 2)
     customer.register("third")
     with place.deleting_after("40s"):
         _expect_refused(stage, "the migration", lambda: customer.start_migration("third"))
@@ -478,7 +478,7 @@ def _missing(customer: Customer) -> list[str] | None:
 
 @scenario("packets of an outage come late", "no key that was acknowledged is struck by them", lines=True)
 def packets_come_late(stage: Stage) -> None:
-    line, customer = stage.land.lines["a"], stage.customer
+    line, customer = stage.testbed.lines["a"], stage.customer
     keys = {f"late-{number}@example.com": bytes([number]) * 32 for number in range(100)}
     body = {"keys": {user: b64encode(key).decode() for user, key in keys.items()}}
     with line.outage(late_s=2):

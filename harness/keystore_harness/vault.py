@@ -14,7 +14,7 @@ from keystore_harness.errors import Unsupported
 from keystore_harness.http import client
 from keystore_harness.impostor import Impostor
 from keystore_harness.network import Proxy
-from keystore_harness.organization import Admission
+from keystore_harness.tenant import Tenant
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import Tenancy
 from keystore_harness.timeline import Timeline
@@ -140,7 +140,7 @@ class Vault:
         client.sys.create_or_update_policy(role, policy)
         client.write_data(f"auth/cert/certs/{role}", data=parameters)
 
-    def admit(self, organization: str | Tenancy, *, version: int = 1) -> Admission:
+    def admit(self, organization: str | Tenancy, *, version: int = 1) -> Tenant:
         """Set one organization up (mount, policy, certificate role), as the product documents it; safe to repeat.
 
         Args:
@@ -150,9 +150,9 @@ class Vault:
         """
         tenancy = Tenancy(organization) if isinstance(organization, str) else organization
         self.enable_mount(tenancy.mount, version)
-        admission = Admission(self, tenancy, version)
-        admission.restore_role()
-        return admission
+        tenant = Tenant(self, tenancy, version)
+        tenant.restore_role()
+        return tenant
 
     # Faults any administrator can cause.
 

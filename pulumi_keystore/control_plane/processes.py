@@ -23,7 +23,7 @@ from pulumi_keystore.control_plane.keystores.verification import Audits
 from pulumi_keystore.control_plane.migration import resuming, shards, workflow
 from pulumi_keystore.control_plane.migration.worker import Workers
 from pulumi_keystore.control_plane.monitoring import results, schedule
-from pulumi_keystore.control_plane.monitoring.runner import MinuteTests
+from pulumi_keystore.control_plane.monitoring.runner import HealthChecks
 from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.notifications.webhooks import WebhookSender
 from pulumi_keystore.control_plane.runtime import background, leadership, listener, logs, workflows
@@ -74,8 +74,8 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         resuming.resume(plane)
         connections, checkpoints = Connections(plane), Checkpoints(plane)
         webhook_sender = WebhookSender(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)
-        if settings.tests:
-            MinuteTests(plane).start()
+        if settings.health_checks:
+            HealthChecks(plane).start()
         background.start(
             [
                 Work("leadership", 2.0, lambda: background.stop_unless(lead.held(), "is lost")),
@@ -85,7 +85,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
                 Work("clean-ups", 2.0, clean_ups.work),
                 Work("checkpoints", 2.0, checkpoints.work),
                 Work("connections", 5.0, connections.close_idle),
-                Work("unsettled migrations", 5.0, lambda: resuming.settle(plane)),
+                Work("unfinished migrations", 5.0, lambda: resuming.finalize(plane)),
                 Work("verification", 30.0, Audits(plane).work),
                 Work("old data", 600.0, lambda: _forget_old(plane)),
             ]
@@ -116,8 +116,8 @@ def work(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         if not settings.slots:
             raise KeystoreError("slots is 0, so there is nothing to do", hint="set --slots or KEYSTORE_SLOTS")
         Workers(plane, settings.slots).start()
-        if settings.tests:
-            MinuteTests(plane).start()
+        if settings.health_checks:
+            HealthChecks(plane).start()
         say(f"keystore worker {plane.instance} is ready, for {settings.slots} organizations at a time")
         stop.wait()
         # Others need not find out by themselves.

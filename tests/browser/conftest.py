@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keystore_harness import Landscape
+from keystore_harness import Testbed
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from pulumi_keystore.client import Client
@@ -47,25 +47,25 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def land() -> Iterator[Landscape]:
-    with Landscape("ab", {**SETTINGS, "minute_s": "2", "test_s": "2"}) as landscape:
-        yield landscape
+def testbed() -> Iterator[Testbed]:
+    with Testbed("ab", {**SETTINGS, "health_check_interval_s": "2", "health_check_s": "2"}) as testbed:
+        yield testbed
 
 
 @pytest.fixture(scope="package")
-def admin_token(land: Landscape) -> str:
-    return land.service.make_token("ops", "provider-admin")
+def admin_token(testbed: Testbed) -> str:
+    return testbed.service.make_token("ops", "provider-admin")
 
 
 @pytest.fixture(scope="package")
-def admin(land: Landscape, admin_token: str) -> Iterator[Client]:
-    with Client(land.service.url, admin_token) as client:
+def admin(testbed: Testbed, admin_token: str) -> Iterator[Client]:
+    with Client(testbed.service.url, admin_token) as client:
         yield client
 
 
 @pytest.fixture(scope="package")
-def authority(land: Landscape) -> Iterator[Client]:
-    with Client(land.service.url, land.service.make_token("authority", "authority")) as client:
+def authority(testbed: Testbed) -> Iterator[Client]:
+    with Client(testbed.service.url, testbed.service.make_token("authority", "authority")) as client:
         yield client
 
 
@@ -94,7 +94,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(browser: Browser, land: Landscape, admin_token: str) -> Iterator[Callable[..., Desk]]:
+def desk(browser: Browser, testbed: Testbed, admin_token: str) -> Iterator[Callable[..., Desk]]:
     """Return a maker of signed-in desks; a script error or a dialog on any page fails the test."""
     contexts: list[BrowserContext] = []
     problems: list[str] = []
@@ -107,7 +107,7 @@ def desk(browser: Browser, land: Landscape, admin_token: str) -> Iterator[Callab
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: problems.append(f"dialog {dialog.message}"))
         page.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
-        made = Desk(page, land.service.url, token or admin_token)
+        made = Desk(page, testbed.service.url, token or admin_token)
         if sign_in:
             made.sign_in()
         return made

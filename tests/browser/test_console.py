@@ -21,11 +21,11 @@ PAGES = ["", "/edit", "/migrate", "/history", "/alerts"]
 
 
 @pytest.fixture
-def pfx(land):
+def pfx(testbed):
     """Return a maker of PKCS#12 uploads."""
 
     def make(organization, password=PASSWORD):
-        content = land.authority.issue(organization).pkcs12(password)
+        content = testbed.authority.issue(organization).pkcs12(password)
         return {"name": "acme.p12", "mimeType": "application/x-pkcs12", "buffer": content}
 
     return make
@@ -51,9 +51,9 @@ def test_a_wrong_token_is_refused_and_a_right_one_signs_in(desk, customer):
     expect(one.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_no_page_without_signing_in(land, customer):
+def test_no_page_without_signing_in(testbed, customer):
     acme = customer(keystores=("first",))
-    with httpx.Client(base_url=land.service.url, timeout=60) as bare:
+    with httpx.Client(base_url=testbed.service.url, timeout=60) as bare:
         seen = 0
         for route in [*pages.router.routes, *forms.router.routes]:
             path = route.path.replace("{organization}", acme.name).replace("{form}", "csv")
@@ -72,8 +72,8 @@ def test_no_page_without_signing_in(land, customer):
     ["https://evil.example.com", "//evil.example.com", "/\\evil.example.com", "/console//evil", "/consoleevil",
      "javascript:alert(1)", "/console/\r\nLocation: x", "console", ""],
 )  # fmt: skip
-def test_signing_in_leads_to_no_other_place(land, admin_token, wanted):
-    with httpx.Client(base_url=land.service.url, timeout=60) as bare:
+def test_signing_in_leads_to_no_other_place(testbed, admin_token, wanted):
+    with httpx.Client(base_url=testbed.service.url, timeout=60) as bare:
         answer = bare.post("/console/sign-in", data={"token": admin_token, "next": wanted})
     assert (answer.status_code, answer.headers["location"]) == (303, "/console")
     cookie = answer.headers["set-cookie"]
@@ -81,7 +81,7 @@ def test_signing_in_leads_to_no_other_place(land, admin_token, wanted):
     assert admin_token not in cookie
 
 
-def test_a_session_ends_with_its_token(desk, land, admin, customer):
+def test_a_session_ends_with_its_token(desk, testbed, admin, customer):
     acme = customer(keystores=("first",))
     made = admin.request("POST", "tokens", body={"name": "short", "role": "viewer"})
     one = desk(made["token"])
@@ -95,24 +95,24 @@ def test_a_session_ends_with_its_token(desk, land, admin, customer):
 # Looking.
 
 
-def test_an_outage_shows_by_itself_with_what_to_do(desk, customer, land):
+def test_an_outage_shows_by_itself_with_what_to_do(desk, customer, testbed):
     acme = customer(keys=2, keystores=("first",))
     one = desk()
     one.open_keystore(acme.name)
     page = one.page
     expect(page.get_by_text("Online", exact=False).first).to_be_visible()
-    expect(page.get_by_text(land.vaults["a"].address)).to_be_visible()
+    expect(page.get_by_text(testbed.vaults["a"].address)).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("minutes online"))).to_be_visible()
     # Times are the reader's own.
     assert page.locator("time").first.get_attribute("title").endswith("UTC")
-    with land.servers["a"].sealed_for_a_while():
+    with testbed.servers["a"].sealed_for_a_while():
         expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
         expect(page.get_by_text("Sealed: unseal the server")).to_be_visible()
         expect(page.get_by_text("bao operator unseal")).to_be_visible()
     expect(page.get_by_text("Offline / Host unavailable")).to_have_count(0)
 
 
-def test_a_provider_keystore_shows_no_url_and_no_status(desk, customer, land):
+def test_a_provider_keystore_shows_no_url_and_no_status(desk, customer, testbed):
     acme = customer(keystores=())
     acme.register("first", kind="provider")
     one = desk()
@@ -126,9 +126,9 @@ def test_a_provider_keystore_shows_no_url_and_no_status(desk, customer, land):
     expect(one.page.get_by_role("link", name="Migrate Keystore")).to_be_visible()
 
 
-def test_a_viewer_changes_nothing(desk, customer, land):
+def test_a_viewer_changes_nothing(desk, customer, testbed):
     acme = customer(keystores=("first",))
-    one = desk(land.service.make_token("looker", "viewer"))
+    one = desk(testbed.service.make_token("looker", "viewer"))
     one.open_keystore(acme.name)
     one.page.get_by_text("Actions", exact=True).click()
     expect(one.page.get_by_role("link", name="View Keystore History")).to_be_visible()
@@ -137,9 +137,9 @@ def test_a_viewer_changes_nothing(desk, customer, land):
     expect(one.page.get_by_role("heading")).to_contain_text("may not change keystores")
 
 
-def test_an_administrator_of_one_organization_sees_no_other(desk, customer, land):
+def test_an_administrator_of_one_organization_sees_no_other(desk, customer, testbed):
     acme, other = customer(keystores=("first",)), customer(keystores=("first",))
-    one = desk(land.service.make_token("team", "customer-cloud-admin", acme.name))
+    one = desk(testbed.service.make_token("team", "customer-cloud-admin", acme.name))
     expect(one.page.get_by_text(acme.name).first).to_be_visible()
     one.open_keystore(other.name)
     expect(one.page.get_by_role("heading")).to_contain_text("rganization: there is no")
@@ -164,7 +164,7 @@ def test_history_with_its_exports(desk, customer):
 # Forms.
 
 
-def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, land, pfx):
+def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, testbed, pfx):
     acme = customer(keys=3, keystores=("first",))
     one = desk()
     one.open_keystore(acme.name)
@@ -192,7 +192,7 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, land, pfx):
         expect(page.get_by_label("URL")).to_have_value(url)
     # Another server that does not have the keys: it says what to do instead.
     acme.admit("second")
-    save(land.vaults["b"].address)
+    save(testbed.vaults["b"].address)
     expect(page.get_by_role("alert")).to_contain_text("lacks 3 of the 3 archive keys")
     save(before["address"], pfx(acme.name), "wrong")
     expect(page.get_by_role("alert")).to_contain_text("KS011")
@@ -213,7 +213,7 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, land, pfx):
     assert acme.released(next(iter(acme.keys))) == next(iter(acme.keys.values()))
 
 
-def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, customer, land):
+def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, customer, testbed):
     acme = customer(keys=1200)
     one, page = desk(), None
     one.open_keystore(acme.name)
@@ -254,7 +254,7 @@ def test_a_migration_is_canceled(desk, customer):
     acme.assert_complete("first", empty="second")
 
 
-def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, land, pfx):
+def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, testbed, pfx):
     acme = customer(keys=5, keystores=("first",))
     one = desk()
     one.open_keystore(acme.name)
@@ -267,14 +267,14 @@ def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, land, pfx):
         page.get_by_label("URL").fill(address)
         page.get_by_label("Client certificate").set_input_files(pfx(acme.name))
         page.get_by_label("Password of the file").fill(password)
-        page.get_by_label("Server CA").fill(land.authority.pem)
+        page.get_by_label("Server CA").fill(testbed.authority.pem)
         page.get_by_role("button", name="Continue").click()
 
     fill("https://[::1]:8200", PASSWORD)
     expect(page.get_by_role("alert")).to_contain_text("KS004")
-    fill(land.vaults["b"].address, "wrong")
+    fill(testbed.vaults["b"].address, "wrong")
     expect(page.get_by_role("alert")).to_contain_text("KS011")
-    fill(land.vaults["b"].address, PASSWORD)
+    fill(testbed.vaults["b"].address, PASSWORD)
     page.get_by_role("button", name="Start the migration").click()
     expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=120_000)
     assert acme.active == "brand new"
@@ -304,7 +304,7 @@ def test_alerts_are_set_and_ended(desk, customer):
     expect(page.get_by_text("nobody is told when it is offline")).to_be_visible()
 
 
-def test_everything_works_without_javascript(desk, customer, land, pfx):
+def test_everything_works_without_javascript(desk, customer, testbed, pfx):
     acme = customer(keys=2)
     one = desk(java_script_enabled=False)
     one.open_keystore(acme.name)
@@ -326,12 +326,12 @@ def test_everything_works_without_javascript(desk, customer, land, pfx):
 # Attacks.
 
 
-def test_what_others_wrote_is_text(desk, customer, land):
+def test_what_others_wrote_is_text(desk, customer, testbed):
     acme = customer(keystores=("first",))
     evil = "<img src=x onerror=alert(1)><script>alert(2)<\\script>'\"{{7*7}}"
     acme.admit("second")
     acme.admin.put_keystore(acme.name, evil, acme.declaration("second"))
-    one = desk(land.service.make_token(f"<b>{secrets.token_hex(2)}</b>", "provider-admin"))
+    one = desk(testbed.service.make_token(f"<b>{secrets.token_hex(2)}</b>", "provider-admin"))
     for path in PAGES:
         one.open(f"/console/organizations/{acme.name}{path}")
     one.open(f"/console/organizations/{acme.name}/history")
@@ -344,8 +344,8 @@ def test_what_others_wrote_is_text(desk, customer, land):
 
 
 @pytest.fixture
-def signed_in(land, admin_token):
-    with httpx.Client(base_url=land.service.url, timeout=60) as bare:
+def signed_in(testbed, admin_token):
+    with httpx.Client(base_url=testbed.service.url, timeout=60) as bare:
         bare.post("/console/sign-in", data={"token": admin_token})
         yield bare
 
@@ -372,10 +372,10 @@ def test_a_form_of_another_site_changes_nothing(signed_in, customer):
     assert signed_in.post(path, data={**fields, "form_token": good}).status_code == 303
 
 
-def test_upload_bombs_are_refused_and_change_nothing(signed_in, customer, land):
+def test_upload_bombs_are_refused_and_change_nothing(signed_in, customer, testbed):
     acme = customer(keystores=("first",))
     path, good = f"/console/organizations/{acme.name}/edit", form_token(signed_in, acme.name)
-    fields = {"form_token": good, "address": land.vaults["a"].address}
+    fields = {"form_token": good, "address": testbed.vaults["a"].address}
     for size, status, says in ((2 << 20, 422, "KS016"), (9 << 20, 413, "larger")):
         answer = signed_in.post(path, data=fields, files={"certificate": ("x.p12", b"\x30" * size)})
         assert (answer.status_code, says in answer.text) == (status, True), answer.text[:500]
@@ -388,7 +388,7 @@ def test_upload_bombs_are_refused_and_change_nothing(signed_in, customer, land):
     assert "Keystore edited" not in acme.actions
 
 
-def test_the_api_the_command_and_the_console_give_the_same_verdict(signed_in, customer, tmp_path, land):
+def test_the_api_the_command_and_the_console_give_the_same_verdict(signed_in, customer, tmp_path, testbed):
     acme = customer(keystores=("first",))
     path, good = f"/console/organizations/{acme.name}/edit", form_token(signed_in, acme.name)
     addresses = [address for address in list(REFUSED)[::4] if address.isprintable() and address.strip() == address]
@@ -404,7 +404,7 @@ def test_the_api_the_command_and_the_console_give_the_same_verdict(signed_in, cu
         entries.append({"organization": acme.name, "name": f"k{number}", "kind": "provider", "address": address,
                         "certificate": "acme.p12", "certificate_password_env": "CHECK_PASSWORD"})  # fmt: skip
     (tmp_path / "all.json").write_text(json.dumps({"keystores": entries}))
-    command = [*land.service.command, "check", str(tmp_path / "all.json"), "--format", "json"]
+    command = [*testbed.service.command, "check", str(tmp_path / "all.json"), "--format", "json"]
     environment = {**os.environ, "CHECK_PASSWORD": PASSWORD}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=120)
     found = {row["resource"]: row["id"] for row in json.loads(done.stdout) if row["level"] == "error"}
@@ -427,7 +427,7 @@ def test_nothing_else_is_served(signed_in, path):
     assert signed_in.get(path).status_code in (303, 404)
 
 
-def test_a_page_holds_no_secret(signed_in, customer, land):
+def test_a_page_holds_no_secret(signed_in, customer, testbed):
     acme = customer(keys=1, keystores=("first",))
     acme.admin.put_monitor(acme.name, "first", {"webhook": "https://hooks.example.com/CANARY-hook"})
     key = next(iter(acme.keys.values()))
@@ -440,11 +440,11 @@ def test_a_page_holds_no_secret(signed_in, customer, land):
 
 def test_a_suspended_organization_says_so_on_every_page(desk, customer):
     acme = customer(keys=3, keystores=("first",))
-    client, folder = acme.land.vaults["a"].client(), f"archive-keys/{acme.name}/checkpoints"
+    client, folder = acme.testbed.vaults["a"].client(), f"archive-keys/{acme.name}/checkpoints"
     found = wait_until(lambda: client.list(folder), "the checkpoint")
     latest = client.read(f"{folder}/{max(found['data']['keys'])}")["data"]
     client.write_data(f"{folder}/000000000099", data={**latest, "epoch": 99, "nonce": "another"})
-    wait_until(lambda: acme.admin.organization(acme.name)["suspended"], "the test of a minute", 90)
+    wait_until(lambda: acme.admin.organization(acme.name)["suspended"], "the health check", 90)
     one = desk()
     for path in ("", "/history"):
         one.open(f"/console/organizations/{acme.name}{path}")

@@ -30,10 +30,10 @@ def judge(page, name):
     ("size", "scheme"),
     list(itertools.product(SIZES, ("light", "dark"))) if WHOLE else [("1280", "light"), ("390", "dark")],
 )
-def test_every_page_is_accessible_and_fits(desk, customer, land, size, scheme):
+def test_every_page_is_accessible_and_fits(desk, customer, testbed, size, scheme):
     acme = customer(keys=3)
     acme.admin.put_monitor(acme.name, "first", {"recipients": ["security@example.com"]})
-    token = land.service.make_token("jane", "customer-cloud-admin", acme.name)
+    token = testbed.service.make_token("jane", "customer-cloud-admin", acme.name)
     one = desk(token, viewport=SIZES[size], color_scheme=scheme, bypass_csp=True)
     page, root = one.page, f"/console/organizations/{acme.name}"
 
@@ -62,7 +62,7 @@ def test_every_page_is_accessible_and_fits(desk, customer, land, size, scheme):
     look("confirm")
     look("alerts", f"{root}/alerts")
     look("history", f"{root}/history")
-    with land.servers["a"].sealed_for_a_while():
+    with testbed.servers["a"].sealed_for_a_while():
         one.open_keystore(acme.name)
         expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
         page.wait_for_timeout(1500)
@@ -78,10 +78,10 @@ def test_every_page_is_accessible_and_fits(desk, customer, land, size, scheme):
     look("error")
 
 
-def test_progress_is_accessible(desk, customer, land):
+def test_progress_is_accessible(desk, customer, testbed):
     acme = customer(keys=1000)
     # The migration must not be over before a browser on a busy machine has shown it.
-    with land.servers["b"].rate_limited(100):
+    with testbed.servers["b"].rate_limited(100):
         acme.start_and_wait_for("second", 1)
         for size, viewport in SIZES.items():
             one = desk(viewport=viewport, bypass_csp=True)

@@ -4,12 +4,12 @@ import socket
 import threading
 
 import pytest
-from keystore_harness import HarnessError, Landscape, Line, backup, wait_until
+from keystore_harness import HarnessError, Testbed, Line, backup, wait_until
 
 
 @pytest.fixture(scope="module")
-def land():
-    with Landscape("a", lines=True) as made:
+def testbed():
+    with Testbed("a", lines=True) as made:
         yield made
 
 
@@ -17,8 +17,8 @@ def cluster_id(server):
     return server.client().sys.read_health_status(method="GET")["cluster_id"]
 
 
-def test_a_database_comes_back_as_it_was_dumped(land, tmp_path):
-    service = land.service
+def test_a_database_comes_back_as_it_was_dumped(testbed, tmp_path):
+    service = testbed.service
     before = service.make_token("before", "viewer")
     service.dump_database(tmp_path / "d.dump")
     after = service.make_token("after", "viewer")
@@ -32,11 +32,11 @@ def test_a_database_comes_back_as_it_was_dumped(land, tmp_path):
     assert service.run("organization", "list", token=before, check=False).returncode == 0
 
 
-def test_a_rebuilt_server_is_another_cluster_and_a_clone_is_the_same(land):
-    first = land.servers["a"]
+def test_a_rebuilt_server_is_another_cluster_and_a_clone_is_the_same(testbed):
+    first = testbed.servers["a"]
     snapshot = first.snapshot()
-    assert cluster_id(land.rebuilt("a")) != cluster_id(first)
-    clone = land.clone("a", snapshot)
+    assert cluster_id(testbed.rebuilt("a")) != cluster_id(first)
+    clone = testbed.clone("a", snapshot)
     assert cluster_id(clone) == cluster_id(first)
     assert clone.port != first.port
     assert clone.shown_certificate != first.shown_certificate

@@ -48,7 +48,7 @@ def verbs(cls: type) -> set[str]:
 
 @pytest.mark.parametrize(
     "cls",
-    [server_module.VaultServer, cluster_module.VaultCluster, network.Proxy, organization.Admission, line.Line],
+    [server_module.VaultServer, cluster_module.VaultCluster, network.Proxy, organization.Tenant, line.Line],
 )
 def test_the_page_names_every_verb(cls):
     inside = {"showing", "partial"}

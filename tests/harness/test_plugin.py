@@ -201,10 +201,10 @@ def test_workers_side_by_side_do_not_meet(tmp_path):
 def test_every_other_fixture_gives_what_the_page_says(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import smtplib, urllib.request\n"
-        "def test_service(keystore_landscape):\n"
-        "    with urllib.request.urlopen(keystore_landscape.service.url + '/v1/health') as answer:\n"
+        "def test_service(keystore_testbed):\n"
+        "    with urllib.request.urlopen(keystore_testbed.service.url + '/v1/health') as answer:\n"
         "        assert answer.status == 200\n"
-        "    assert all(vault.active for vault in keystore_landscape.vaults.values())\n"
+        "    assert all(vault.active for vault in keystore_testbed.vaults.values())\n"
         "def test_cluster(vault_cluster):\n"
         "    with vault_cluster.killed():\n        assert vault_cluster.find_leader() is None\n"
         "    assert len(vault_cluster.voters()) == 3\n"

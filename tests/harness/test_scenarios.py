@@ -51,20 +51,20 @@ def test_all_of_them_make_one_report_that_needs_no_network(played):
 
 def test_a_scenario_that_fails_leaves_the_next_one_new_servers(toxiproxy):
     """What it left behind may be anything."""
-    lands = []
+    testbeds = []
 
     def spoil(stage):
-        lands.append(stage.land)
+        testbeds.append(stage.testbed)
         stage.expect("the impossible", holds=False)
 
     def look(stage):
-        lands.append(stage.land)
+        testbeds.append(stage.testbed)
 
     with Theatre(Settings(keys=10)) as theatre:
         outcomes = [theatre.play(Scenario("x", "", "", play, Ground()), print).outcome for play in (look, spoil, look)]
     assert outcomes == ["passed", "failed", "passed"]
-    assert lands[0] is lands[1]
-    assert lands[1] is not lands[2]
+    assert testbeds[0] is testbeds[1]
+    assert testbeds[1] is not testbeds[2]
 
 
 def test_list_names_them_all():

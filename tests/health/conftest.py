@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from keystore_harness import Landscape, Toxiproxy, wait_until
+from keystore_harness import Testbed, Toxiproxy, wait_until
 
 from pulumi_keystore.client import Client
 from tests.conftest import SETTINGS, Customer
@@ -25,8 +25,8 @@ class Watch:
     recipients: list[str] = field(default_factory=list)
 
     @property
-    def land(self) -> Landscape:
-        return self.customer.land
+    def testbed(self) -> Testbed:
+        return self.customer.testbed
 
     def health(self, keystore: str = "first") -> dict[str, Any]:
         return self.customer.admin.health(self.customer.name, keystore)
@@ -44,7 +44,7 @@ class Watch:
     def mails(self) -> list[str]:
         """The subjects of this customer's mails, in order, each mail once by its Message-ID."""
         found = {}
-        for message in self.land.mailbox.messages:
+        for message in self.testbed.mailbox.messages:
             if f"Organization: {self.customer.name}" in message.get_content():
                 found[message["Message-ID"]] = str(message["Subject"])
         return list(found.values())
@@ -58,26 +58,26 @@ class Watch:
 
 
 @pytest.fixture(scope="package")
-def land(toxiproxy: Toxiproxy) -> Iterator[Landscape]:
-    settings = {**SETTINGS, "minute_s": str(MINUTE_S), "test_s": "2"}
-    with Landscape("ab", settings, network=toxiproxy) as landscape:
-        yield landscape
+def testbed(toxiproxy: Toxiproxy) -> Iterator[Testbed]:
+    settings = {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "2"}
+    with Testbed("ab", settings, network=toxiproxy) as testbed:
+        yield testbed
 
 
 @pytest.fixture(scope="package")
-def admin_token(land: Landscape) -> str:
-    return land.service.make_token("ops", "provider-admin")
+def admin_token(testbed: Testbed) -> str:
+    return testbed.service.make_token("ops", "provider-admin")
 
 
 @pytest.fixture(scope="package")
-def admin(land: Landscape, admin_token: str) -> Iterator[Client]:
-    with Client(land.service.url, admin_token) as client:
+def admin(testbed: Testbed, admin_token: str) -> Iterator[Client]:
+    with Client(testbed.service.url, admin_token) as client:
         yield client
 
 
 @pytest.fixture(scope="package")
-def authority(land: Landscape) -> Iterator[Client]:
-    with Client(land.service.url, land.service.make_token("authority", "authority")) as client:
+def authority(testbed: Testbed) -> Iterator[Client]:
+    with Client(testbed.service.url, testbed.service.make_token("authority", "authority")) as client:
         yield client
 
 
@@ -96,5 +96,5 @@ def watch(customer: Callable[..., Customer]) -> Iterator[Callable[..., Watch]]:
 
     yield make
     for watched in made:
-        if watched.land.service._process is not None:
+        if watched.testbed.service._process is not None:
             watched.customer.admin.delete_monitor(watched.customer.name, "first")

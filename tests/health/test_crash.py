@@ -4,7 +4,7 @@ import contextlib
 import sys
 
 import pytest
-from keystore_harness import Landscape, wait_until, workspace
+from keystore_harness import Testbed, wait_until, workspace
 from keystore_harness.service import ServiceProcess
 
 from pulumi_keystore import failpoints
@@ -20,28 +20,28 @@ LAUNCHER = (sys.executable, "-m", "tests.torture.launcher")
 def scene():
     """A monitored keystore, and a service that can be killed at named moments."""
     control = workspace.current().subfolder("moments")
-    land = Landscape("a", {**SETTINGS, "minute_s": str(MINUTE_S), "test_s": "2"})
+    testbed = Testbed("a", {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "2"})
     command = ["env", f"TORTURE={control}", *LAUNCHER]
-    land.service = ServiceProcess(land.service.settings, land.timeline, command)
-    with land, Client(land.service.url, land.service.make_token("ops", "provider-admin")) as admin:
+    testbed.service = ServiceProcess(testbed.service.settings, testbed.timeline, command)
+    with testbed, Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin")) as admin:
         admin.put_organization("acme")
-        land.admit("a", "acme")
-        admin.put_keystore("acme", "first", land.declaration("a", "acme", "pw"))
+        testbed.admit("a", "acme")
+        admin.put_keystore("acme", "first", testbed.declaration("a", "acme", "pw"))
         admin.put_monitor("acme", "first", {"recipients": ["a@example.com", "b@example.com"]})
-        yield land, admin, control
+        yield testbed, admin, control
 
 
 def test_a_death_at_every_moment_of_an_incident_loses_and_doubles_no_mail(scene):
-    land, admin, control = scene
+    testbed, admin, control = scene
     points = sorted(failpoints.MONITOR)
 
     def revive() -> None:
-        process = land.service._process
+        process = testbed.service._process
         while process is None or process.poll() is not None:
             # The next moment may come before it has answered.
             with contextlib.suppress(RuntimeError):
-                land.service.start()
-            process = land.service._process
+                testbed.service.start()
+            process = testbed.service._process
 
     def status() -> str | None:
         revive()
@@ -53,7 +53,7 @@ def test_a_death_at_every_moment_of_an_incident_loses_and_doubles_no_mail(scene)
     def arrived() -> list[str]:
         """Each mail once by its Message-ID: one that was sent and not written down as sent comes again as the same."""
         revive()
-        return sorted({message["Message-ID"]: str(message["Subject"]) for message in land.mailbox.messages}.values())
+        return sorted({message["Message-ID"]: str(message["Subject"]) for message in testbed.mailbox.messages}.values())
 
     def die_at_each() -> None:
         (control / "next").write_text("\n".join(f"{point} kill" for point in points))
@@ -65,7 +65,7 @@ def test_a_death_at_every_moment_of_an_incident_loses_and_doubles_no_mail(scene)
         return not (control / "plan").exists()
 
     wait_until(lambda: status() == "Online", "it to be online")
-    with land.servers["a"].sealed_for_a_while():
+    with testbed.servers["a"].sealed_for_a_while():
         die_at_each()
         wait_until(lambda: arrived() == [FAILED] * 2 and died(), "a mail to each administrator, and each death")
     die_at_each()

@@ -1,4 +1,4 @@
-"""The minute test of real keystores, and the mails about it, with a real SMTP server. A minute is a second here."""
+"""Health checks of real keystores, and the mails about it, with a real SMTP server. A minute is a second here."""
 
 import os
 import signal
@@ -8,19 +8,19 @@ from datetime import datetime, timedelta
 
 import pytest
 from keystore_harness import wait_until
-from keystore_harness.organization import Admission
+from keystore_harness.tenant import Tenant
 from keystore_harness.service import WorkerProcess
 
 from tests.health.conftest import FAILED, RESUMED
 
 
-def place(watched) -> Admission:
-    return Admission(watched.land.servers["a"], watched.customer.tenancy("first"), 1)
+def place(watched) -> Tenant:
+    return Tenant(watched.testbed.servers["a"], watched.customer.tenancy("first"), 1)
 
 
 def test_a_sealed_server_is_offline_and_administrators_are_told_once_each_way(watch):
     acme = watch(recipients=2)
-    server = acme.land.servers["a"]
+    server = acme.testbed.servers["a"]
     server.seal()
     try:
         shown = acme.await_status("Offline", "Host unavailable")
@@ -33,8 +33,8 @@ def test_a_sealed_server_is_offline_and_administrators_are_told_once_each_way(wa
         server.unseal()
     acme.await_status("Online")
     acme.await_mails(FAILED, RESUMED)
-    assert set(acme.recipients) <= set(acme.land.mailbox.recipients)
-    first = next(m for m in acme.land.mailbox.messages if acme.recipients[0] in m["To"])
+    assert set(acme.recipients) <= set(acme.testbed.mailbox.recipients)
+    first = next(m for m in acme.testbed.mailbox.messages if acme.recipients[0] in m["To"])
     text = first.get_content()
     assert "can no longer communicate with your keystore" in text
     assert "sealed: unseal the server" in text
@@ -43,7 +43,7 @@ def test_a_sealed_server_is_offline_and_administrators_are_told_once_each_way(wa
 
 def test_four_minutes_are_no_outage(watch):
     acme = watch()
-    server = acme.land.servers["a"]
+    server = acme.testbed.servers["a"]
     with server.sealed_for_a_while():
         acme.await_status("Offline", "Host unavailable")
         time.sleep(2)
@@ -67,8 +67,8 @@ def test_a_refused_certificate_is_another_reason(watch):
 
 def test_a_revoked_certificate_is_unable_to_authenticate(watch):
     acme = watch()
-    server = acme.land.servers["a"]
-    issued = acme.land.authority.issue(acme.customer.name)
+    server = acme.testbed.servers["a"]
+    issued = acme.testbed.authority.issue(acme.customer.name)
     declared = {**acme.customer.declaration("first"), "certificate": b64encode(issued.pkcs12("CANARY-pfx-password"))}
     declared["certificate"] = declared["certificate"].decode()
     acme.customer.admin.swap_keystore(acme.customer.name, "first", declared)
@@ -91,31 +91,31 @@ def test_a_revoked_certificate_is_unable_to_authenticate(watch):
 )
 def test_what_the_network_does_is_host_unavailable(watch, fault, says):
     acme = watch()
-    with getattr(acme.land.servers["a"].network, fault)():
+    with getattr(acme.testbed.servers["a"].network, fault)():
         shown = acme.await_status("Offline", "Host unavailable")
         assert says in shown["detail"] or "closes" in shown["detail"] or "TLS" in shown["detail"]
-        assert shown["test_s"] < 3
+        assert shown["health_check_s"] < 3
     acme.await_status("Online")
 
 
 @pytest.mark.parametrize("status", [302, 429, 500, 503])
 def test_an_answer_that_is_no_vault_servers_is_host_unavailable(watch, status):
     acme = watch()
-    with acme.land.servers["a"].answering(status):
+    with acme.testbed.servers["a"].answering(status):
         acme.await_status("Offline", "Host unavailable")
     acme.await_status("Online")
 
 
 def test_garbage_with_status_200_is_host_unavailable(watch):
     acme = watch()
-    with acme.land.servers["a"].answering(200, "<html>it works</html>"):
+    with acme.testbed.servers["a"].answering(200, "<html>it works</html>"):
         acme.await_status("Offline", "Host unavailable")
 
 
 def test_one_keystore_that_hangs_delays_no_other(watch, customer):
     acme = watch()
     others = [customer(0, keystores=("second",)) for _ in range(3)]
-    with acme.land.servers["a"].network.hang():
+    with acme.testbed.servers["a"].network.hang():
         acme.await_status("Offline", "Host unavailable")
         begun = datetime.now().astimezone()
         time.sleep(6)
@@ -131,7 +131,7 @@ def test_one_keystore_that_hangs_delays_no_other(watch, customer):
 
 def test_a_service_that_is_paused_makes_no_outage(watch):
     acme = watch()
-    service = acme.land.service
+    service = acme.testbed.service
     os.kill(service.pid, signal.SIGSTOP)
     time.sleep(9)
     os.kill(service.pid, signal.SIGCONT)
@@ -147,7 +147,7 @@ def test_a_service_that_is_paused_makes_no_outage(watch):
 
 def test_while_the_service_makes_no_tests_it_says_so(watch):
     acme = watch()
-    service = acme.land.service
+    service = acme.testbed.service
     service.kill()
     settings = dict(service.settings)
     service.settings["tests"] = "false"
@@ -179,7 +179,7 @@ def test_after_a_migration_it_is_unknown_for_five_minutes(watch):
 def test_nobody_is_told_of_a_keystore_that_is_not_in_use(watch):
     acme = watch(keys=1, keystores=("first", "second"))
     assert acme.customer.migrate("second")["state"] == "succeeded"
-    with acme.land.servers["a"].sealed_for_a_while():
+    with acme.testbed.servers["a"].sealed_for_a_while():
         acme.await_status("Offline", "Host unavailable")
         time.sleep(8)
     assert acme.mails() == []
@@ -187,10 +187,10 @@ def test_nobody_is_told_of_a_keystore_that_is_not_in_use(watch):
 
 def test_mail_that_is_not_accepted_comes_later_and_once(watch):
     acme = watch()
-    mailbox = acme.land.mailbox
+    mailbox = acme.testbed.mailbox
     mailbox.refuse_with = "421 try later"
     try:
-        with acme.land.servers["a"].sealed_for_a_while():
+        with acme.testbed.servers["a"].sealed_for_a_while():
             time.sleep(9)
         assert acme.mails() == []
     finally:
@@ -202,10 +202,10 @@ def test_mail_that_is_not_accepted_comes_later_and_once(watch):
 
 def test_several_processes_together_test_each_minute_once(watch):
     acme = watch()
-    service = acme.land.service
+    service = acme.testbed.service
     with WorkerProcess(service), WorkerProcess(service):
         time.sleep(3)
-        log = acme.land.servers["a"].audit_log
+        log = acme.testbed.servers["a"].audit_log
         role = acme.customer.tenancy("first").role_name
         begun, lines = time.monotonic(), len(log.read_text().splitlines())
         time.sleep(10)
@@ -219,7 +219,7 @@ def test_several_processes_together_test_each_minute_once(watch):
 
 def test_kill_9_at_every_minute_of_an_incident_changes_no_mail(watch):
     acme = watch(recipients=2)
-    service, server = acme.land.service, acme.land.servers["a"]
+    service, server = acme.testbed.service, acme.testbed.servers["a"]
     server.seal()
     for _ in range(8):
         time.sleep(0.9)

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
-from keystore_harness import Landscape, VaultCluster, free_port, wait_until
+from keystore_harness import Testbed, VaultCluster, free_port, wait_until
 from keystore_harness.impostor import SecureServer
 
 from pulumi_keystore.client import Client
@@ -47,28 +47,28 @@ class Hooks:
 @pytest.fixture(scope="module")
 def hooked(tmp_path_factory):
     """A service of its own that knows where hooks.example.com is."""
-    land = Landscape("a", {**SETTINGS, "minute_s": str(MINUTE_S), "test_s": "2"})
-    hooks = Hooks(land.authority)
+    testbed = Testbed("a", {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "2"})
+    hooks = Hooks(testbed.authority)
     ca = tmp_path_factory.mktemp("ca") / "ca.pem"
-    ca.write_text(land.authority.pem)
-    settings = land.service.settings
+    ca.write_text(testbed.authority.pem)
+    settings = testbed.service.settings
     hosts = json.loads(settings["host_map"]) | {"hooks.example.com:443": f"127.0.0.1:{hooks.port}"}
     settings |= {"host_map": json.dumps(hosts), "webhook_ca": str(ca)}
-    with land, Client(land.service.url, land.service.make_token("ops", "provider-admin")) as admin:
+    with testbed, Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin")) as admin:
         admin.put_organization("acme")
-        land.admit("a", "acme")
-        admin.put_keystore("acme", "first", land.declaration("a", "acme", "pw"))
-        yield land, admin, hooks
+        testbed.admit("a", "acme")
+        admin.put_keystore("acme", "first", testbed.declaration("a", "acme", "pw"))
+        yield testbed, admin, hooks
     hooks.server.shutdown()
     hooks.server.server_close()
 
 
 def test_a_webhook_is_called_until_it_answers_and_follows_no_redirect(hooked):
-    land, admin, hooks = hooked
+    testbed, admin, hooks = hooked
     admin.put_monitor("acme", "first", {"webhook": "https://hooks.example.com/in/CANARY?x=y"})
     wait_until(lambda: admin.health("acme", "first")["status"] == "Online", "it to be online")
     hooks.statuses += [500, 302]
-    with land.servers["a"].sealed_for_a_while():
+    with testbed.servers["a"].sealed_for_a_while():
         wait_until(lambda: len(hooks.calls) == 3, "the webhook to be called three times")
     wait_until(lambda: len(hooks.calls) == 4, "the second event")
     time.sleep(2)
@@ -80,7 +80,7 @@ def test_a_webhook_is_called_until_it_answers_and_follows_no_redirect(hooked):
     )  # fmt: skip
     assert [call[2] for call in hooks.calls[:3]] == [event] * 3
     assert hooks.calls[3][3]["event"] == "keystore.online"
-    assert "CANARY" not in land.service.log.read_text()
+    assert "CANARY" not in testbed.service.log.read_text()
     shown = admin.monitor("acme", "first")
     assert shown["webhook_host"] == "hooks.example.com"
     assert "CANARY" not in json.dumps(shown)
@@ -109,14 +109,14 @@ def test_monitors_are_refused_where_they_make_no_sense(customer):
     ):
         with pytest.raises(Conflict, match="only self-administered"):
             ask()
-    viewer = acme.land.service.make_token("viewer", "viewer")
-    with Client(acme.land.service.url, viewer) as client, pytest.raises(NotAllowed):
+    viewer = acme.testbed.service.make_token("viewer", "viewer")
+    with Client(acme.testbed.service.url, viewer) as client, pytest.raises(NotAllowed):
         client.put_monitor(acme.name, "first", {"recipients": ["a@example.com"]})
 
 
-def test_the_metrics_are_those_that_are_documented(watch, land, admin_token):
+def test_the_metrics_are_those_that_are_documented(watch, testbed, admin_token):
     acme = watch(keys=3)
-    with httpx.Client(base_url=land.service.url, timeout=60) as bare:
+    with httpx.Client(base_url=testbed.service.url, timeout=60) as bare:
         assert bare.get("/metrics").status_code == 401
         bare.headers["Authorization"] = f"Bearer {admin_token}"
         text = bare.get("/metrics").text
@@ -125,18 +125,18 @@ def test_the_metrics_are_those_that_are_documented(watch, land, admin_token):
         label = f'{{keystore="first",organization="{acme.customer.name}"}}'
         assert f"keystore_online{label} 1.0" in text
         assert f'keystore_archive_keys{{organization="{acme.customer.name}"}} 3.0' in text
-        with land.servers["a"].sealed_for_a_while():
+        with testbed.servers["a"].sealed_for_a_while():
             acme.await_status("Offline", "Host unavailable")
             assert f"keystore_online{label} 0.0" in bare.get("/metrics").text
-        own = land.service.make_token("team", "viewer", acme.customer.name)
+        own = testbed.service.make_token("team", "viewer", acme.customer.name)
         seen = bare.get("/metrics", headers={"Authorization": f"Bearer {own}"}).text
         names = set(re.findall('organization="([^"]+)"', seen))
         assert names == {acme.customer.name}
 
 
-def test_the_command_tells_the_same(watch, land, admin_token):
+def test_the_command_tells_the_same(watch, testbed, admin_token):
     acme = watch()
-    name, run = acme.customer.name, lambda *words, **more: land.service.run(*words, token=admin_token, **more)
+    name, run = acme.customer.name, lambda *words, **more: testbed.service.run(*words, token=admin_token, **more)
     shown = run("status", name)
     assert "each minute" in shown.stdout
     assert "Online since" in shown.stdout
@@ -144,7 +144,7 @@ def test_the_command_tells_the_same(watch, land, admin_token):
     assert "█" in bars.stdout
     assert "not tested" in bars.stdout
     assert json.loads(run("reliability", name, "first", "--format", "json").stdout)["reliability"]["ratio"] == 1.0
-    with land.servers["a"].sealed_for_a_while():
+    with testbed.servers["a"].sealed_for_a_while():
         acme.await_status("Offline", "Host unavailable")
         down = run("status", name, check=False)
         assert down.returncode == 2
@@ -166,33 +166,33 @@ def test_the_command_tells_the_same(watch, land, admin_token):
     run("monitor", "set", name, "first", "--recipient", acme.recipients[0])
 
 
-def test_status_is_watched_until_somebody_stops(watch, land, admin_token):
+def test_status_is_watched_until_somebody_stops(watch, testbed, admin_token):
     acme = watch()
-    environment = {**land.service.environment, "KEYSTORE_URL": land.service.url, "KEYSTORE_TOKEN": admin_token}
-    command = [*land.service.command, "status", acme.customer.name, "--watch", "--every", "0.2"]
+    environment = {**testbed.service.environment, "KEYSTORE_URL": testbed.service.url, "KEYSTORE_TOKEN": admin_token}
+    command = [*testbed.service.command, "status", acme.customer.name, "--watch", "--every", "0.2"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert "Online" in process.stdout.readline()
-        with land.servers["a"].sealed_for_a_while():
+        with testbed.servers["a"].sealed_for_a_while():
             assert "sealed" in process.stdout.readline()
         process.terminate()
 
 
 def test_a_sealed_standby_behind_a_healthy_leader_is_a_warning(toxiproxy):
     """The name leads to all three servers, each on a loopback address of its own."""
-    land = Landscape("", {**SETTINGS, "minute_s": str(MINUTE_S), "test_s": "4"})
-    with VaultCluster("vault-k.example.com", land.authority) as cluster:
+    testbed = Testbed("", {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "4"})
+    with VaultCluster("vault-k.example.com", testbed.authority) as cluster:
         ports = [node.port for node in cluster.nodes]
         port = free_port()
         proxies = [
             toxiproxy.proxy(f"node-{n}", target, host=f"127.0.0.{n + 2}", port=port) for n, target in enumerate(ports)
         ]
         ips = ",".join(proxy.host for proxy in proxies)
-        land.service.settings["host_map"] = json.dumps({f"vault-k.example.com:{port}": f"{ips}:{port}"})
-        with land, Client(land.service.url, land.service.make_token("ops", "provider-admin")) as admin:
+        testbed.service.settings["host_map"] = json.dumps({f"vault-k.example.com:{port}": f"{ips}:{port}"})
+        with testbed, Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin")) as admin:
             admin.put_organization("acme")
             cluster.admit("acme")
-            land.vaults["k"] = cluster
-            declared = land.declaration("k", "acme", "pw", address=f"https://vault-k.example.com:{port}")
+            testbed.vaults["k"] = cluster
+            declared = testbed.declaration("k", "acme", "pw", address=f"https://vault-k.example.com:{port}")
             admin.put_keystore("acme", "first", declared)
 
             def well():

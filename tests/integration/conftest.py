@@ -50,5 +50,5 @@ def acme(customer: Callable[..., Customer]) -> Customer:
 @pytest.fixture
 def made(acme: Customer, declaring: Callable[..., Any], admin_token: str) -> Iterator[Declared]:
     """A stack for that customer, in which nothing is declared yet."""
-    with declaring(acme.land.service.url, admin_token) as stack:
+    with declaring(acme.testbed.service.url, admin_token) as stack:
         yield stack

@@ -15,7 +15,7 @@ from tests.conftest import WHOLE
 @pytest.fixture(scope="module")
 def fuzzed():
     """A service of its own: what is generated stays in it."""
-    with ServiceProcess({"tests": "false"}) as service:
+    with ServiceProcess({"health_checks": "false"}) as service:
         token = service.make_token("ops", "provider-admin")
         with Client(service.url, token) as admin:
             admin.put_organization("acme")

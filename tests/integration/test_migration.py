@@ -30,7 +30,7 @@ def test_every_key_moves_and_the_source_is_emptied(customer, count, versions):
 
 def test_deleted_and_destroyed_versions_at_the_source_stay_and_are_told(customer):
     acme = customer(keys=5, versions=(2, 1))
-    client = acme.land.vaults["a"].client()
+    client = acme.testbed.vaults["a"].client()
     kv = client.secrets.kv.v2
     for name in ("deleted", "destroyed"):
         kv.create_or_update_secret(f"{acme.name}/{name}", {"x": "1"}, mount_point="archive-keys-v2")
@@ -56,13 +56,13 @@ def test_there_and_back_again(customer):
     acme.assert_complete("first", empty="second")
 
 
-def test_one_address_gets_a_mail_at_the_start_and_one_at_the_end(customer, land):
+def test_one_address_gets_a_mail_at_the_start_and_one_at_the_end(customer, testbed):
     acme = customer(keys=5)
     address = f"ops@{acme.name}.example.com"
     acme.migrate("second", address)
 
     def mine():
-        return [m for m in land.mailbox.messages if m["To"] == address]
+        return [m for m in testbed.mailbox.messages if m["To"] == address]
 
     wait_until(lambda: len(mine()) == 2, "two mails")
     assert [m["Subject"] for m in mine()] == [STARTS, SUCCEEDS]
@@ -82,7 +82,7 @@ def test_the_active_keystore_as_destination_changes_nothing(customer):
 def test_asking_again_attaches_and_another_destination_is_refused(customer):
     acme = customer(keys=1000)
     elsewhere = Tenancy(acme.name, "archive-keys-v2", f"keystore-{acme.name}-v2")
-    acme.land.admit("a", elsewhere, 2)
+    acme.testbed.admit("a", elsewhere, 2)
     third = acme.declaration("first", mount=elsewhere.mount, role=elsewhere.role)
     acme.admin.put_keystore(acme.name, "third", third)
     row = acme.start_and_wait_for("second", 1)
@@ -95,7 +95,7 @@ def test_asking_again_attaches_and_another_destination_is_refused(customer):
 
 def test_a_destination_that_holds_something_is_refused_before_any_write_and_left_alone(customer):
     acme = customer(keys=5)
-    client = acme.land.vaults["b"].client()
+    client = acme.testbed.vaults["b"].client()
     path = f"archive-keys/{acme.name}/{key_name(next(iter(acme.keys)), 1)}"
     client.write_data(path, data={"whose": "not ours"})
     with pytest.raises(Unsuitable, match="holds 1 entries"):
@@ -107,12 +107,12 @@ def test_a_destination_that_holds_something_is_refused_before_any_write_and_left
 
 def test_one_cluster_under_two_names_is_refused(customer):
     acme = customer(keys=5, keystores=("first",))
-    server = acme.land.vaults["a"]
+    server = acme.testbed.vaults["a"]
     under_another_name = acme.declaration("first", address=f"https://{server.alias}:{server.port}")
     with pytest.raises(Conflict, match="'first' is at this very place already"):
         acme.admin.put_keystore(acme.name, "again", under_another_name)
     elsewhere = Tenancy(acme.name, "archive-keys-v2", f"keystore-{acme.name}-v2")
-    acme.land.admit("a", elsewhere, 2)
+    acme.testbed.admit("a", elsewhere, 2)
     acme.admin.put_keystore(
         acme.name, "again", {**under_another_name, "mount": elsewhere.mount, "role": elsewhere.role}
     )
@@ -129,11 +129,11 @@ def test_legacy_is_never_a_destination(customer):
     assert caught.value.rule == "KS032"
 
 
-def test_a_federal_organization_manages_no_keystores(customer, land, admin):
-    land.admit("a", Tenancy("federal-1"))
+def test_a_federal_organization_manages_no_keystores(customer, testbed, admin):
+    testbed.admit("a", Tenancy("federal-1"))
     admin.put_organization("federal-1", "federal")
     with pytest.raises(NotAllowed, match="federal"):
-        admin.put_keystore("federal-1", "first", land.declaration("a", "federal-1", "pw"))
+        admin.put_keystore("federal-1", "first", testbed.declaration("a", "federal-1", "pw"))
 
 
 def test_what_is_unknown_or_malformed_is_refused(customer):
@@ -155,7 +155,7 @@ def test_a_plan_says_what_would_happen(customer):
     assert (plan["moves"], plan["keys"], plan["unreachable"]) == (True, 7, [])
     assert plan["source"].startswith("first (https://vault-a.")
     assert not acme.admin.plan_migration(acme.name, "first")["moves"]
-    with acme.land.vaults["b"].sealed_for_a_while():
+    with acme.testbed.vaults["b"].sealed_for_a_while():
         plan = acme.admin.plan_migration(acme.name, "second")
     assert len(plan["unreachable"]) == 1
     assert "sealed" in plan["unreachable"][0]
@@ -165,8 +165,8 @@ def test_a_plan_says_what_would_happen(customer):
 
 
 @pytest.fixture
-def database(land):
-    engine = connect(land.service.database_url)
+def database(testbed):
+    engine = connect(testbed.service.database_url)
     yield engine
     engine.dispose()
 

@@ -17,10 +17,10 @@ def declared(acme):
             "name": name,
             "organization": acme.name,
             "kind": "self-administered",
-            "address": acme.land.vaults[acme.letters[name]].address,
+            "address": acme.testbed.vaults[acme.letters[name]].address,
             "certificate": certificates[name],
             "certificate_password": PASSWORD,
-            "server_ca": acme.land.authority.pem,
+            "server_ca": acme.testbed.authority.pem,
         }
         return ("Keystore", resource, inputs, {})
 
@@ -67,7 +67,7 @@ def test_of_two_stacks_with_one_monitor_the_one_that_is_destroyed_takes_nothing_
 ):
     made.declare(declared["keystore"]("first", "first"), declared["monitor"]("watch"))
     made.stack.up()
-    with declaring(acme.land.service.url, admin_token, "another") as other:
+    with declaring(acme.testbed.service.url, admin_token, "another") as other:
         other.declare(declared["monitor"]("theirs", "others@example.com"))
         refused = other.stack.up(check=False)
         assert "set adopt=True" in refused.stdout

@@ -51,7 +51,7 @@ class Team:
 
     def certificate(self, keystore: str, common_name: str | None = None, password: str = PASSWORD) -> None:
         """Put a newly issued PKCS#12 file where the stack's configuration names it."""
-        issued = self.customer.land.authority.issue(common_name or self.customer.name)
+        issued = self.customer.testbed.authority.issue(common_name or self.customer.name)
         (self.folder / f"{keystore}.p12").write_bytes(issued.pkcs12(password))
 
 
@@ -59,15 +59,15 @@ class Team:
 def team(customer: Callable[..., Customer], engine: Path, admin_token: str, tmp_path: Path):
     """A stack with everything configured and nothing declared yet."""
     acme = customer(keystores=())
-    land = acme.land
-    environment = {"KEYSTORE_URL": land.service.url, "KEYSTORE_TOKEN": admin_token}
+    testbed = acme.testbed
+    environment = {"KEYSTORE_URL": testbed.service.url, "KEYSTORE_TOKEN": admin_token}
     with PulumiStack(engine, ROOT, tmp_path / "state", environment) as stack:
         made = Team(acme, stack, tmp_path)
-        (tmp_path / "ca.pem").write_text(land.authority.pem)
+        (tmp_path / "ca.pem").write_text(testbed.authority.pem)
         values = {"organization": acme.name, "active": "first", "notifyEmail": f"ops@{acme.name}.example.com"}
         for keystore, letter in acme.letters.items():
             made.certificate(keystore)
-            values[f"keystores.{keystore}.address"] = land.vaults[letter].address
+            values[f"keystores.{keystore}.address"] = testbed.vaults[letter].address
             values[f"keystores.{keystore}.certificate"] = str(tmp_path / f"{keystore}.p12")
             values[f"keystores.{keystore}.serverCa"] = str(tmp_path / "ca.pem")
         stack.configure(values, {f"keystores.{keystore}.password": PASSWORD for keystore in acme.letters})
@@ -81,7 +81,7 @@ def test_declare_then_nothing_to_do(team):
     assert "5 unchanged" in team.stack.preview().stdout
     assert "5 unchanged" in team.stack.refresh().stdout
     assert "5 unchanged" in team.stack.preview().stdout
-    slash = team.customer.land.vaults["a"].address.replace("vault", "VAULT") + "/"
+    slash = team.customer.testbed.vaults["a"].address.replace("vault", "VAULT") + "/"
     team.stack.configure({"keystores.first.address": slash})
     assert "5 unchanged" in team.stack.preview().stdout
     team.customer.assert_complete("first")
@@ -131,7 +131,7 @@ def test_a_new_certificate_is_one_update_in_place(team):
 def test_a_bad_address_is_refused_in_preview_in_one_line(team, address, rule):
     team.stack.up()
     team.customer.enrol(3)
-    team.stack.configure({"keystores.first.address": address.format(team.customer.land.vaults["a"].address)})
+    team.stack.configure({"keystores.first.address": address.format(team.customer.testbed.vaults["a"].address)})
     for command in (team.stack.preview, team.stack.up) if WHOLE or rule == "KS003" else (team.stack.preview,):
         refused = command(check=False)
         assert refused.returncode != 0
@@ -217,7 +217,7 @@ def test_a_failed_migration_fails_the_update_and_the_next_one_succeeds(team):
             return rows and rows[0]["done"] > 200
 
         wait_until(moving, "keys to move")
-        with team.customer.land.vaults["b"].sealed_for_a_while():
+        with team.customer.testbed.vaults["b"].sealed_for_a_while():
             output = up.communicate(timeout=120)[0]
     assert up.returncode != 0
     assert TRACEBACK not in output
@@ -272,7 +272,7 @@ def test_drift_is_shown_by_refresh_and_mended_by_up(team):
     team.stack.up()
     acme = team.customer
     acme.enrol(3)
-    server = acme.land.vaults["a"]
+    server = acme.testbed.vaults["a"]
     acme.admin.swap_keystore(
         acme.name, "first", acme.declaration("first", address=f"https://{server.alias}:{server.port}")
     )
@@ -315,20 +315,20 @@ def test_health_monitors_are_declared_drift_and_are_mended(team):
     assert "7 deleted" in stack.destroy().stdout
 
 
-def test_what_the_console_changes_is_drift(team, land, admin_token):
+def test_what_the_console_changes_is_drift(team, testbed, admin_token):
     acme = team.customer
     team.stack.up()
-    with httpx.Client(base_url=land.service.url, timeout=60) as browser:
+    with httpx.Client(base_url=testbed.service.url, timeout=60) as browser:
         browser.post("/console/sign-in", data={"token": admin_token})
         form = browser.get(f"/console/organizations/{acme.name}/edit").text
         token = re.search(r'name="form_token" value="([0-9a-f]+)"', form)[1]
-        upload = land.authority.issue(acme.name).pkcs12(PASSWORD)
+        upload = testbed.authority.issue(acme.name).pkcs12(PASSWORD)
         sent = browser.post(
             f"/console/organizations/{acme.name}/edit",
             data={
                 "form_token": token,
-                "address": land.vaults["a"].address,
-                "server_ca": land.authority.pem,
+                "address": testbed.vaults["a"].address,
+                "server_ca": testbed.authority.pem,
                 "certificate_password": PASSWORD,
             },
             files={"certificate": ("acme.p12", upload)},
@@ -350,14 +350,14 @@ def test_destroy_is_refused_while_keys_are_held_and_works_without(team):
     team.customer.assert_complete("first")
 
 
-def test_service_down_wrong_token_and_wrong_role_are_one_line_each(team, land):
+def test_service_down_wrong_token_and_wrong_role_are_one_line_each(team, testbed):
     stack, acme = team.stack, team.customer
     stack.up()
     acme.enrol(3)
     team.certificate("first")
     before = acme.admin.keystore(acme.name, "first")
     good = dict(stack.environment)
-    viewer = land.service.make_token("viewer", "viewer")
+    viewer = testbed.service.make_token("viewer", "viewer")
     for changes, message in (
         ({"KEYSTORE_URL": "http://127.0.0.1:9"}, "does not answer"),
         ({"KEYSTORE_TOKEN": "ks_0123456789abcdef_CANARY"}, "the API token is missing or not valid"),
@@ -373,9 +373,9 @@ def test_service_down_wrong_token_and_wrong_role_are_one_line_each(team, land):
     assert acme.admin.keystore(acme.name, "first") == before
 
 
-def test_a_token_of_one_organization_sees_no_other(customer, land):
+def test_a_token_of_one_organization_sees_no_other(customer, testbed):
     acme, other = customer(keys=1), customer(keys=1)
-    with Client(land.service.url, land.service.make_token("ops", "customer-cloud-admin", acme.name)) as client:
+    with Client(testbed.service.url, testbed.service.make_token("ops", "customer-cloud-admin", acme.name)) as client:
         assert client.organization(acme.name)["archive_keys"] == 1
         assert [row["name"] for row in client.request("GET", "organizations")] == [acme.name]
         for path in ((), ("keystores",), ("history",), ("migrations",)):

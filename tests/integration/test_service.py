@@ -27,23 +27,23 @@ from pulumi_keystore.errors import (
 
 
 @pytest.fixture
-def raw(land, admin_token):
+def raw(testbed, admin_token):
     """A bare HTTP client with the administrator's token."""
     with httpx.Client(
-        base_url=land.service.url, headers={"Authorization": f"Bearer {admin_token}"}, timeout=60
+        base_url=testbed.service.url, headers={"Authorization": f"Bearer {admin_token}"}, timeout=60
     ) as client:
         yield client
 
 
 @pytest.mark.parametrize("token", [None, "", "x", "ks_", "ks_0123456789abcdef_x", "ks_../../x_y", "ks_' or 1=1 --_x"])
-def test_no_or_a_wrong_token_is_refused(land, token):
-    with Client(land.service.url, token) as client, pytest.raises(NotAuthenticated):
+def test_no_or_a_wrong_token_is_refused(testbed, token):
+    with Client(testbed.service.url, token) as client, pytest.raises(NotAuthenticated):
         client.request("GET", "organizations")
 
 
-def test_a_revoked_or_expired_token_is_refused(land, admin):
+def test_a_revoked_or_expired_token_is_refused(testbed, admin):
     made = admin.request("POST", "tokens", body={"name": "short", "role": "viewer", "days": 1})
-    with Client(land.service.url, made["token"]) as client:
+    with Client(testbed.service.url, made["token"]) as client:
         assert client.request("GET", "whoami")["role"] == "viewer"
         admin.request("DELETE", "tokens", made["id"])
         with pytest.raises(NotAuthenticated):
@@ -61,7 +61,7 @@ def test_a_revoked_or_expired_token_is_refused(land, admin):
         ("provider-admin", {"read", "change", "administer"}),
     ],
 )
-def test_each_role_may_do_its_own(customer, land, role, allowed):
+def test_each_role_may_do_its_own(customer, testbed, role, allowed):
     acme = customer(keys=1)
     organization = ("organizations", acme.name)
     requests = {
@@ -70,7 +70,7 @@ def test_each_role_may_do_its_own(customer, land, role, allowed):
         "change": ("POST", (*organization, "migrations"), {"destination": "first"}),
         "administer": ("GET", ("tokens",), None),
     }
-    with Client(land.service.url, land.service.make_token("someone", role)) as client:
+    with Client(testbed.service.url, testbed.service.make_token("someone", role)) as client:
         for right, (method, path, body) in requests.items():
             if right in allowed:
                 client.request(method, *path, body=body)
@@ -79,10 +79,10 @@ def test_each_role_may_do_its_own(customer, land, role, allowed):
                     client.request(method, *path, body=body)
 
 
-def test_an_archive_key_leaves_only_encrypted_to_the_caller(customer, raw, land):
+def test_an_archive_key_leaves_only_encrypted_to_the_caller(customer, raw, testbed):
     acme = customer(keys=1)
     user, key = next(iter(acme.keys.items()))
-    authority = land.service.make_token("authority", "authority")
+    authority = testbed.service.make_token("authority", "authority")
     answer = raw.post(
         f"/v1/organizations/{acme.name}/archive-keys/release",
         json={"user": user, "public_key": b64encode(bytes(31) + b"\x09").decode()},
@@ -104,15 +104,15 @@ def test_an_archive_key_leaves_only_encrypted_to_the_caller(customer, raw, land)
         )  # fmt: skip
 
 
-def test_a_hundred_parallel_enrolments_of_one_user_leave_one_key(customer, land):
+def test_a_hundred_parallel_enrolments_of_one_user_leave_one_key(customer, testbed):
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     acme = customer()
-    token = land.service.make_token("authority", "authority")
+    token = testbed.service.make_token("authority", "authority")
 
     def enrol(number: int) -> bytes | None:
         key = number.to_bytes(32, "big")
-        with Client(land.service.url, token) as client:
+        with Client(testbed.service.url, token) as client:
             try:
                 body = {"keys": {"same": b64encode(key).decode()}}
                 client.request("POST", "organizations", acme.name, "archive-keys", body=body)
@@ -139,9 +139,9 @@ def test_a_key_of_the_wrong_length_enrols_nobody(customer):
     assert acme.admin.organization(acme.name)["archive_keys"] == 0
 
 
-def test_a_failed_enrolment_enrols_nobody_and_can_be_repeated(customer, land):
+def test_a_failed_enrolment_enrols_nobody_and_can_be_repeated(customer, testbed):
     acme = customer(keys=2)
-    with land.vaults["a"].sealed_for_a_while(), pytest.raises(KeystoreError, match="sealed"):
+    with testbed.vaults["a"].sealed_for_a_while(), pytest.raises(KeystoreError, match="sealed"):
         acme.enrol(3)
     acme.assert_complete("first")
     acme.enrol(3)
@@ -190,7 +190,7 @@ def test_the_openapi_document_is_published_and_is_the_one_in_docs(raw):
     assert published == documented, "run `make docs`"
 
 
-def test_history_cannot_be_changed_even_in_the_database(customer, land):
+def test_history_cannot_be_changed_even_in_the_database(customer, testbed):
     from sqlalchemy import text  # noqa: PLC0415
     from sqlalchemy.exc import DatabaseError  # noqa: PLC0415
 
@@ -198,7 +198,7 @@ def test_history_cannot_be_changed_even_in_the_database(customer, land):
 
     acme = customer()
     before = acme.history()
-    database = connect(land.service.database_url)
+    database = connect(testbed.service.database_url)
     for statement in ("update history set actor = 'x'", "delete from history", "truncate history"):
         with pytest.raises(DatabaseError, match="append-only"), database.begin() as connection:
             connection.execute(text(statement))
@@ -206,18 +206,18 @@ def test_history_cannot_be_changed_even_in_the_database(customer, land):
     assert acme.history() == before
 
 
-def test_mail_waits_for_a_server_that_refuses_it_and_arrives_once(customer, land):
+def test_mail_waits_for_a_server_that_refuses_it_and_arrives_once(customer, testbed):
     acme = customer(keys=1)
     address = f"late@{acme.name}.example.com"
-    land.mailbox.refuse_with = "421 try later"
+    testbed.mailbox.refuse_with = "421 try later"
     try:
         acme.migrate("second", address)
-        wait_until(lambda: "mail not accepted" in land.service.log.read_text(), "a refused mail")
-        land.service.restart()
+        wait_until(lambda: "mail not accepted" in testbed.service.log.read_text(), "a refused mail")
+        testbed.service.restart()
     finally:
-        land.mailbox.refuse_with = None
-    wait_until(lambda: [m["To"] for m in land.mailbox.messages].count(address) >= 2, "the mails")
-    subjects = [m["Subject"] for m in land.mailbox.messages if m["To"] == address]
+        testbed.mailbox.refuse_with = None
+    wait_until(lambda: [m["To"] for m in testbed.mailbox.messages].count(address) >= 2, "the mails")
+    subjects = [m["Subject"] for m in testbed.mailbox.messages if m["To"] == address]
     assert sorted(subjects) == ["Keystore Migration Starts", "Keystore Migration Succeeds"]
 
 
@@ -232,23 +232,23 @@ def keystore(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-def test_status_tells_online_from_offline_by_its_exit_status(customer, land, admin_token):
+def test_status_tells_online_from_offline_by_its_exit_status(customer, testbed, admin_token):
     acme = customer(keys=2)
-    online = land.service.run("status", acme.name, token=admin_token)
+    online = testbed.service.run("status", acme.name, token=admin_token)
     assert "Online" in online.stdout
-    with land.vaults["a"].sealed_for_a_while():
-        offline = land.service.run("status", acme.name, token=admin_token, check=False)
+    with testbed.vaults["a"].sealed_for_a_while():
+        offline = testbed.service.run("status", acme.name, token=admin_token, check=False)
         assert offline.returncode == 2
         assert "Offline / Host unavailable" in offline.stdout
         assert "sealed" in offline.stdout
-    with land.admit("a", acme.tenancy("first")).role_removed():
-        shown = land.service.run("status", acme.name, "--format", "json", token=admin_token, check=False)
+    with testbed.admit("a", acme.tenancy("first")).role_removed():
+        shown = testbed.service.run("status", acme.name, "--format", "json", token=admin_token, check=False)
     assert json.loads(shown.stdout)["connection"]["reason"] == "Unable to authenticate"
 
 
-def test_the_command_lists_and_shows(customer, land, admin_token):
+def test_the_command_lists_and_shows(customer, testbed, admin_token):
     acme = customer(keys=2)
-    run = land.service.run
+    run = testbed.service.run
     assert acme.name in run("organization", "list", token=admin_token).stdout
     assert "self-administered" in run("list", acme.name, token=admin_token).stdout
     assert "vault-a.example.com" in run("show", acme.name, "first", token=admin_token).stdout
@@ -290,16 +290,16 @@ def test_help_teaches_each_command():
         assert len(done.stdout) > 200
 
 
-def test_the_embedded_database_is_closed_to_other_users(land):
-    home = land.service.data / "postgres"
+def test_the_embedded_database_is_closed_to_other_users(testbed):
+    home = testbed.service.data / "postgres"
     assert home.stat().st_mode & 0o077 == 0
     assert any(path.is_socket() for path in home.iterdir())
     assert '"-h" ""' in (home / "postmaster.opts").read_text()
 
 
-def test_the_wrong_master_key_and_a_taken_port_are_refused(land, tmp_path):
+def test_the_wrong_master_key_and_a_taken_port_are_refused(testbed, tmp_path):
     (tmp_path / "other.key").write_text(b64encode(bytes(32)).decode())
-    url = land.service.database_url
+    url = testbed.service.database_url
     done = keystore("serve", KEYSTORE_DATABASE_URL=url, KEYSTORE_MASTER_KEY_FILE=str(tmp_path / "other.key"))
     assert done.returncode == 1
     assert "does not open with this master key" in done.stderr
@@ -308,18 +308,18 @@ def test_the_wrong_master_key_and_a_taken_port_are_refused(land, tmp_path):
     assert "does not hold base64 of 32 bytes" in done.stderr
 
 
-def test_a_master_key_file_that_is_missing_is_not_made_anew_beside_a_database_that_has_one(land, tmp_path):
+def test_a_master_key_file_that_is_missing_is_not_made_anew_beside_a_database_that_has_one(testbed, tmp_path):
     file = tmp_path / "gone" / "master.key"
-    done = keystore("serve", KEYSTORE_DATABASE_URL=land.service.database_url, KEYSTORE_MASTER_KEY_FILE=str(file))
+    done = keystore("serve", KEYSTORE_DATABASE_URL=testbed.service.database_url, KEYSTORE_MASTER_KEY_FILE=str(file))
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == f"error: the master key file {file} is missing"
     assert not file.parent.exists()
 
 
 @pytest.mark.parametrize("where", [("--port", "taken"), ("--host", "no-such-host.invalid")])
-def test_where_it_cannot_listen_the_service_says_so_in_one_line(land, tmp_path, where):
+def test_where_it_cannot_listen_the_service_says_so_in_one_line(testbed, tmp_path, where):
     option, value = where
-    done = keystore("serve", option, str(land.service.port) if value == "taken" else value, KEYSTORE_DATA=str(tmp_path))
+    done = keystore("serve", option, str(testbed.service.port) if value == "taken" else value, KEYSTORE_DATA=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot listen on")
     assert "Traceback" not in done.stderr
@@ -354,9 +354,9 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
             process.kill()
 
 
-def test_a_connection_that_nobody_uses_is_kept_for_longer_than_clients_keep_it(land):
+def test_a_connection_that_nobody_uses_is_kept_for_longer_than_clients_keep_it(testbed):
     """Otherwise a request can meet the end of its connection, and a write would have come to nobody knows what."""
-    with socket.create_connection(("127.0.0.1", land.service.port), 60) as connection:
+    with socket.create_connection(("127.0.0.1", testbed.service.port), 60) as connection:
         connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: service\r\n\r\n")
         assert b" 200 " in connection.recv(65536)
         connection.settimeout(httpx.Limits().keepalive_expiry + 2)

@@ -32,28 +32,28 @@ STALLED = "Migration canceled: migration process stalled"
 MANY = 2000
 
 
-def test_source_down_at_the_start(customer, land):
+def test_source_down_at_the_start(customer, testbed):
     acme = customer(keys=20)
-    with land.vaults["a"].killed():
+    with testbed.vaults["a"].killed():
         row = acme.migrate("second")
     assert (row["ending"], row["done"]) == (SOURCE, 0)
     acme.assert_complete("first", empty="second")
 
 
-def test_destination_down_at_the_start(customer, land):
+def test_destination_down_at_the_start(customer, testbed):
     acme = customer(keys=20)
-    with land.vaults["b"].killed():
+    with testbed.vaults["b"].killed():
         row = acme.migrate("second", "ops@example.com")
     assert row["ending"] == DESTINATION
     acme.assert_complete("first", empty="second")
     assert acme.actions.count(DESTINATION) == 1
-    land.mailbox.wait_for("Error! Keystore Migration Failed")
+    testbed.mailbox.wait_for("Error! Keystore Migration Failed")
 
 
-def test_destination_sealed_in_the_middle_then_migrated_again(customer, land):
+def test_destination_sealed_in_the_middle_then_migrated_again(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
-    with land.vaults["b"].sealed_for_a_while():
+    with testbed.vaults["b"].sealed_for_a_while():
         ended = acme.finish(row)
         assert ended["ending"] == DESTINATION
         assert "sealed" in ended["detail"]
@@ -66,20 +66,20 @@ def test_destination_sealed_in_the_middle_then_migrated_again(customer, land):
     acme.assert_complete("second", empty="first")
 
 
-def test_destination_killed_in_the_middle_and_migrated_again_at_once(customer, land):
+def test_destination_killed_in_the_middle_and_migrated_again_at_once(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
-    with land.vaults["b"].killed():
+    with testbed.vaults["b"].killed():
         assert acme.finish(row)["ending"] == DESTINATION
     # What the first attempt left is removed by the next one's preflight, if not before.
     assert acme.migrate("second")["ending"] == "Migration succeeded"
     acme.assert_complete("second", empty="first")
 
 
-def test_source_sealed_in_the_middle(customer, land):
+def test_source_sealed_in_the_middle(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
-    with land.vaults["a"].sealed_for_a_while():
+    with testbed.vaults["a"].sealed_for_a_while():
         ended = acme.finish(row)
         assert ended["ending"] == SOURCE
         # Nothing is deleted as long as nobody can see that the source holds it.
@@ -89,74 +89,74 @@ def test_source_sealed_in_the_middle(customer, land):
     acme.assert_complete("first", empty="second")
 
 
-def test_a_short_outage_is_ridden_out(customer, land):
+def test_a_short_outage_is_ridden_out(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
-    with land.vaults["b"].paused():
+    with testbed.vaults["b"].paused():
         time.sleep(1)
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.assert_complete("second", empty="first")
 
 
-def test_service_killed_in_the_middle_goes_on_and_succeeds(customer, land):
+def test_service_killed_in_the_middle_goes_on_and_succeeds(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 700)
-    land.service.restart()
+    testbed.service.restart()
     ended = acme.finish(row)
     assert (ended["ending"], ended["done"]) == ("Migration succeeded", MANY)
     acme.assert_complete("second", empty="first")
     assert acme.actions.count("Migration succeeded") == 1
 
 
-def test_service_stopped_in_the_middle_ends_at_once_and_goes_on_later(customer, land):
+def test_service_stopped_in_the_middle_ends_at_once_and_goes_on_later(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
     started = time.monotonic()
-    with land.service.stopped():
+    with testbed.service.stopped():
         assert time.monotonic() - started < 25  # later it would be killed
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.assert_complete("second", empty="first")
 
 
-def test_service_killed_again_and_again(customer, land):
+def test_service_killed_again_and_again(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 100)
     for pause in (0.0, 0.3, 0.6):
-        land.service.restart()
+        testbed.service.restart()
         time.sleep(pause)
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.assert_complete("second", empty="first")
 
 
-def test_service_killed_while_the_destination_is_sealed_rolls_back(customer, land):
+def test_service_killed_while_the_destination_is_sealed_rolls_back(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
-    with land.vaults["b"].sealed_for_a_while():
-        land.service.restart()
+    with testbed.vaults["b"].sealed_for_a_while():
+        testbed.service.restart()
         assert acme.finish(row)["ending"] == DESTINATION
     wait_until(lambda: acme.admin.migration(acme.name, row["id"])["clean_up_pending"] == [], "the clean-up")
     acme.assert_complete("first", empty="second")
 
 
 @contextlib.contextmanager
-def service_settings(land, **changes):
+def service_settings(testbed, **changes):
     """Run the service with other settings for a while."""
-    before = dict(land.service.settings)
-    land.service.settings.update({name: str(value) for name, value in changes.items()})
-    land.service.restart()
+    before = dict(testbed.service.settings)
+    testbed.service.settings.update({name: str(value) for name, value in changes.items()})
+    testbed.service.restart()
     try:
         yield
     finally:
-        land.service.settings.clear()
-        land.service.settings.update(before)
-        land.service.restart()
+        testbed.service.settings.clear()
+        testbed.service.settings.update(before)
+        testbed.service.restart()
 
 
-def test_nothing_moves_for_the_stall_window(customer, land):
+def test_nothing_moves_for_the_stall_window(customer, testbed):
     acme = customer(keys=MANY)
-    with service_settings(land, stall_s=3, retry_s=600):
+    with service_settings(testbed, stall_s=3, retry_s=600):
         row = acme.start_and_wait_for("second", 300)
-        with land.vaults["b"].paused():
+        with testbed.vaults["b"].paused():
             wait_until(lambda: acme.admin.migration(acme.name, row["id"])["phase"] != "copy", "the stall")
         ended = acme.finish(row)
         assert (ended["ending"], ended["state"]) == (STALLED, "canceled")
@@ -165,21 +165,21 @@ def test_nothing_moves_for_the_stall_window(customer, land):
 
 
 @contextlib.contextmanager
-def proxied(land, letter, toxiproxy):
+def proxied(testbed, letter, toxiproxy):
     """Lead the service to a server by way of Toxiproxy, for a while."""
-    server = land.vaults[letter]
-    proxy = toxiproxy.proxy(server.name, server.port, timeline=land.timeline)
-    host_map = json.loads(land.service.settings["host_map"])
+    server = testbed.vaults[letter]
+    proxy = toxiproxy.proxy(server.name, server.port, timeline=testbed.timeline)
+    host_map = json.loads(testbed.service.settings["host_map"])
     host_map[f"{server.name}:{server.port}"] = f"127.0.0.1:{proxy.port}"
-    with service_settings(land, host_map=json.dumps(host_map), retry_s=20):
+    with service_settings(testbed, host_map=json.dumps(host_map), retry_s=20):
         yield proxy
     proxy.close()
 
 
 @pytest.mark.parametrize("letter", ["a", "b"], ids=["source", "destination"])
-def test_connections_reset_again_and_again_lose_and_double_nothing(customer, land, toxiproxy, letter):
+def test_connections_reset_again_and_again_lose_and_double_nothing(customer, testbed, toxiproxy, letter):
     acme = customer(keys=MANY)
-    with proxied(land, letter, toxiproxy) as proxy:
+    with proxied(testbed, letter, toxiproxy) as proxy:
         row = acme.start_and_wait_for("second", 100)
         cuts = 0
         while acme.admin.migration(acme.name, row["id"])["state"] == "running" and cuts < 15:
@@ -191,9 +191,9 @@ def test_connections_reset_again_and_again_lose_and_double_nothing(customer, lan
     acme.assert_complete("second", empty="first")
 
 
-def test_writes_that_are_applied_and_whose_answers_are_lost_leave_one_copy(customer, land, toxiproxy):
+def test_writes_that_are_applied_and_whose_answers_are_lost_leave_one_copy(customer, testbed, toxiproxy):
     acme = customer(keys=MANY)
-    with proxied(land, "b", toxiproxy) as proxy:
+    with proxied(testbed, "b", toxiproxy) as proxy:
         row = acme.start_and_wait_for("second", 100)
         before = len(acme.stored("second"))
         with proxy.losing_answers():
@@ -203,11 +203,11 @@ def test_writes_that_are_applied_and_whose_answers_are_lost_leave_one_copy(custo
     acme.assert_complete("second", empty="first")
 
 
-def test_a_source_key_that_was_changed_fails_verification(customer, land):
+def test_a_source_key_that_was_changed_fails_verification(customer, testbed):
     acme = customer(keys=30)
     user = list(acme.keys)[20]
     path = f"archive-keys/{acme.name}/{key_name(user, 1)}"
-    client = land.vaults["a"].client()
+    client = testbed.vaults["a"].client()
     kept = client.read(path)["data"]
     client.write_data(path, data={**kept, "archive_key": b64encode(bytes(32)).decode()})
     assert acme.migrate("second")["ending"] == VERIFICATION
@@ -217,9 +217,9 @@ def test_a_source_key_that_was_changed_fails_verification(customer, land):
     acme.assert_complete("first", empty="second")
 
 
-def test_a_destination_that_asks_for_fewer_requests_is_served_slowly_and_to_the_end(customer, land):
+def test_a_destination_that_asks_for_fewer_requests_is_served_slowly_and_to_the_end(customer, testbed):
     acme = customer(keys=600)
-    client = land.vaults["b"].client()
+    client = testbed.vaults["b"].client()
     client.write_data("sys/quotas/rate-limit/slow", data={"rate": 300, "path": "archive-keys/"})
     try:
         assert acme.migrate("second")["ending"] == "Migration succeeded"
@@ -228,10 +228,10 @@ def test_a_destination_that_asks_for_fewer_requests_is_served_slowly_and_to_the_
     acme.assert_complete("second", empty="first")
 
 
-def test_role_deleted_at_the_destination_in_the_middle(customer, land):
+def test_role_deleted_at_the_destination_in_the_middle(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
-    server, tenancy = land.vaults["b"], acme.tenancy("second")
+    server, tenancy = testbed.vaults["b"], acme.tenancy("second")
     server.client().sys.create_or_update_policy(tenancy.role_name, 'path "nothing/" { capabilities = ["read"] }')
     assert acme.finish(row)["ending"] == DESTINATION
     acme.admit("second")
@@ -239,30 +239,30 @@ def test_role_deleted_at_the_destination_in_the_middle(customer, land):
     acme.assert_complete("first", empty="second")
 
 
-def test_every_token_revoked_in_the_middle(customer, land):
+def test_every_token_revoked_in_the_middle(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
     for letter in "ab":
-        land.vaults[letter].client().sys.revoke_prefix("auth/cert/login")
+        testbed.vaults[letter].client().sys.revoke_prefix("auth/cert/login")
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.assert_complete("second", empty="first")
 
 
-def test_database_killed_in_the_middle(customer, land):
+def test_database_killed_in_the_middle(customer, testbed):
     acme = customer(keys=MANY)
     row = acme.start_and_wait_for("second", 300)
-    postmaster = int((land.service.data / "postgres" / "postmaster.pid").read_text().split()[0])
+    postmaster = int((testbed.service.data / "postgres" / "postmaster.pid").read_text().split()[0])
     os.kill(postmaster, signal.SIGKILL)
-    assert land.service.wait(60) != 0
-    land.service.start()
+    assert testbed.service.wait(60) != 0
+    testbed.service.start()
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.assert_complete("second", empty="first")
     assert acme.actions.count("Migration succeeded") == 1
 
 
-def test_source_that_forbids_deletion_after_the_commit(customer, land):
+def test_source_that_forbids_deletion_after_the_commit(customer, testbed):
     acme = customer(keys=20)
-    server, tenancy = land.vaults["a"], acme.tenancy("first")
+    server, tenancy = testbed.vaults["a"], acme.tenancy("first")
     server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1).replace(', "delete"', ""))
     row = acme.migrate("second")
     assert (row["ending"], row["clean_up_pending"]) == ("Migration succeeded", ["source"])
@@ -274,8 +274,8 @@ def test_source_that_forbids_deletion_after_the_commit(customer, land):
     acme.assert_complete("second", empty="first")
 
 
-def test_a_second_service_on_the_same_database_does_not_start(land, tmp_path):
-    other = land.service.run("serve", "--port", "0", "--database-url", land.service.database_url, check=False)
+def test_a_second_service_on_the_same_database_does_not_start(testbed, tmp_path):
+    other = testbed.service.run("serve", "--port", "0", "--database-url", testbed.service.database_url, check=False)
     assert other.returncode == 1
     assert "another control plane is running on this database" in other.stderr
     assert "Traceback" not in other.stderr
@@ -285,7 +285,7 @@ def test_a_second_service_on_the_same_database_does_not_start(land, tmp_path):
 
 
 def keystore_of(acme, name: str, **options) -> VaultKeystore:
-    declared, server = acme.declaration(name), acme.land.vaults[acme.letters[name]]
+    declared, server = acme.declaration(name), acme.testbed.vaults[acme.letters[name]]
     certificate = ClientCertificate.load(decode_file(declared["certificate"]), PASSWORD, now_utc())
     resolver = Resolver(HostMap(server.host_map))
     endpoint = Endpoint(
@@ -303,7 +303,7 @@ def copy_with(acme, at_destination: dict | None) -> list[Entry]:
     entries = [Entry(user, 1, b"same") for user in acme.keys]
     if at_destination is not None:
         path = f"archive-keys/{acme.name}/{entries[3].name}"
-        acme.land.vaults["b"].client().write_data(path, data=at_destination)
+        acme.testbed.vaults["b"].client().write_data(path, data=at_destination)
     copier = Copier(VaultSource(keystore_of(acme, "first")), keystore_of(acme, "second"), "this", no_digest)
 
     def move(entry):
@@ -341,7 +341,7 @@ def test_a_token_is_renewed_in_time_and_replaced_when_it_has_ended(customer):
     assert renewed == (first[0], 3000)
     assert replaced[0] != first[0]
     with pytest.raises(hvac.exceptions.Forbidden):
-        acme.land.vaults["a"].client().auth.token.lookup(replaced[0])
+        acme.testbed.vaults["a"].client().auth.token.lookup(replaced[0])
 
 
 @pytest.mark.parametrize("what", ["flipped bit", "wrong length", "wrong owner", "another origin", "not a record"])

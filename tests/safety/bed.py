@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from keystore_harness import Landscape, Tenancy, wait_until
-from keystore_harness.organization import Admission
+from keystore_harness import Testbed, Tenancy, wait_until
+from keystore_harness.tenant import Tenant
 from keystore_harness.server import VaultServer
 
 from pulumi_keystore.client import Client
@@ -23,8 +23,8 @@ SETTINGS = {
     "cleanup_retry_s": "0.5",
     "shard_size": "100",
     "lease_s": "3",
-    "minute_s": "2",
-    "test_s": "5",
+    "health_check_interval_s": "2",
+    "health_check_s": "5",
 }
 MOUNT = "archive-keys"
 
@@ -32,11 +32,11 @@ MOUNT = "archive-keys"
 class Bed:
     """What every test here stands on."""
 
-    def __init__(self, land: Landscape) -> None:
-        self.land = land
-        self.admin_token = land.service.make_token("ops", "provider-admin")
-        self.admin = Client(land.service.url, self.admin_token)
-        self.authority = Client(land.service.url, land.service.make_token("authority", "authority"))
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self.admin_token = testbed.service.make_token("ops", "provider-admin")
+        self.admin = Client(testbed.service.url, self.admin_token)
+        self.authority = Client(testbed.service.url, testbed.service.make_token("authority", "authority"))
 
     def close(self) -> None:
         self.admin.close()
@@ -44,14 +44,14 @@ class Bed:
 
     def keystore(self, *arguments: str) -> Any:
         """Run the `keystore` command as an administrator."""
-        return self.land.service.run(*arguments, token=self.admin_token, check=False)
+        return self.testbed.service.run(*arguments, token=self.admin_token, check=False)
 
     def customer(self, keys: int = 0, *, version: int = 1, **places: str) -> Acme:
         """Make an organization with keystores at servers (`first="a"`); the first of them is the active one."""
         name = f"org-{secrets.token_hex(4)}"
         letters = places or {"first": "a", "second": "b"}
         mount = MOUNT if version == 1 else f"kv-{name}"
-        acme = Acme(name, self.land, self.admin, self.authority, letters=dict(letters), bed=self)
+        acme = Acme(name, self.testbed, self.admin, self.authority, letters=dict(letters), bed=self)
         acme.versions = dict.fromkeys(letters, version)
         acme.mounts = dict.fromkeys(letters, mount)
         self.admin.put_organization(name)
@@ -77,10 +77,10 @@ class Acme(Customer):
     def declaration(self, keystore: str, **changes: Any) -> dict[str, Any]:
         return super().declaration(keystore, **{"role": self.tenancy(keystore).role_name, **changes})
 
-    def place(self, letter: str, mount: str = MOUNT, *, server: VaultServer | None = None) -> Admission:
+    def place(self, letter: str, mount: str = MOUNT, *, server: VaultServer | None = None) -> Tenant:
         """Return what an administrator of a server sees of this organization."""
         version = max(self.versions.values())
-        return Admission(server or self.land.servers[letter], Tenancy(self.name, mount), version)
+        return Tenant(server or self.testbed.servers[letter], Tenancy(self.name, mount), version)
 
     def settle_elsewhere(self, keystore: str, letter: str, mount: str) -> None:
         """Prepare another place: a mount and a role of its own on a server. Nothing is declared yet."""
@@ -92,7 +92,7 @@ class Acme(Customer):
     def other_role(self, letter: str) -> str:
         """Make another role for the usual mount of a server, with every right that a keystore needs."""
         role = f"keystore-{self.name}-x"
-        self.land.admit(letter, Tenancy(self.name, MOUNT, role), 1)
+        self.testbed.admit(letter, Tenancy(self.name, MOUNT, role), 1)
         return role
 
     def names(self, keystore: str) -> list[str]:
@@ -119,8 +119,8 @@ class Acme(Customer):
 
     def may_not_delete(self, keystore: str) -> AbstractContextManager[None]:
         """Take the right to delete from the role, so that a clean-up stays pending; it is given back at the end."""
-        server = self.land.servers[self.letters[keystore]]
-        return Admission(server, self.tenancy(keystore), self.versions[keystore]).may_not_delete()
+        server = self.testbed.servers[self.letters[keystore]]
+        return Tenant(server, self.tenancy(keystore), self.versions[keystore]).may_not_delete()
 
     def migrated(self, destination: str) -> dict[str, Any]:
         row = self.migrate(destination)
@@ -130,7 +130,7 @@ class Acme(Customer):
     def everywhere(self) -> dict[str, set[bytes]]:
         """Return by name every key that lies anywhere, read with root tokens past the product."""
         found: dict[str, set[bytes]] = {}
-        for letter, server in self.land.servers.items():
+        for letter, server in self.testbed.servers.items():
             for mount in {MOUNT, *self.mounts.values()}:
                 place = self.place(letter, mount, server=server)
                 if f"{mount}/" not in server.client().sys.list_mounted_secrets_engines()["data"]:
@@ -146,7 +146,7 @@ class Acme(Customer):
 
     def remembered(self, letter: str, mount: str = MOUNT) -> dict[str, Any] | None:
         """Return the latest checkpoint at a place, None where there is none."""
-        client, folder = self.land.servers[letter].client(), f"{mount}/{self.name}/checkpoints"
+        client, folder = self.testbed.servers[letter].client(), f"{mount}/{self.name}/checkpoints"
         found = client.list(folder)
         if not found:
             return None

@@ -19,7 +19,7 @@ def waiting(bed):
 
 def finish(acme):
     """Give `first` its rights back, and wait for the clean-up."""
-    server, tenancy = acme.land.servers["a"], acme.tenancy("first")
+    server, tenancy = acme.testbed.servers["a"], acme.tenancy("first")
     server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1))
     acme.await_no_clean_up()
 
@@ -39,7 +39,7 @@ def test_the_emptied_keystore_edited_to_the_mount_of_the_active_one_is_refused(w
 
 def test_the_active_keystore_edited_to_the_place_of_the_emptied_one_is_refused(waiting):
     role = waiting.other_role("a")
-    refusal = waiting.refused(waiting.swap, "second", address=waiting.land.servers["a"].address, role=role)
+    refusal = waiting.refused(waiting.swap, "second", address=waiting.testbed.servers["a"].address, role=role)
     assert isinstance(refusal, Conflict)
     assert "'first' is at this very place already" in refusal.summary
     finish(waiting)
@@ -47,7 +47,7 @@ def test_the_active_keystore_edited_to_the_place_of_the_emptied_one_is_refused(w
 
 
 def test_a_second_registration_of_the_emptied_place_is_refused_however_it_is_spelled(waiting):
-    server, role = waiting.land.servers["a"], waiting.other_role("a")
+    server, role = waiting.testbed.servers["a"], waiting.other_role("a")
     for address in (server.address, server.address + "/", f"https://{server.alias}:{server.port}"):
         third = waiting.declaration("first", address=address, role=role)
         refusal = waiting.refused(waiting.admin.put_keystore, waiting.name, "third", third)
@@ -59,11 +59,11 @@ def test_a_second_registration_of_the_emptied_place_is_refused_however_it_is_spe
 def test_the_active_keystore_edited_to_the_destination_of_a_canceled_migration_is_refused(bed):
     acme = bed.customer(900, first="a", second="b")
     row = acme.start_and_wait_for("second", 100)
-    with acme.land.lines["a"].outage():
+    with acme.testbed.lines["a"].outage():
         assert acme.finish(row)["state"] == "failed"
         # Nobody can see whether the source holds them, so they stay.
         assert [clean_up["side"] for clean_up in acme.pending()] == ["destination"]
-        address, role = acme.land.servers["b"].address, acme.other_role("b")
+        address, role = acme.testbed.servers["b"].address, acme.other_role("b")
         refusal = acme.refused(acme.swap, "first", address=address, role=role)
         assert "'second' is at this very place already" in refusal.summary
         assert len(acme.names("second")) >= 100
@@ -72,11 +72,11 @@ def test_the_active_keystore_edited_to_the_destination_of_a_canceled_migration_i
 
 
 def test_the_name_of_the_emptied_server_leads_to_the_active_one_and_nothing_is_deleted(waiting):
-    land = waiting.land
-    server, tenancy = land.servers["b"], waiting.tenancy("first")
+    testbed = waiting.testbed
+    server, tenancy = testbed.servers["b"], waiting.tenancy("first")
     server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1))
-    certificate = land.authority.issue_server(land.servers["a"].name, server.name, "127.0.0.1")
-    with server.showing(certificate), land.lines["a"].leading_to(server.port):
+    certificate = testbed.authority.issue_server(testbed.servers["a"].name, server.name, "127.0.0.1")
+    with server.showing(certificate), testbed.lines["a"].leading_to(server.port):
         number = waiting.pending()[0]["id"]
         refusal = waiting.refused(waiting.admin.retry_clean_up, waiting.name, number)
         assert "another Vault cluster answers under this name" in refusal.summary
@@ -112,7 +112,7 @@ def test_a_key_that_differs_at_the_active_keystore_is_kept_on_both_sides_and_tol
     name = waiting.place("b").names()[3]
     right = waiting.place("b").record(name)
     with waiting.place("b").flipped_bit(name):
-        server, tenancy = waiting.land.servers["a"], waiting.tenancy("first")
+        server, tenancy = waiting.testbed.servers["a"], waiting.tenancy("first")
         server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1))
         wait_until(lambda: waiting.names("first") == [name], "all others to be removed")
         wait_until(lambda: "1 keys are not the ones" in (waiting.pending()[0]["detail"] or ""), "the reason")
@@ -142,12 +142,12 @@ def test_a_clean_up_of_a_server_that_is_gone_for_good_is_given_up(bed, waiting):
 
 def test_old_copies_at_the_destination_of_a_server_that_was_put_back_in_time_do_not_block_the_way_back(bed):
     acme = bed.customer(40, first="c", second="b")
-    snapshot = bed.land.servers["c"].snapshot()
+    snapshot = bed.testbed.servers["c"].snapshot()
     acme.migrated("second")
     acme.await_no_clean_up()
     late = acme.some(3)
     acme.enrol_keys(late)
-    bed.land.servers["c"].restore(snapshot)
+    bed.testbed.servers["c"].restore(snapshot)
     assert len(acme.names("first")) == 40
     acme.migrated("first")
     acme.await_no_clean_up()
@@ -201,7 +201,7 @@ def test_a_suspended_organization_has_no_clean_ups(waiting):
     record = place.vault.client().read(f"{MOUNT}/{waiting.name}/checkpoints/{epoch}")["data"]
     path = f"{MOUNT}/{waiting.name}/checkpoints/{later}"
     place.vault.client().write_data(path, data={**record, "epoch": int(later), "nonce": "another"})
-    server, tenancy = waiting.land.servers["a"], waiting.tenancy("first")
+    server, tenancy = waiting.testbed.servers["a"], waiting.tenancy("first")
     server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1))
     wait_until(lambda: waiting.admin.organization(waiting.name)["suspended"], "the suspension")
     assert isinstance(waiting.refused(waiting.enrol_keys, waiting.some(1, "nobody")), RecoveryNeeded)

@@ -56,13 +56,13 @@ def test_the_database_is_lost(bed):
 
 def test_the_database_is_of_yesterday(bed, tmp_path):
     acme = bed.customer(25, first="a", second="b")
-    bed.land.service.dump_database(tmp_path / "yesterday.dump")
+    bed.testbed.service.dump_database(tmp_path / "yesterday.dump")
     acme.enrol_keys(acme.some(5))
     acme.migrated("second")
     acme.enrol_keys(acme.some(5, "today"))
     wait_until(lambda: acme.remembers("b", 35), "the checkpoint")
     acme.await_no_clean_up()
-    bed.land.service.restore_database(tmp_path / "yesterday.dump")
+    bed.testbed.service.restore_database(tmp_path / "yesterday.dump")
     suspended(acme)
     # A suspended keystore may well be one that is empty: status tells by its exit status, too.
     follow(bed, acme, "older-database", ended=(0, 2))
@@ -72,10 +72,10 @@ def test_the_database_is_of_yesterday(bed, tmp_path):
 
 def test_the_vault_is_of_yesterday(bed):
     acme = bed.customer(25, first="c", second="b")
-    yesterday = bed.land.servers["c"].snapshot()
+    yesterday = bed.testbed.servers["c"].snapshot()
     late = acme.some(4)
     acme.enrol_keys(late)
-    bed.land.servers["c"].restore(yesterday)
+    bed.testbed.servers["c"].restore(yesterday)
     # It takes a moment until the server has loaded everything again.
     wait_until(lambda: bed.keystore("verify", acme.name).returncode == 2, "the server")
     follow(bed, acme, "older-vault", ended=(2,))
@@ -102,9 +102,9 @@ def test_keys_that_are_lost_for_good(bed):
 
 def test_the_server_was_rebuilt(bed):
     acme = bed.customer(5, first="a", second="b")
-    other = bed.land.rebuilt("b")
+    other = bed.testbed.rebuilt("b")
     other.admit(acme.tenancy("second"))
-    with bed.land.lines["b"].leading_to(other.port):
+    with bed.testbed.lines["b"].leading_to(other.port):
         follow(bed, acme, "rebuilt-server")
         acme.assert_all_released()
         assert set(acme.place("b", server=other).stored().values()) == set(acme.keys.values())
@@ -142,9 +142,9 @@ def test_one_key_is_read_by_hand(bed, tmp_path, user, version):
     (script,) = re.findall(r"```sh by-hand\n(.*?)```", TEXT, re.DOTALL)
     script = script.replace("user-1@acme.example.com", user).replace('"acme/', f'"{acme.name}/')
     script = script.replace("=archive-keys", f"={acme.mounts['first']}")
-    server = bed.land.servers["a"]
+    server = bed.testbed.servers["a"]
     (tmp_path / "bao").symlink_to(find_vault())
-    (tmp_path / "ca.pem").write_text(bed.land.authority.pem)
+    (tmp_path / "ca.pem").write_text(bed.testbed.authority.pem)
     environment = {
         name: value
         for product in ("BAO", "VAULT")

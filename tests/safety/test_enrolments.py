@@ -75,10 +75,10 @@ def test_an_edit_to_another_mount_that_holds_every_key_is_taken_when_no_one_enro
 def test_keys_enrolled_while_the_address_is_edited_to_a_clone_of_the_server(bed):
     """A snapshot keeps its cluster id; the old server still runs, and enrolments go there until the edit."""
     acme = bed.customer(800, first="a")
-    clone = bed.land.clone("a", bed.land.servers["a"].snapshot())
+    clone = bed.testbed.clone("a", bed.testbed.servers["a"].snapshot())
     address = f"https://{clone.name}:{clone.port}"
-    assert clone.client().sys.read_health_status(method="GET")["cluster_id"] == cluster_id(bed.land.servers["a"])
-    bed.land.service.learn(f"{clone.name}:{clone.port}", clone.port)
+    assert clone.client().sys.read_health_status(method="GET")["cluster_id"] == cluster_id(bed.testbed.servers["a"])
+    bed.testbed.service.learn(f"{clone.name}:{clone.port}", clone.port)
     outcome, acknowledged = enrolling_during(acme, lambda: acme.swap("first", address=address))
     assert acknowledged
     assert isinstance(outcome, Conflict | Unsuitable), outcome
@@ -93,7 +93,7 @@ def cluster_id(server):
 def test_packets_of_an_enrolment_that_failed_come_late_and_strike_no_acknowledged_key(bed):
     """Two outages in a row; the client repeats; what was sent in the second one arrives three seconds late."""
     acme = bed.customer(0, first="a")
-    keys, line = acme.some(600, "k"), bed.land.lines["a"]
+    keys, line = acme.some(600, "k"), bed.testbed.lines["a"]
     first = threading.Thread(target=lambda: acme.refused(acme.enrol_keys, dict(keys)))
     first.start()
     wait_until(lambda: len(acme.names("first")) > 200, "some writes", interval_s=0.005)
@@ -121,11 +121,11 @@ def accepted(acme, keys):
 def test_an_enrolment_deletes_nothing(bed):
     """No request to delete an archive key is in the server's audit log, whatever an enrolment met."""
     acme = bed.customer(5, first="a")
-    with bed.land.lines["a"].outage():
+    with bed.testbed.lines["a"].outage():
         acme.refused(acme.enrol_keys, acme.some(50))
     acme.keys = {user: key for user, key in acme.keys.items() if not user.startswith("late")}
     acme.enrol_keys(acme.some(50, "again"))
-    lines = bed.land.servers["a"].audit_log.read_text().splitlines()
+    lines = bed.testbed.servers["a"].audit_log.read_text().splitlines()
     deleted = [line for line in lines if '"operation":"delete"' in line and f"archive-keys/{acme.name}/" in line]
     assert [line for line in deleted if "/canary-" not in line and "/checkpoints/" not in line] == []
 
@@ -181,15 +181,15 @@ def test_enrolments_are_remembered_at_the_keystore_within_a_moment(bed):
     acme.enrol_keys(acme.some(2))
     wait_until(lambda: acme.remembers("a", 9), "the next checkpoint")
     folder = f"archive-keys/{acme.name}/checkpoints"
-    assert len(bed.land.servers["a"].client().list(folder)["data"]["keys"]) == 1
+    assert len(bed.testbed.servers["a"].client().list(folder)["data"]["keys"]) == 1
 
 
 def test_tokens_of_enrolments_are_written_down_and_ended(bed):
     """A service that is killed leaves tokens that can write; the next one that works there ends them."""
     acme = bed.customer(5, first="a", second="b")
-    bed.land.service.restart()
-    engine = connect(bed.land.service.database_url)
-    query = f"select count(*) from grants join organizations o on o.id = organization_id where o.name = '{acme.name}'"
+    bed.testbed.service.restart()
+    engine = connect(bed.testbed.service.database_url)
+    query = f"select count(*) from token_journal join organizations o on o.id = organization_id where o.name = '{acme.name}'"
 
     def written_down():
         with engine.connect() as connection:
@@ -199,7 +199,7 @@ def test_tokens_of_enrolments_are_written_down_and_ended(bed):
     acme.migrated("second")
     acme.migrated("first")
     acme.await_no_clean_up()
-    bed.land.service.stop()
-    bed.land.service.start()
+    bed.testbed.service.stop()
+    bed.testbed.service.start()
     engine.dispose()
     acme.assert_complete("first", empty="second")

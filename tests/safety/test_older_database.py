@@ -32,11 +32,11 @@ def test_a_dump_made_during_a_migration_comes_back_after_it(bed, dump, phase):
     if phase != "preflight":
         moved = "done" if phase == "copy" else "verified"
         wait_until(lambda: acme.admin.migration(acme.name, row["id"])[moved] > 100, phase, interval_s=0.01)
-    bed.land.service.dump_database(dump)
+    bed.testbed.service.dump_database(dump)
     assert acme.finish(row)["ending"] == "Migration succeeded"
     acme.await_no_clean_up()
     acme.enrol_keys(acme.some(3))
-    bed.land.service.restore_database(dump)
+    bed.testbed.service.restore_database(dump)
     wait_until(lambda: acme.admin.migration(acme.name, row["id"])["phase"] == "ended", "the old migration's end")
     assert len(acme.names("second")) == len(acme.keys)
     suspended(acme)
@@ -49,12 +49,12 @@ def test_a_dump_made_during_a_migration_comes_back_after_it(bed, dump, phase):
 def test_a_dump_made_before_a_migration_comes_back_after_it(bed, dump):
     acme = bed.customer(40, first="a", second="b")
     acme.admin.put_monitor(acme.name, "first", {"recipients": [f"{acme.name}@example.com"]})
-    bed.land.service.dump_database(dump)
+    bed.testbed.service.dump_database(dump)
     acme.enrol_keys(acme.some(5))
     acme.migrated("second")
     acme.await_no_clean_up()
-    bed.land.service.restore_database(dump)
-    # The first change that is asked for finds out, if the test of a minute has not before.
+    bed.testbed.service.restore_database(dump)
+    # The first change that is asked for finds out, if the health check has not before.
     assert isinstance(acme.refused(acme.enrol_keys, acme.some(1, "nobody")), RecoveryNeeded)
     reason = suspended(acme)
     assert "remembers decision" in reason
@@ -63,11 +63,11 @@ def test_a_dump_made_before_a_migration_comes_back_after_it(bed, dump):
     # Said in status, history, metrics and mail.
     assert "suspended" in bed.keystore("status", acme.name).stdout
     assert "Organization suspended" in acme.actions
-    metrics = bed.land.service.url.replace("/v1", "") + "/metrics"
+    metrics = bed.testbed.service.url.replace("/v1", "") + "/metrics"
     shown = bed.admin._http.get(metrics).text
     assert f'keystore_suspended{{organization="{acme.name}"}} 1.0' in shown
-    wait_until(lambda: f"{acme.name}@example.com" in bed.land.mailbox.recipients, "the mail")
-    assert "Error: Keystore recovery needed" in bed.land.mailbox.subjects
+    wait_until(lambda: f"{acme.name}@example.com" in bed.testbed.mailbox.recipients, "the mail")
+    assert "Error: Keystore recovery needed" in bed.testbed.mailbox.subjects
     plan = json.loads(bed.keystore("recover", acme.name, "--format", "json", "--yes").stdout)
     assert plan["keystore"] == "second"
     assert plan["added"]["count"] == 5
@@ -83,11 +83,11 @@ def test_a_dump_with_a_pending_clean_up_comes_back_when_its_keystore_is_the_acti
     acme.await_no_clean_up()
     with acme.may_not_delete("second"):
         acme.migrated("first")
-        bed.land.service.dump_database(dump)
+        bed.testbed.service.dump_database(dump)
     acme.await_no_clean_up()
     acme.migrated("second")
     acme.await_no_clean_up()
-    bed.land.service.restore_database(dump)
+    bed.testbed.service.restore_database(dump)
     suspended(acme)
     assert len(acme.names("second")) == 60
     recovered(bed, acme)
@@ -97,11 +97,11 @@ def test_a_dump_with_a_pending_clean_up_comes_back_when_its_keystore_is_the_acti
 
 def test_users_enrolled_since_the_dump_are_not_enrolled_with_another_key(bed, dump):
     acme = bed.customer(20, first="a", second="b")
-    bed.land.service.dump_database(dump)
+    bed.testbed.service.dump_database(dump)
     late = acme.some(4)
     acme.enrol_keys(late)
     wait_until(lambda: acme.remembers("a", 24), "the checkpoint")
-    bed.land.service.restore_database(dump)
+    bed.testbed.service.restore_database(dump)
     kept = dict(acme.keys)
     acme.refused(acme.enrol_keys, acme.some(4))
     assert acme.keys == kept
@@ -161,10 +161,10 @@ def test_a_key_at_the_keystore_that_the_database_does_not_know_is_never_replaced
 def test_of_two_services_with_copies_of_one_database_the_second_stops(bed, dump):
     """A staging copy of production, started by mistake: it finds the other's decisions at the keystore."""
     acme = bed.customer(10, first="a", second="b")
-    bed.land.service.dump_database(dump)
+    bed.testbed.service.dump_database(dump)
     acme.enrol_keys(acme.some(3, "production"))
     wait_until(lambda: acme.remembers("a", 13), "the checkpoint")
-    bed.land.service.restore_database(dump)  # the staging copy, from here on
+    bed.testbed.service.restore_database(dump)  # the staging copy, from here on
     refusal = acme.refused(acme.enrol_keys, acme.some(3, "staging"))
     assert isinstance(refusal, RecoveryNeeded)
     assert len(acme.names("first")) == 13
@@ -175,10 +175,10 @@ def test_of_two_services_with_copies_of_one_database_the_second_stops(bed, dump)
 def lose_everything(bed):
     """The machine of the service burns down: database and master key are gone; the Vault servers are not."""
     bed.close()
-    bed.land.service.lose_everything()
-    bed.__init__(bed.land)
+    bed.testbed.service.lose_everything()
+    bed.__init__(bed.testbed)
 
 
 def test_mails_hold_no_key(bed):
-    for message in bed.land.mailbox.messages:
+    for message in bed.testbed.mailbox.messages:
         assert "archive_key" not in str(message_from_bytes(message.as_bytes()))

@@ -8,13 +8,13 @@ from pulumi_keystore.errors import AnotherCluster, KeystoreError, Unsuitable
 
 def test_another_cluster_under_the_name_is_offline_and_nothing_is_written_there(bed):
     acme = bed.customer(10, first="a", second="b")
-    other = bed.land.rebuilt("a")
+    other = bed.testbed.rebuilt("a")
     other.admit(acme.tenancy("first"))
-    with bed.land.lines["a"].leading_to(other.port):
+    with bed.testbed.lines["a"].leading_to(other.port):
         refusal = acme.refused(acme.enrol_keys, acme.some(3, "nobody"))
         assert isinstance(refusal, AnotherCluster)
         assert "accept-cluster" in refusal.hint
-        health = wait_until(lambda: offline(acme), "the test of a minute")
+        health = wait_until(lambda: offline(acme), "the health check")
         assert health["reason"] == "Host unavailable"
         assert "another Vault cluster answers" in health["detail"]
         assert bed.keystore("status", acme.name).returncode == 2
@@ -33,9 +33,9 @@ def offline(acme):
 
 def test_a_server_that_was_rebuilt_on_purpose_is_accepted_after_a_proof(bed):
     acme = bed.customer(10, first="a", second="b")
-    other = bed.land.rebuilt("b")
+    other = bed.testbed.rebuilt("b")
     other.admit(acme.tenancy("second"))
-    with bed.land.lines["b"].leading_to(other.port):
+    with bed.testbed.lines["b"].leading_to(other.port):
         done = bed.keystore("accept-cluster", acme.name, "second", "--yes")
         assert done.returncode == 0, done.stderr
         acme.migrated("second")
@@ -43,9 +43,9 @@ def test_a_server_that_was_rebuilt_on_purpose_is_accepted_after_a_proof(bed):
         assert set(acme.place("b", server=other).stored().values()) == set(acme.keys.values())
         acme.assert_all_released()
         # It cannot be accepted where the keys are not.
-        third = bed.land.rebuilt("b")
+        third = bed.testbed.rebuilt("b")
         third.admit(acme.tenancy("second"))
-        with bed.land.lines["b"].leading_to(third.port):
+        with bed.testbed.lines["b"].leading_to(third.port):
             refusal = acme.refused(acme.admin.accept_cluster, acme.name, "second")
             assert "lacks 10 of the 10" in refusal.summary
         acme.migrated("first")
@@ -56,10 +56,10 @@ def test_a_server_that_was_rebuilt_on_purpose_is_accepted_after_a_proof(bed):
 
 def test_the_active_server_restored_from_a_snapshot_that_is_too_old(bed):
     acme = bed.customer(30, first="c", second="b")
-    snapshot = bed.land.servers["c"].snapshot()
+    snapshot = bed.testbed.servers["c"].snapshot()
     late = acme.some(4)
     acme.enrol_keys(late)
-    bed.land.servers["c"].restore(snapshot)
+    bed.testbed.servers["c"].restore(snapshot)
     warning = wait_until(lambda: acme.admin.health(acme.name, "first")["warning"], "the warning")
     assert "4 of 34 archive keys are missing" in warning
     shown = bed.keystore("verify", acme.name)
@@ -72,10 +72,10 @@ def test_the_active_server_restored_from_a_snapshot_that_is_too_old(bed):
 def test_the_destination_restored_from_a_snapshot_of_before_the_migration(bed):
     """In the moment after the decision: the source has the keys still, as long as the destination lacks them."""
     acme = bed.customer(40, first="b", second="c")
-    snapshot = bed.land.servers["c"].snapshot()
+    snapshot = bed.testbed.servers["c"].snapshot()
     with acme.may_not_delete("first"):
         acme.migrated("second")
-        bed.land.servers["c"].restore(snapshot)
+        bed.testbed.servers["c"].restore(snapshot)
         assert acme.names("second") == []
     acme.await_no_clean_up()
     acme.assert_complete("second", empty="first")
@@ -84,7 +84,7 @@ def test_the_destination_restored_from_a_snapshot_of_before_the_migration(bed):
 def test_a_mount_that_begins_to_delete_by_itself_after_the_preflight(bed):
     acme = bed.customer(900, version=2, first="a", second="b")
     row = acme.start_and_wait_for("second", 50)
-    client = bed.land.servers["b"].client()
+    client = bed.testbed.servers["b"].client()
     client.write_data(f"{acme.mounts['second']}/config", data={"delete_version_after": "40s"})
     ended = acme.finish(row)
     assert ended["state"] == "failed"
@@ -95,7 +95,7 @@ def test_a_mount_that_begins_to_delete_by_itself_after_the_preflight(bed):
 
 def test_a_mount_in_use_that_begins_to_delete_by_itself(bed):
     acme = bed.customer(5, version=2, first="a")
-    client = bed.land.servers["a"].client()
+    client = bed.testbed.servers["a"].client()
     client.write_data(f"{acme.mounts['first']}/config", data={"delete_version_after": "5s"})
     refusal = acme.refused(acme.enrol_keys, acme.some(2, "nobody"))
     assert isinstance(refusal, Unsuitable)
@@ -120,7 +120,7 @@ def test_a_role_whose_tokens_cannot_be_relied_on_is_refused(bed, change, found):
     acme.letters["second"], acme.mounts["second"], acme.versions["second"] = "a", "archive-keys", 1
     acme.admit("second")
     role = f"auth/cert/certs/{acme.tenancy('second').role_name}"
-    client = bed.land.servers["a"].client()
+    client = bed.testbed.servers["a"].client()
     client.write_data(role, data={**client.read(role)["data"], **change})
     refusal = acme.refused(acme.register, "second")
     assert isinstance(refusal, Unsuitable), refusal
@@ -134,7 +134,7 @@ def test_a_policy_under_which_no_token_can_be_ended_is_refused(bed):
     acme.admit("second")
     tenancy = acme.tenancy("second")
     policy = tenancy.policy(1).replace("auth/token/revoke-self", "auth/token/nothing")
-    bed.land.servers["a"].client().sys.create_or_update_policy(tenancy.role_name, policy)
+    bed.testbed.servers["a"].client().sys.create_or_update_policy(tenancy.role_name, policy)
     refusal = acme.refused(acme.register, "second")
     assert isinstance(refusal, KeystoreError)
     assert "a token that was ended is still good" in refusal.summary

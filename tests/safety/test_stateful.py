@@ -97,7 +97,7 @@ class Life(RuleBasedStateMachine):
     @rule(letter=LETTERS, count=st.integers(20, 120))
     def enrol_while_packets_come_late(self, letter: str, count: int) -> None:
         self.users += 1
-        keys, line = self.acme.some(count, f"u{self.users}"), self.bed.land.lines[letter]
+        keys, line = self.acme.some(count, f"u{self.users}"), self.bed.testbed.lines[letter]
         thread = threading.Thread(target=self.ask, args=(self.acme.enrol_keys, keys))
         thread.start()
         time.sleep(0.05)
@@ -131,7 +131,7 @@ class Life(RuleBasedStateMachine):
         if letter in self.elsewhere:
             return  # what answers there now would be meant, and is what would be used
         role = self.acme.tenancy(keystore).role_name
-        answer = self.ask(self.acme.swap, keystore, address=self.bed.land.servers[letter].address, role=role)
+        answer = self.ask(self.acme.swap, keystore, address=self.bed.testbed.servers[letter].address, role=role)
         if answer is not None:
             self.acme.letters[keystore] = letter
 
@@ -157,7 +157,7 @@ class Life(RuleBasedStateMachine):
     def _policy(self, letter: str, *, delete: bool) -> None:
         tenancy = self.acme.tenancy("first")
         text = tenancy.policy(self.acme.versions["first"])
-        client = self.bed.land.servers[letter].client()
+        client = self.bed.testbed.servers[letter].client()
         client.sys.create_or_update_policy(tenancy.role_name, text if delete else text.replace(', "delete"', ""))
 
     @rule()
@@ -181,41 +181,41 @@ class Life(RuleBasedStateMachine):
     def seal(self, letter: str) -> None:
         if letter not in self.sealed:
             self.sealed.add(letter)
-            self.bed.land.servers[letter].seal()
+            self.bed.testbed.servers[letter].seal()
 
     @rule(letter=LETTERS)
     def unseal(self, letter: str) -> None:
         if letter in self.sealed:
-            self.bed.land.servers[letter].unseal()
+            self.bed.testbed.servers[letter].unseal()
             self.sealed.remove(letter)
 
     @rule(letter=LETTERS)
     def lead_the_name_to_another_cluster(self, letter: str) -> None:
         if letter not in self.elsewhere:
             self.elsewhere.add(letter)
-            self.bed.land.lines[letter].lead_to(self.others[letter].port)
+            self.bed.testbed.lines[letter].lead_to(self.others[letter].port)
 
     @rule(letter=LETTERS)
     def lead_it_back(self, letter: str) -> None:
         if letter in self.elsewhere:
             self.elsewhere.remove(letter)
-            self.bed.land.lines[letter].lead_to(self.bed.land.servers[letter].port)
+            self.bed.testbed.lines[letter].lead_to(self.bed.testbed.servers[letter].port)
 
     @rule(letter=LETTERS)
     def take_a_snapshot(self, letter: str) -> None:
         if letter not in self.sealed:
-            self.snapshots[letter] = self.bed.land.servers[letter].snapshot()
+            self.snapshots[letter] = self.bed.testbed.servers[letter].snapshot()
 
     @rule(letter=LETTERS)
     def restore_the_snapshot(self, letter: str) -> None:
         if letter not in self.snapshots or self.sealed:
             return
-        service = self.bed.land.service
+        service = self.bed.testbed.service
         os.kill(service.pid, signal.SIGSTOP)
         try:
             time.sleep(0.5)  # what was on its way has arrived
             before = self.there()
-            server = self.bed.land.servers[letter]
+            server = self.bed.testbed.servers[letter]
             server.restore(self.snapshots[letter])
             wait_until(lambda: self._answers(letter), "the server to answer again")
             # Only this deed of a person can have taken them.
@@ -227,22 +227,22 @@ class Life(RuleBasedStateMachine):
     def _answers(self, letter: str) -> bool:
         mount = self.acme.mounts["first"]
         with suppress(Exception):
-            return f"{mount}/" in self.bed.land.servers[letter].client().sys.list_mounted_secrets_engines()["data"]
+            return f"{mount}/" in self.bed.testbed.servers[letter].client().sys.list_mounted_secrets_engines()["data"]
         return False
 
     @rule()
     def dump_the_database(self) -> None:
         self.dump = self.folder / f"{time.monotonic_ns()}.dump"
-        self.bed.land.service.dump_database(self.dump)
+        self.bed.testbed.service.dump_database(self.dump)
 
     @rule()
     def restore_the_database(self) -> None:
         if self.dump is not None:
-            self.bed.land.service.restore_database(self.dump)
+            self.bed.testbed.service.restore_database(self.dump)
 
     @rule()
     def kill_the_service(self) -> None:
-        self.bed.land.service.restart()
+        self.bed.testbed.service.restart()
 
     # What must hold.
 
@@ -288,7 +288,7 @@ class Life(RuleBasedStateMachine):
         for keystore in acme.letters:
             self.ask(acme.register, keystore)  # as `pulumi up` does
         # Each keystore has been looked at by then, whoever asks for nothing.
-        time.sleep(3 * float(self.bed.land.service.settings["minute_s"]))
+        time.sleep(3 * float(self.bed.testbed.service.settings["health_check_interval_s"]))
         wait_until(self._recovered, "the recovery", interval_s=0.5)
         wait_until(self._cleaned, "the clean-ups", interval_s=0.5)
         active = acme.admin.organization(acme.name)["active_keystore"]
@@ -336,7 +336,7 @@ class Life(RuleBasedStateMachine):
 
 @pytest.mark.timeout(0 if WHOLE else 900)
 def test_whatever_happens_no_acknowledged_key_is_lost_and_there_is_a_way_out(bed):
-    Life.bed, Life.others = bed, {letter: bed.land.rebuilt(letter) for letter in ("a", "b")}
+    Life.bed, Life.others = bed, {letter: bed.testbed.rebuilt(letter) for letter in ("a", "b")}
     wanted = settings(
         max_examples=RUNS,
         stateful_step_count=STEPS,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from keystore_harness import Landscape, wait_until
+from keystore_harness import Testbed, wait_until
 
 from pulumi_keystore.errors import Conflict, KeystoreError
 from tests.safety.bed import SETTINGS, Bed
@@ -12,8 +12,8 @@ from tests.safety.bed import SETTINGS, Bed
 @pytest.fixture(scope="module")
 def keeping() -> Iterator[Bed]:
     """A service that keeps the keys at the source for an hour."""
-    with Landscape("ab", {**SETTINGS, "retain_s": "3600"}, lines=True) as land:
-        made = Bed(land)
+    with Testbed("ab", {**SETTINGS, "retain_s": "3600"}, lines=True) as testbed:
+        made = Bed(testbed)
         yield made
         made.close()
 
@@ -38,7 +38,7 @@ def test_a_migration_is_undone_with_what_was_enrolled_since(keeping):
 def test_a_migration_is_undone_although_its_destination_is_gone(keeping):
     acme = keeping.customer(20, first="a", second="b")
     row = acme.migrated("second")
-    with keeping.land.servers["b"].sealed_for_a_while():
+    with keeping.testbed.servers["b"].sealed_for_a_while():
         acme.admin.undo_migration(acme.name, row["id"])
         assert acme.active == "first"
         acme.assert_all_released()
@@ -50,7 +50,7 @@ def test_nothing_is_undone_where_a_key_would_be_lost(keeping):
     acme = keeping.customer(20, first="a", second="b")
     row = acme.migrated("second")
     acme.enrol_keys(acme.some(1))
-    with keeping.land.servers["b"].sealed_for_a_while():
+    with keeping.testbed.servers["b"].sealed_for_a_while():
         assert isinstance(acme.refused(acme.admin.undo_migration, acme.name, row["id"]), KeystoreError)
     assert acme.active == "second"
     acme.admin.undo_migration(acme.name, row["id"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keystore_harness import Landscape
+from keystore_harness import Testbed
 from keystore_harness.engine import PulumiStack
 
 from pulumi_keystore.client import Client
@@ -33,14 +33,14 @@ class Program:
         """Issue a client certificate as a file; return its path."""
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(self.customer.land.authority.issue(organization or self.customer.name).pkcs12(PASSWORD))
+        path.write_bytes(self.customer.testbed.authority.issue(organization or self.customer.name).pkcs12(PASSWORD))
         return str(path)
 
     def keystore(self, letter: str, prefix: str = "") -> dict[str, str]:
         """The configuration of a keystore on a server."""
         certificate = self.certificate(f"{prefix or letter}.p12".replace("/", "-"))
         values = {
-            "address": self.customer.land.vaults[letter].address,
+            "address": self.customer.testbed.vaults[letter].address,
             "certificate": certificate,
             "serverCa": str(self.folder / "ca.pem"),
         }
@@ -68,10 +68,10 @@ def program(customer: Callable[..., Customer], engine: Path, tmp_path: Path) -> 
         name: str, acme: Customer | None = None, environment: Mapping[str, str] | None = None
     ) -> Iterator[Program]:
         acme = acme or customer(keystores=())
-        service = acme.land.service
+        service = acme.testbed.service
         known = {"KEYSTORE_URL": service.url, "KEYSTORE_TOKEN": service.make_token("ops", "provider-admin")}
         with PulumiStack(engine, ROOT / "stacks" / name, tmp_path / "state", {**known, **(environment or {})}) as stack:
-            (tmp_path / "ca.pem").write_text(acme.land.authority.pem)
+            (tmp_path / "ca.pem").write_text(acme.testbed.authority.pem)
             yield Program(stack, acme, tmp_path)
 
     return make
@@ -165,14 +165,14 @@ def test_certificate_rotation(program):
         assert TRACEBACK not in refused.stdout
 
 
-def test_many_organizations(program, land, admin):
+def test_many_organizations(program, testbed, admin):
     with program("many-organizations") as many:
         names = [f"{many.customer.name}-{n}" for n in range(3)]
         lines = ["organization,address,certificate,administrators"]
         for name in names:
-            land.admit("a", name)
+            testbed.admit("a", name)
             many.certificate(f"{name}.p12", name)
-            lines.append(f"{name},{land.vaults['a'].address},{name}.p12,ops@{name}.example.com it@{name}.example.com")
+            lines.append(f"{name},{testbed.vaults['a'].address},{name}.p12,ops@{name}.example.com it@{name}.example.com")
         table = many.folder / "organizations.csv"
         table.write_text("\n".join(lines))
         many.stack.configure(
@@ -233,19 +233,19 @@ def test_automation_moves_the_keys_or_says_why_not(program):
 @pytest.fixture
 def unprepared() -> Iterator[Customer]:
     """A customer, and a server on which nothing was prepared."""
-    with Landscape("a", SETTINGS) as land, ExitStack() as clients:
-        root, service = land.vaults["a"].client(), land.service
+    with Testbed("a", SETTINGS) as testbed, ExitStack() as clients:
+        root, service = testbed.vaults["a"].client(), testbed.service
         root.sys.disable_auth_method("cert")
         root.sys.disable_audit_device("file")
         admin, authority = (
             clients.enter_context(Client(service.url, service.make_token(role, role)))
             for role in ("provider-admin", "authority")
         )
-        yield Customer("acme", land, admin, authority, letters={"vault": "a"}, versions={"vault": 1})
+        yield Customer("acme", testbed, admin, authority, letters={"vault": "a"}, versions={"vault": 1})
 
 
 def test_vault_tenancy_by_a_stand_in_for_the_plugin_of_pulumi_vault(program, unprepared):
-    acme, server = unprepared, unprepared.land.servers["a"]
+    acme, server = unprepared, unprepared.testbed.servers["a"]
     with serving(server.client) as environment, program("vault-tenancy", acme, environment) as both:
         names = ["acme", "globex"]
         for name in names:

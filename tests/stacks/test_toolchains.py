@@ -56,7 +56,7 @@ TOOLS = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("tool", TOOLS if WHOLE else ["uv"])
-def test_the_package_installed_from_a_git_url_works(tool, land, admin, admin_token, engine, tmp_path, monkeypatch):
+def test_the_package_installed_from_a_git_url_works(tool, testbed, admin, admin_token, engine, tmp_path, monkeypatch):
     uv = os.environ.get("UV") or next((Path.home() / ".cache/pulumi-keystore").glob("uv-*/bin/uv"))
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -76,7 +76,7 @@ def test_the_package_installed_from_a_git_url_works(tool, land, admin, admin_tok
         assert done.returncode == 0, done.stdout
     # Pulumi calls the tool that the project names.
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(uv).parent), str(folder / "tool/bin"), os.environ["PATH"]]))
-    environment = {"KEYSTORE_URL": land.service.url, "KEYSTORE_TOKEN": admin_token}
+    environment = {"KEYSTORE_URL": testbed.service.url, "KEYSTORE_TOKEN": admin_token}
     name = f"by-{tool}"
     with PulumiStack(engine, folder, tmp_path / "state", environment) as stack:
         stack.configure({"organization": name})

@@ -98,7 +98,7 @@ BUGS = [
     ),
     Bug(
         "journal not flushed: a shard is written down before it is copied",
-        "control_plane/migration/session.py",
+        "control_plane/migration/lease.py",
         "            inventory, annotated = self._move(task)\n",
         "            shards.finish(self._plane, task, self.holder, Inventory(), 0)\n"
         "            inventory, annotated = self._move(task)\n",
@@ -218,8 +218,20 @@ BUGS = [
     Bug(
         "keys are enrolled at the source while the default migration runs",
         "control_plane/escrow/deposit.py",
-        "        if online is None:\n            maintenance.require_no_maintenance(owner)\n", "",
+        "    maintenance.require_writable(owner)\n", "",
         ONLINE, "default_holds",
+    ),
+    Bug(
+        "what is enrolled online goes to the source alone",
+        "control_plane/migration/workflow.py",
+        "        maintenance.mirror(owner, row.destination_id)\n", "",
+        ONLINE, "testbeds or default_holds or canceled_keeps",
+    ),
+    Bug(
+        "a refusal is believed although the token may have ended, or a standby lags behind",
+        "vault/session.py",
+        "self._token, waits = None, iter(_REFUSED_WAITS_S)", "waits = iter(_REFUSED_WAITS_S)",
+        "tests/unit/vault/test_session.py", "standby",
     ),
     Bug(
         "a key is deleted without a look at the active keystore",

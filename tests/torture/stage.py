@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from keystore_harness import Landscape, wait_until, workspace
+from keystore_harness import Testbed, wait_until, workspace
 from keystore_harness.database import Database
 from keystore_harness.interceptor import Interceptor, Plan
-from keystore_harness.organization import Admission
+from keystore_harness.tenant import Tenant
 from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
 
@@ -31,7 +31,7 @@ SETTINGS = {
     "stall_s": "20",
     "lease_s": "1",
     # Their calls would be counted, and be failed, among those of the migration.
-    "tests": "false",
+    "health_checks": "false",
 }
 ENDINGS = {
     "Migration succeeded",
@@ -48,25 +48,25 @@ class Stage:
     def __init__(self, stack: ExitStack, *, intercepted: bool, failpoints: bool = False, **settings: str) -> None:
         self.plan, self.database_plan = Plan(1.0), Plan(1.0)
         self.control = workspace.current().subfolder("control")
-        self.land = Landscape("ab", {**SETTINGS, **settings})
+        self.testbed = Testbed("ab", {**SETTINGS, **settings})
         self.database = stack.enter_context(Database(workspace.current().subfolder("db") / "d", self.database_plan))
-        given = {**self.land.service.settings, "database_url": self.database.url}
+        given = {**self.testbed.service.settings, "database_url": self.database.url}
         if intercepted:
             targets = {}
-            for vault in self.land.vaults.values():
-                interceptor = Interceptor(vault, self.land.authority.issue("acme"), self.plan)
+            for vault in self.testbed.vaults.values():
+                interceptor = Interceptor(vault, self.testbed.authority.issue("acme"), self.plan)
                 stack.enter_context(interceptor)
                 targets[f"{vault.name}:{vault.port}"] = f"127.0.0.1:{interceptor.port}"
             given["host_map"] = json.dumps(targets)
         # The service's environment holds nothing of ours.
         command = ["env", f"TORTURE={self.control}", *LAUNCHER] if failpoints else []
-        self.land.service = ServiceProcess(given, self.land.timeline, command)
-        stack.enter_context(self.land)
-        service = self.land.service
+        self.testbed.service = ServiceProcess(given, self.testbed.timeline, command)
+        stack.enter_context(self.testbed)
+        service = self.testbed.service
         self.admin_token = service.make_token("ops", "provider-admin")
         self.admin = stack.enter_context(Client(service.url, self.admin_token))
         authority = stack.enter_context(Client(service.url, service.make_token("authority", "authority")))
-        self.customer = Customer("acme", self.land, self.admin, authority)
+        self.customer = Customer("acme", self.testbed, self.admin, authority)
         self.admin.put_organization("acme")
         for keystore in ("first", "second"):
             self.customer.admit(keystore)
@@ -109,14 +109,14 @@ class Stage:
         except TimeoutError:
             with suppress(KeystoreError):
                 print(self.admin.migration("acme", row["id"]))
-            print(self.land.service.log.read_text(errors="replace")[-6000:])
+            print(self.testbed.service.log.read_text(errors="replace")[-6000:])
             raise
 
     def revive(self) -> None:
         """Start the service again if it has ended by itself, as a supervisor does."""
-        process = self.land.service._process
+        process = self.testbed.service._process
         if process is None or process.poll() is not None:
-            self.land.service.start()
+            self.testbed.service.start()
 
     def settle(self, row: dict[str, Any] | None) -> str:
         """See that the right side has every key and the other nothing; return how it ended."""
@@ -168,11 +168,11 @@ class Stage:
         return row
 
     def server(self, keystore: str) -> VaultServer:
-        return self.land.servers[self.customer.letters[keystore]]
+        return self.testbed.servers[self.customer.letters[keystore]]
 
-    def place(self, keystore: str) -> Admission:
+    def place(self, keystore: str) -> Tenant:
         """What an administrator can do with the customer's keys on a server."""
-        return Admission(self.server(keystore), self.customer.tenancy(keystore), self.customer.versions[keystore])
+        return Tenant(self.server(keystore), self.customer.tenancy(keystore), self.customer.versions[keystore])
 
     def plan_moments(self, *lines: str) -> None:
         for name in ("go", "struck", "plan"):

@@ -40,7 +40,7 @@ def cancel(scene, row):
 
 def await_death(scene, point):
     wait_until(
-        lambda: scene.struck and scene.land.service._process.poll() is not None,
+        lambda: scene.struck and scene.testbed.service._process.poll() is not None,
         f"the service to die at {point}",
         30,
         0.01,
@@ -85,14 +85,14 @@ def test_the_service_is_killed_and_killed_again_while_it_recovers(scene, point, 
     scene.plan_moments(f"{point} kill", "* kill")
     ask(scene)
     wait_until(
-        lambda: scene.struck and scene.land.service._process.poll() is not None, "the first death", interval_s=0.01
+        lambda: scene.struck and scene.testbed.service._process.poll() is not None, "the first death", interval_s=0.01
     )
     with contextlib.suppress(RuntimeError):  # it may die before it answers at all
-        scene.land.service.start()
+        scene.testbed.service.start()
     # Where nothing was left to be recovered, the second death comes with the next request.
     ask(scene)
     wait_until(lambda: not (scene.control / "plan").exists(), f"the second death after {point}", interval_s=0.01)
-    wait_until(lambda: scene.land.service._process.poll() is not None, "its end", interval_s=0.01)
+    wait_until(lambda: scene.testbed.service._process.poll() is not None, "its end", interval_s=0.01)
     scene.settle(revived(scene))
     assert scene.here == there
 
@@ -102,7 +102,7 @@ def test_the_service_is_killed_and_killed_again_while_it_recovers(scene, point, 
 )
 def test_a_server_is_killed(scene, victim, point):
     letters = {"first": "a", "second": "b"}
-    server = scene.land.servers[letters[scene.here if victim == "source" else scene.there]]
+    server = scene.testbed.servers[letters[scene.here if victim == "source" else scene.there]]
     scene.plan_moments(f"{point} wait")
     answer = {}
     asking = threading.Thread(target=lambda: answer.update(row=scene.start()))
@@ -121,7 +121,7 @@ def test_a_server_is_killed(scene, victim, point):
 def manned():
     """A stage whose service works on nothing itself, with two workers that do."""
     with stage(intercepted=False, failpoints=True, slots="0") as scene:
-        workers = [WorkerProcess(scene.land.service) for _ in range(2)]
+        workers = [WorkerProcess(scene.testbed.service) for _ in range(2)]
         with workers[0], workers[1]:
             yield scene, workers
 

@@ -35,7 +35,7 @@ def crew():
     """A service that moves nothing itself, and two workers."""
     # Few requests at a time: most writes of a shard come after it was stopped.
     with stage(intercepted=False, failpoints=True, slots="0", in_flight="2") as made:
-        made.workers = [WorkerProcess(made.land.service) for _ in range(2)]
+        made.workers = [WorkerProcess(made.testbed.service) for _ in range(2)]
         with made.workers[0], made.workers[1]:
             yield made
 
@@ -113,7 +113,7 @@ def test_workers_wait_for_a_database_that_hangs_and_go_on(crew):
     row = crew.stop_at("shard.copying")
     with crew.database.paused():
         crew.go()
-        assert crew.land.service.wait(60) == SUPERSEDED_STATUS
+        assert crew.testbed.service.wait(60) == SUPERSEDED_STATUS
     assert crew.settle(row) == SUCCEEDED
     assert [worker.pid for worker in crew.workers if worker.running] == processes
 
@@ -123,7 +123,7 @@ def test_two_workers_share_one_migration(crew):
     engine = connect(crew.database.direct_url)
     seen = set()
     row = crew.start()
-    query = text("select split_part(holder, '-', 1) from shards where state = 'held'")
+    query = text("select split_part(holder, '-', 1) from shards where state = 'leased'")
 
     def both():
         with engine.connect() as connection:
@@ -141,10 +141,10 @@ def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxip
     with stage(intercepted=False, failpoints=True, **settings) as scene:
         server = scene.server("second")
         proxy = toxiproxy.proxy("network", server.port)
-        targets = json.loads(scene.land.service.settings["host_map"])
+        targets = json.loads(scene.testbed.service.settings["host_map"])
         targets[f"{server.name}:{server.port}"] = f"127.0.0.1:{proxy.port}"
         roundabout = {"host_map": json.dumps(targets)}
-        with WorkerProcess(scene.land.service, roundabout) as worker:
+        with WorkerProcess(scene.testbed.service, roundabout) as worker:
             row = scene.stop_at("shard.granted")  # logged in; the next it sends there is a write
             since = len((server.folder / "audit.log").read_text().splitlines())
             with proxy.slow_requests(40_000):
@@ -172,7 +172,7 @@ def test_a_write_that_was_on_its_way_when_its_worker_died_comes_to_nothing(toxip
 def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
     """Paused while it empties the source; meanwhile another one does so, and the keys come back."""
     with stage(intercepted=False, failpoints=True, in_flight="1") as scene:
-        first = scene.land.service
+        first = scene.testbed.service
         scene.plan_moments("clean-up.removing wait")
         row = scene.start()
         wait_until(lambda: scene.struck, "the clean-up", interval_s=0.01)
@@ -185,7 +185,7 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
         engine.dispose()
         second = ServiceProcess({**first.settings, "master_key_file": str(first.data / "master.key")}, first.timeline)
         with second:
-            scene.land.service, second_admin = second, Client(second.url, second.make_token("ops", "provider-admin"))
+            scene.testbed.service, second_admin = second, Client(second.url, second.make_token("ops", "provider-admin"))
             before, scene.admin = scene.admin, second_admin
             authority = Client(second.url, second.make_token("authority", "authority"))
             scene.customer.admin, scene.customer.authority = second_admin, authority
@@ -203,7 +203,7 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
 
 def test_only_who_holds_the_work_gets_a_token(crew):
     """A process that believes to lead, or to hold a shard, and does not: its token is refused before it is used."""
-    service = crew.land.service
+    service = crew.testbed.service
     settings = Settings(database_url=crew.database.direct_url, master_key_file=service.data / "master.key")
     with opened(settings, as_guest=True) as database:
         row = Keystore(id=1, organization_id=1)
@@ -218,7 +218,7 @@ def test_of_many_requests_at_once_one_migration_comes():
         ids, refusals = set(), []
 
         def ask(destination):
-            with Client(scene.land.service.url, scene.admin_token) as client:
+            with Client(scene.testbed.service.url, scene.admin_token) as client:
                 try:
                     ids.add(client.start_migration("acme", destination)["id"])
                 except (InMaintenance, KeystoreError) as error:

@@ -1,4 +1,4 @@
-"""Keys are enrolled while their organization migrates online: all land, and nobody waits long."""
+"""Keys are enrolled while their organization migrates online: all testbed, and nobody waits long."""
 
 import secrets
 import statistics
@@ -23,7 +23,7 @@ class Enrolments:
     """Users who enrol at a steady rate, whatever goes on. Use it as a context manager."""
 
     def __init__(self, scene, rate):
-        self._url, self._token = scene.land.service.url, scene.authority_token
+        self._url, self._token = scene.testbed.service.url, scene.authority_token
         self._interval = 1 / rate
         self._stop = threading.Event()
         self.keys, self.refused, self.seconds = {}, [], []
@@ -68,7 +68,7 @@ def busy():
     # A lease that a busy machine can keep.
     settings = {"shard_size": "200", "retry_s": "5", "request_s": "5", "stall_s": "60", "lease_s": "5"}
     with stage(intercepted=False, failpoints=True, **settings) as made:
-        made.authority_token = made.land.service.make_token("devices", "authority")
+        made.authority_token = made.testbed.service.make_token("devices", "authority")
         yield made
 
 

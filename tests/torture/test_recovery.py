@@ -34,7 +34,7 @@ def test_a_wall_clock_that_jumps_stalls_nothing_and_loses_no_worker(jump_s):
         assert scene.settle(row) == SUCCEEDED
         ended = scene.admin.migration("acme", row["id"])["ended_at"]
         assert (ended > row["started_at"]) == (jump_s > 0)  # it did jump
-        assert "lost worker" not in scene.land.service.log.read_text()
+        assert "lost worker" not in scene.testbed.service.log.read_text()
 
 
 def test_a_clean_up_is_tried_again_though_the_clock_was_put_back():
@@ -56,8 +56,8 @@ def test_a_database_that_hangs_ends_the_service_and_the_next_one_goes_on(scene):
     row = scene.stop_at("commit.undecided")
     with scene.database.paused():
         scene.go()
-        assert scene.land.service.wait(60) == SUPERSEDED_STATUS
-    assert "is silent; stopping" in scene.land.service.log.read_text()
+        assert scene.testbed.service.wait(60) == SUPERSEDED_STATUS
+    assert "is silent; stopping" in scene.testbed.service.log.read_text()
     assert scene.settle(row) == SUCCEEDED
 
 
@@ -83,7 +83,7 @@ def test_an_operator_cancels(scene, moment):
     environment = {"token": scene.admin_token}
     scene.admin.cancel_migration("acme", row["id"])
     scene.go()
-    done = scene.land.service.run("migration", "cancel", "acme", row["id"], check=False, **environment)
+    done = scene.testbed.service.run("migration", "cancel", "acme", row["id"], check=False, **environment)
     assert scene.settle(row) == CANCELED
     assert done.returncode == 0 or "has ended" in done.stderr
     ended = scene.admin.migration("acme", row["id"])
@@ -114,7 +114,7 @@ def test_all_workers_die_and_it_stalls():
 def test_a_small_organization_does_not_wait_for_a_large_one():
     with stage(intercepted=False, slots="1", shard_size="200", retry_s="10", request_s="10") as scene:
         scene.customer.enrol(4000)
-        small = type(scene.customer)("small", scene.land, scene.admin, scene.customer.authority)
+        small = type(scene.customer)("small", scene.testbed, scene.admin, scene.customer.authority)
         scene.admin.put_organization("small")
         for keystore in ("first", "second"):
             small.admit(keystore)
@@ -130,7 +130,7 @@ def test_a_small_organization_does_not_wait_for_a_large_one():
 
 def test_an_organization_whose_server_hangs_does_not_hold_up_another():
     with stage(intercepted=False, failpoints=True, slots="2", retry_s="20", request_s="10") as scene:
-        other = type(scene.customer)("other", scene.land, scene.admin, scene.customer.authority)
+        other = type(scene.customer)("other", scene.testbed, scene.admin, scene.customer.authority)
         scene.admin.put_organization("other")
         other.letters = {"first": "b", "second": "a"}
         for keystore in ("first", "second"):
@@ -154,7 +154,7 @@ def test_every_write_denied_is_a_failure_and_says_so(scene):
     row = scene.stop_at("copy.begun")
     with place.access_removed():
         scene.go()
-        watched = scene.land.service.run("migration", "watch", "acme", row["id"], check=False, token=scene.admin_token)
+        watched = scene.testbed.service.run("migration", "watch", "acme", row["id"], check=False, token=scene.admin_token)
         assert watched.returncode == 1
         assert DESTINATION in watched.stdout
         ended = scene.finish(row)
@@ -205,14 +205,14 @@ def test_a_server_that_is_gone_in_the_middle_leaves_no_copies_behind(scene, cut)
 
 def test_custom_metadata_at_the_source_is_told_and_the_keys_move():
     with stage(intercepted=False) as scene:
-        acme = type(scene.customer)("noted", scene.land, scene.admin, scene.customer.authority)
+        acme = type(scene.customer)("noted", scene.testbed, scene.admin, scene.customer.authority)
         acme.versions = {"first": 2, "second": 2}
         scene.admin.put_organization("noted")
         for keystore in ("first", "second"):
             acme.admit(keystore)
             acme.register(keystore)
         acme.enrol(12)
-        client = scene.land.vaults["a"].client()
+        client = scene.testbed.vaults["a"].client()
         for name in acme.stored("first"):  # in two shards
             client.write_data(
                 f"archive-keys-v2/metadata/noted/{name}", data={"custom_metadata": {"department": "sales"}}
@@ -231,7 +231,7 @@ def test_one_server_as_both_ends_is_refused_whatever_it_is_called(scene):
 
 
 def test_a_worker_without_a_database_or_of_another_version_says_so_in_one_line(scene, tmp_path):
-    service: ServiceProcess = scene.land.service
+    service: ServiceProcess = scene.testbed.service
     none = subprocess.run(
         [*service.command, "worker"], env={**os.environ, "KEYSTORE_DATABASE_URL": "", "KEYSTORE_DATA": str(tmp_path)},
         capture_output=True, text=True, timeout=60, check=False,

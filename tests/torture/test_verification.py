@@ -5,7 +5,7 @@ import os
 from base64 import b64decode, b64encode
 
 import pytest
-from keystore_harness import Landscape, wait_until
+from keystore_harness import Testbed, wait_until
 
 from pulumi_keystore.client import Client
 from tests.conftest import SETTINGS, Customer
@@ -181,12 +181,12 @@ def test_the_receipt_tells_what_was_found_at_both_ends(scene):
 
 def test_a_standby_that_lags_behind_answers(toxiproxy):
     """Reads that it would answer from its old state are passed on to the active node; that is no failed verification."""
-    with Landscape("a", SETTINGS, clusters="b", network=toxiproxy) as land:
-        cluster = land.clusters["b"]
+    with Testbed("a", SETTINGS, clusters="b", network=toxiproxy) as testbed:
+        cluster = testbed.clusters["b"]
         standby = cluster.standbys[0]
-        admin = Client(land.service.url, land.service.make_token("ops", "provider-admin"))
-        authority = Client(land.service.url, land.service.make_token("authority", "authority"))
-        acme = Customer("acme", land, admin, authority)
+        admin = Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin"))
+        authority = Client(testbed.service.url, testbed.service.make_token("authority", "authority"))
+        acme = Customer("acme", testbed, admin, authority)
         admin.put_organization("acme")
         for keystore in ("first", "second"):
             acme.admit(keystore)
@@ -194,9 +194,9 @@ def test_a_standby_that_lags_behind_answers(toxiproxy):
         acme.enrol(300)
         # The destination's name leads to the standby alone.
         public = f"{cluster.name}:{cluster.port}"
-        targets = {**land.vaults["a"].host_map, public: f"127.0.0.1:{standby.public_port}"}
-        land.service.settings["host_map"] = json.dumps(targets)
-        land.service.restart()
+        targets = {**testbed.vaults["a"].host_map, public: f"127.0.0.1:{standby.public_port}"}
+        testbed.service.settings["host_map"] = json.dumps(targets)
+        testbed.service.restart()
         with cluster.link(cluster.leader, standby).latency(700):
             row = acme.migrate("second")
             assert (row["ending"], row["detail"]) == ("Migration succeeded", None)

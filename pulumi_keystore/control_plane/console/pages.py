@@ -148,7 +148,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
             "running": running,
             "clean_up": [row["clean_up_pending"] for row in latest if row["clean_up_pending"]],
             "certificate_days": _days(active.certificate_not_after, now) if active else None,
-            "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, services.plane.settings.minute_s),
+            "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, services.plane.settings.health_check_interval_s),
             "now": now,
         }
 
@@ -157,7 +157,7 @@ def frame(session: Session, owner: Organization) -> dict[str, Any]:
     """Return what every page of an organization shows: its name, and whether it is in maintenance."""
     return {
         "organization": registry.describe(session, owner),
-        "online": maintenance.online(session, owner) is not None,
+        "online": owner.online,
     }
 
 

@@ -120,14 +120,12 @@ def _enrol(
     active: Keystore,
     keys: Mapping[str, bytes],
 ) -> Enrolled:
-    online = maintenance.online(session, owner)
-    if online is None:
-        maintenance.require_no_maintenance(owner)
+    maintenance.require_writable(owner)
     origin = f"enrolment {secrets.token_hex(8)}"
     found = _insert_entries(plane, session, owner, keys)
     records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]
     known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
-    other = ledger.note_late(session, online, [record.user for record in records]) if online else None
+    mirror = ledger.note_late(session, owner, [record.user for record in records])
     restored = 0
     if active.kind == "legacy":
         for record in records:
@@ -135,8 +133,10 @@ def _enrol(
             session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))
     elif keys:
         restored = _write(plane, connections, owner, active, records, known)
-        if other is not None and online is not None:
-            _copy_over(connections, owner, other, [replace(record, origin=online.id) for record in records])
+        if mirror is not None:
+            # As the migration's own copies, with which they are removed if it fails.
+            copies = [replace(record, origin=owner.maintenance_by or "") for record in records]
+            _copy_over(connections, owner, mirror, copies)
     return Enrolled(len(records), restored)
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.keystores.tables import Grant
+from pulumi_keystore.control_plane.keystores.tables import JournalledToken
 from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.leadership import require_lead
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -40,7 +40,7 @@ def record(plane: ControlPlane, session: Session, keystore: Keystore, holder: st
     """Write a token down, sealed, before it is used: whoever takes over can end it."""
     sealed = plane.master_key.seal(_PURPOSE, str(keystore.id), token.encode())
     session.add(
-        Grant(
+        JournalledToken(
             organization_id=keystore.organization_id,
             keystore_id=keystore.id,
             cluster_id=cluster_id,
@@ -64,14 +64,14 @@ def fence(
     transport.run_one(vault.require_cluster(REVOKE_TIMEOUT_S))
     with plane.transaction() as session:
         # Tokens of the version before clusters were written down belong to whichever it is now.
-        there = Grant.cluster_id.in_((vault.cluster_id, ""))
-        query = select(Grant.id, Grant.keystore_id, Grant.token_sealed).where(
-            Grant.organization_id == organization_id, there
+        there = JournalledToken.cluster_id.in_((vault.cluster_id, ""))
+        query = select(JournalledToken.id, JournalledToken.keystore_id, JournalledToken.token_sealed).where(
+            JournalledToken.organization_id == organization_id, there
         )
         if holder is not None:
-            query = query.where(Grant.holder == holder)
-        found = session.execute(query.order_by(Grant.id)).all()
+            query = query.where(JournalledToken.holder == holder)
+        found = session.execute(query.order_by(JournalledToken.id)).all()
     for number, keystore_id, sealed in found:
         transport.run_one(vault.surrender(plane.master_key.open(_PURPOSE, str(keystore_id), sealed).decode()))
         with plane.transaction() as session:
-            session.execute(delete(Grant).where(Grant.id == number))
+            session.execute(delete(JournalledToken).where(JournalledToken.id == number))

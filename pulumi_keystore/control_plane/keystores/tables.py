@@ -34,13 +34,13 @@ class Verification(Base):
     named: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
-class Grant(Base):
+class JournalledToken(Base):
     """A Vault token that may write or delete at a keystore, sealed: whoever takes over ends it first.
 
     `cluster_id` is the cluster that gave it, and the only one where it can be ended.
     """
 
-    __tablename__ = "grants"
+    __tablename__ = "token_journal"
     id: Mapped[int] = mapped_column(primary_key=True)
     organization_id: Mapped[int] = mapped_column(index=True)
     keystore_id: Mapped[int] = mapped_column(index=True)

@@ -169,7 +169,7 @@ def start(
             done=0, verified=0, notify_email=notify_email or None, requested_by=actor, started_at=now_utc(),
         )  # fmt: skip
         session.add(row)
-        owner.maintenance_by = migration_id
+        maintenance.begin(owner, migration_id, mode)
         online = ", online" if mode == ONLINE else ""
         history.append(
             session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
@@ -262,7 +262,7 @@ def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
     source = session.get_one(Keystore, row.source_id)
     checkpoints.advance(owner)
     owner.active_keystore_id = row.destination_id
-    owner.maintenance_by = None
+    maintenance.end(owner)
     row.state, row.ending, row.phase, row.ended_at = "succeeded", Ending.SUCCEEDED.value, "clean-up", now_utc()
     row.total = row.done = row.verified = receipt["keys"]
     row.receipt = {**receipt, "ended_at": row.ended_at.isoformat()}
@@ -281,14 +281,14 @@ def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
     mail.put(session, migration_id, row.notify_email, message)
 
 
-def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
+def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
     """End a migration that failed: the source stays active. `cleaned` tells whether the destination is empty."""
     row = session.get_one(Migration, migration_id, with_for_update=True)
     if row.state != "running":
         return
     owner = session.get_one(Organization, row.organization_id, with_for_update=True)
     if owner.maintenance_by == migration_id:
-        owner.maintenance_by = None
+        maintenance.end(owner)
     row.state, row.ending, row.detail, row.phase, row.ended_at = ending.state, ending.value, detail, "ended", now_utc()
     row.copy_ended_at = row.copy_ended_at or now_utc()
     if not cleaned:
@@ -301,7 +301,7 @@ def give_up(session: Session, migration_id: str, ending: Ending, detail: str, *,
     mail.put(session, migration_id, row.notify_email, message)
 
 
-def unsettled(session: Session) -> list[str]:
+def unfinished(session: Session) -> list[str]:
     """Return the ids of all migrations whose workflow has not come to its end."""
     return list(session.scalars(select(Migration.id).where(Migration.phase != "ended")))
 

@@ -17,7 +17,7 @@ _log = structlog.get_logger(__name__)
 def resume(plane: ControlPlane) -> None:
     """See to it that every migration that has not ended goes on; DBOS itself recovers those it has under way."""
     with plane.transaction() as session:
-        left = lifecycle.unsettled(session)
+        left = lifecycle.unfinished(session)
     for migration_id in left:
         status = DBOS.get_workflow_status(migration_id)
         _log.info("migration goes on", migration=migration_id, workflow=status.status if status else None)
@@ -25,10 +25,10 @@ def resume(plane: ControlPlane) -> None:
             workflow.begin(migration_id)
 
 
-def settle(plane: ControlPlane) -> None:
+def finalize(plane: ControlPlane) -> None:
     """Bring those migrations to an end whose workflow has ended without, or was never begun."""
     with plane.transaction() as session:
-        left = lifecycle.unsettled(session)
+        left = lifecycle.unfinished(session)
     for migration_id in left:
         attempts = DBOS.list_workflows(workflow_id_prefix=migration_id)
         if not attempts:
@@ -37,4 +37,4 @@ def settle(plane: ControlPlane) -> None:
         elif all(attempt.status not in _UNDER_WAY for attempt in attempts):
             _log.error("a migration's workflow ended before the migration did", migration=migration_id)
             with SetWorkflowID(f"{migration_id}.{len(attempts)}"):
-                DBOS.start_workflow(workflow.settle, migration_id)
+                DBOS.start_workflow(workflow.finalize, migration_id)

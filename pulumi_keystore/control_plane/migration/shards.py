@@ -28,7 +28,7 @@ COPY, VERIFY = "copy", "verify"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A shard that is held: the users after `after` up to and with `upto`, None for no bound."""
+    """A shard that is leased: the users after `after` up to and with `upto`, None for no bound."""
 
     id: int
     migration_id: str
@@ -38,12 +38,12 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Leased:
     """A shard that somebody works on, as the supervisor sees it."""
 
     id: int
     holder: str
-    beats: int
+    heartbeats: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Progress:
     shards: int
     finished: int
     keys: int
-    held: Sequence[Held]
+    leased: Sequence[Leased]
     fenced: Sequence[str]
     """Holders that were lost and whose tokens may still be good."""
     failure: tuple[str, str] | None
@@ -80,14 +80,14 @@ def plan(session: Session, migration: Migration, work: str, size: int) -> None:
 
 
 _CLAIM = text("""
-    update shards set state = 'held', holder = :holder, beats = beats + 1, done = 0, digest = null, annotated = 0
+    update shards set state = 'leased', holder = :holder, heartbeats = heartbeats + 1, done = 0, digest = null, annotated = 0
     where id = (
         select shard.id from shards shard
         join migrations migration on migration.id = shard.migration_id
         where shard.state = 'free' and migration.state = 'running' and migration.cancel_by is null
             and migration.ending is null and not shard.migration_id = any(:busy)
         order by
-            (select count(*) from shards other where other.state = 'held' and other.migration_id = migration.id),
+            (select count(*) from shards other where other.state = 'leased' and other.migration_id = migration.id),
             migration.served_at nulls first, shard.id
         limit 1 for update of shard skip locked
     )
@@ -127,7 +127,7 @@ def claim(plane: ControlPlane, holders: dict[str, str], default: str, busy: Coll
     return task, holder
 
 
-def beat(plane: ControlPlane, task: Task, holder: str, done: int) -> None:
+def heartbeat(plane: ControlPlane, task: Task, holder: str, done: int) -> None:
     """Tell that the holder of a shard lives, and how many keys it has done.
 
     Raises:
@@ -135,7 +135,7 @@ def beat(plane: ControlPlane, task: Task, holder: str, done: int) -> None:
 
     """
     with plane.transaction() as session:
-        statement = _own(task, holder).values(beats=Shard.beats + 1, done=done)
+        statement = _own(task, holder).values(heartbeats=Shard.heartbeats + 1, done=done)
         _must_change(session.execute(statement))
         state = session.execute(
             select(Migration.state, Migration.cancel_by).where(Migration.id == task.migration_id)
@@ -178,7 +178,7 @@ def progress(session: Session, migration_id: str, work: str) -> Progress:
     ):
         counts[state] = number
         keys += done or 0
-    held = session.execute(select(Shard.id, Shard.holder, Shard.beats).where(*mine, Shard.state == "held"))
+    held = session.execute(select(Shard.id, Shard.holder, Shard.heartbeats).where(*mine, Shard.state == "leased"))
     fenced = session.scalars(select(Shard.holder).where(*mine, Shard.state == "fenced").distinct())
     failed = session.execute(
         select(Shard.ending, Shard.detail).where(*mine, Shard.state == "failed").order_by(Shard.id).limit(1)
@@ -187,7 +187,7 @@ def progress(session: Session, migration_id: str, work: str) -> Progress:
         shards=sum(counts.values()),
         finished=counts.get("done", 0),
         keys=keys,
-        held=[Held(number, holder or "", beats) for number, holder, beats in held],
+        leased=[Leased(number, holder or "", heartbeats) for number, holder, heartbeats in held],
         fenced=[holder for holder in fenced if holder],
         failure=None if failed is None else (str(failed[0]), str(failed[1])),
     )
@@ -195,13 +195,13 @@ def progress(session: Session, migration_id: str, work: str) -> Progress:
 
 def take_away(session: Session, migration_id: str, holder: str) -> None:
     """Take every shard of a migration from a holder that was lost: it can get no token from now on."""
-    mine = (Shard.migration_id == migration_id, Shard.holder == holder, Shard.state == "held")
+    mine = (Shard.migration_id == migration_id, Shard.holder == holder, Shard.state == "leased")
     session.execute(update(Shard).where(*mine).values(state="fenced"))
 
 
 def take_from_process(session: Session, instance: str) -> None:
     """Take every shard from a process that has ended or is about to."""
-    mine = (Shard.holder.startswith(f"{instance}-", autoescape=True), Shard.state == "held")
+    mine = (Shard.holder.startswith(f"{instance}-", autoescape=True), Shard.state == "leased")
     session.execute(update(Shard).where(*mine).values(state="fenced"))
 
 
@@ -213,7 +213,7 @@ def give_back(session: Session, migration_id: str, holder: str) -> None:
 
 def take_all_away(session: Session, migration_id: str) -> None:
     """Take every shard from whoever holds it: the migration goes no further."""
-    mine = (Shard.migration_id == migration_id, Shard.state.in_(("free", "held")))
+    mine = (Shard.migration_id == migration_id, Shard.state.in_(("free", "leased")))
     session.execute(update(Shard).where(*mine).values(state="fenced"))
 
 
@@ -241,7 +241,7 @@ def forget(session: Session, migration_id: str) -> None:
 
 
 def _own(task: Task, holder: str) -> Update:
-    return update(Shard).where(Shard.id == task.id, Shard.holder == holder, Shard.state == "held")
+    return update(Shard).where(Shard.id == task.id, Shard.holder == holder, Shard.state == "leased")
 
 
 def _must_change(result: object) -> None:
@@ -254,7 +254,7 @@ def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce
 
     def announce(token: str, cluster_id: str) -> None:
         with plane.transaction() as session:
-            held = select(Shard.id).where(Shard.holder == holder, Shard.state == "held").limit(1)
+            held = select(Shard.id).where(Shard.holder == holder, Shard.state == "leased").limit(1)
             if session.scalar(held.with_for_update(read=True)) is None:
                 raise Superseded("the shard was given to somebody else")
             fencing.record(plane, session, keystore, holder, token, cluster_id)

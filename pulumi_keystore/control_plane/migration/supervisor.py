@@ -1,7 +1,7 @@
 """Judging from the shards whether work goes on: which holder is lost, and whether the whole has stalled.
 
 Everything is measured by one monotonic clock in one process, never by comparing the clocks of machines: a holder is
-lost when the number of its beats has not changed for a while that the judge has measured itself.
+lost when the number of its heartbeats has not changed for a while that the judge has measured itself.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class LeaseWatch:
         self._seen: dict[int, tuple[str, int, float]] = {}
 
     def lost(self, held: Iterable[tuple[int, str, int]]) -> set[str]:
-        """Return the holders that are lost, from (shard, holder, beats) of everything that is held now."""
+        """Return the holders that are lost, from (shard, holder, heartbeats) of everything that is held now."""
         now, seen = self._clock(), {}
         lost = set()
-        for shard, holder, beats in held:
+        for shard, holder, heartbeats in held:
             before = self._seen.get(shard)
-            since = before[2] if before is not None and before[:2] == (holder, beats) else now
-            seen[shard] = (holder, beats, since)
+            since = before[2] if before is not None and before[:2] == (holder, heartbeats) else now
+            seen[shard] = (holder, heartbeats, since)
             if now - since > self._lease_s:
                 lost.add(holder)
         self._seen = seen

@@ -58,7 +58,7 @@ class Migration(Base):
 class Shard(Base):
     """A range of users whose keys have to be copied, or read back: what one worker takes at a time.
 
-    It is `free`, `held` by a worker's session, `fenced` while the tokens of a session that was lost are revoked,
+    It is `free`, `leased` by a worker's session, `fenced` while the tokens of a session that was lost are revoked,
     `done` or `failed`.
     """
 
@@ -71,7 +71,7 @@ class Shard(Base):
     upto: Mapped[str | None] = mapped_column("upto_user", String(512, collation="C"))
     state: Mapped[str] = mapped_column(String(16), server_default="free")
     holder: Mapped[str | None] = mapped_column(String(100))
-    beats: Mapped[int] = mapped_column(server_default="0")
+    heartbeats: Mapped[int] = mapped_column(server_default="0")
     done: Mapped[int] = mapped_column(server_default="0")
     digest: Mapped[bytes | None]
     annotated: Mapped[int] = mapped_column(server_default="0")

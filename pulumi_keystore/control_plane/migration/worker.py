@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.migration import shards
-from pulumi_keystore.control_plane.migration.session import Session
+from pulumi_keystore.control_plane.migration.lease import Lease
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError

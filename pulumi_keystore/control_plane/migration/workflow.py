@@ -27,6 +27,7 @@ from pulumi_keystore.control_plane.migration.supervisor import LeaseWatch, Stall
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.migration.worker import Workers
 from pulumi_keystore.control_plane.organizations import ledger, maintenance
+from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -110,8 +111,8 @@ def _step(name: str) -> Callable[[Step], Step]:
     return decorate
 
 
-@DBOS.workflow(name="settle", max_recovery_attempts=1_000_000)
-def settle(migration_id: str) -> None:
+@DBOS.workflow(name="finalize", max_recovery_attempts=1_000_000)
+def finalize(migration_id: str) -> None:
     """Bring a migration to its end whose workflow has ended without: nobody else would."""
     reason = [Ending.STALLED.value, "internal error; see the service's log"]
     if not _roll_back(migration_id, reason):
@@ -144,6 +145,8 @@ def _copy(migration_id: str) -> Outcome:
         leadership.require_lead(session, plane)
         # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a shard.
         maintenance.stop_writes(session, row.organization_id)
+        owner = session.get_one(Organization, row.organization_id, with_for_update=True)
+        maintenance.mirror(owner, row.destination_id)
         shards.plan(session, row, shards.COPY, plane.settings.shard_size)
         row.phase, row.copy_started_at = "copy", row.copy_started_at or now_utc()
     failpoints.reach("copy.planned")
@@ -205,7 +208,7 @@ def _watch_over(migration_id: str, work: str) -> Outcome:
             return [Ending.STALLED.value, lifecycle.canceled(cancel_by)]
         if found.finished == found.shards:
             return None
-        lost = leases.lost((shard.id, shard.holder, shard.beats) for shard in found.held)
+        lost = leases.lost((shard.id, shard.holder, shard.heartbeats) for shard in found.leased)
         for holder in {*lost, *found.fenced}:
             _replace(migration_id, holder)
         try:
@@ -285,7 +288,8 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
         # Nobody can get a token for it from now on, and no enrolment writes there any more.
         maintenance.stop_writes(session, parties.organization.id)
         row = session.get_one(Migration, migration_id, with_for_update=True)
-        row.phase = "clean-up"
+        owner = session.get_one(Organization, row.organization_id, with_for_update=True)
+        row.phase, owner.mirror_id = "clean-up", None
         shards.take_all_away(session, migration_id)
     destination = _destination(plane, parties)
     cleaned = False
@@ -300,7 +304,7 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     ending, detail = Ending(outcome[0]), outcome[1]
     with plane.transaction() as session:
         leadership.require_lead(session, plane)
-        lifecycle.give_up(session, migration_id, ending, detail, cleaned=cleaned)
+        lifecycle.abort(session, migration_id, ending, detail, cleaned=cleaned)
     _log.warning("migration failed", migration=migration_id, ending=ending.value, detail=detail, cleaned=cleaned)
     failpoints.reach("roll-back.done")
     return True

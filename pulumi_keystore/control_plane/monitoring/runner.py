@@ -38,7 +38,7 @@ _MARGIN_S: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 
-class MinuteTests:
+class HealthChecks:
     """Claims the keystores whose minute has come, tests them, and records what it found.
 
     Any number of processes may do so: each keystore is tested once a minute by one of them.
@@ -56,13 +56,13 @@ class MinuteTests:
         threading.Thread(target=self._work, name="minute-tests", daemon=True).start()
 
     def _work(self) -> None:
-        wait = min(1.0, self._plane.settings.minute_s / 10)
+        wait = min(1.0, self._plane.settings.health_check_interval_s / 10)
         while True:
             try:
                 busy = self.begin_due()
             except SQLAlchemyError as error:
                 busy = False
-                _log.warning("minute tests cannot be claimed; tried again", error=type(error).__name__)
+                _log.warning("health checks cannot be claimed; tried again", error=type(error).__name__)
             if not busy:
                 time.sleep(wait)
 
@@ -72,10 +72,10 @@ class MinuteTests:
         if not self._free.acquire(timeout=1):
             return False
         try:
-            lease_s = self._plane.settings.test_s + _MARGIN_S
-            minute_s = self._plane.settings.minute_s
+            lease_s = self._plane.settings.health_check_s + _MARGIN_S
+            health_check_interval_s = self._plane.settings.health_check_interval_s
             with self._plane.transaction() as session:
-                turns = schedule.claim(session, self._plane.instance, now_utc(), minute_s, lease_s, _ROUND_SIZE)
+                turns = schedule.claim(session, self._plane.instance, now_utc(), health_check_interval_s, lease_s, _ROUND_SIZE)
         except BaseException:
             self._free.release()
             raise
@@ -91,7 +91,7 @@ class MinuteTests:
             self._test(turns)
         except SQLAlchemyError as error:
             # Whatever was not recorded is claimed and tested again in a moment.
-            _log.warning("results of minute tests cannot be recorded", error=type(error).__name__)
+            _log.warning("results of health checks cannot be recorded", error=type(error).__name__)
         finally:
             self._free.release()
 
@@ -134,7 +134,7 @@ class MinuteTests:
 
     def _one(self, turn: Turn, subject: Subject) -> Flow[tuple[Turn, Result | None]]:
         begun = time.monotonic()
-        result = yield from probe(subject, self._lookups, self._plane.settings.test_s)
+        result = yield from probe(subject, self._lookups, self._plane.settings.health_check_s)
         # A process that was held up has missed the answer: that says nothing about the keystore.
         disturbed = result is not None and not result.online and self._pulse.held_up_since(begun)
         return turn, None if disturbed else result
@@ -143,7 +143,7 @@ class MinuteTests:
         if not found:
             return
         with self._plane.transaction() as session:
-            told = results.record(session, self._plane.instance, found, self._plane.settings.minute_s, ledger)
+            told = results.record(session, self._plane.instance, found, self._plane.settings.health_check_interval_s, ledger)
         failpoints.reach("health.recorded")
         for alert in told:
             _log.info("administrators are told", alert=alert)

@@ -68,15 +68,15 @@ def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: dat
         "since": shown.since.isoformat() if shown.since else None,
         "for_s": round(max((now - shown.since).total_seconds(), 0.0)) if shown.since else None,
         "tested_at": row.tested_at.isoformat() if row and row.tested_at else None,
-        "test_s": row.seconds if row else None,
+        "health_check_s": row.seconds if row else None,
         "reliability": {
             "ratio": round(hour.ratio, 4) if hour.ratio is not None else None,
             "begin": hour.begin.isoformat(),
-            "bucket_s": plane.settings.minute_s,
+            "bucket_s": plane.settings.health_check_interval_s,
             "buckets": list(hour.buckets),
         },
     }
 
 
 def _minutes(plane: ControlPlane, row: KeystoreHealth | None) -> Minutes:
-    return Minutes(row.phase if row else 0.0, plane.settings.minute_s)
+    return Minutes(row.phase if row else 0.0, plane.settings.health_check_interval_s)

@@ -10,7 +10,6 @@ from typing import Final
 from sqlalchemy import ColumnElement, Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations.tables import (
     ArchiveKeyEntry,
     DestroyedKey,
@@ -126,13 +125,12 @@ def count_keys(session: Session, organization: Organization) -> int:
     return session.scalar(query) or 0
 
 
-def note_late(session: Session, row: Migration, users: Sequence[str]) -> Keystore | None:
-    """Write down who was enrolled after the keys were divided into shards.
+def note_late(session: Session, owner: Organization, users: Sequence[str]) -> Keystore | None:
+    """Write down who is enrolled after the keys were divided into shards.
 
     Returns the keystore that their keys go to, too; None where that is not needed.
     """
-    if row.phase not in ("copy", "verify"):
+    if owner.mirror_id is None:
         return None
-    for user in users:
-        session.add(LateKey(migration_id=row.id, user=user, verified=False))
-    return session.get(Keystore, row.destination_id)
+    session.add_all(LateKey(migration_id=owner.maintenance_by, user=user, verified=False) for user in users)
+    return session.get(Keystore, owner.mirror_id)

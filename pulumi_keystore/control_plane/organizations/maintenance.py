@@ -7,7 +7,6 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.errors import InMaintenance, NotAllowed
 
@@ -48,21 +47,32 @@ def require_cloud(row: Organization) -> None:
         )
 
 
-def require_no_maintenance(row: Organization) -> None:
-    """Raise while a migration is running.
+def begin(row: Organization, migration_id: str, mode: str) -> None:
+    """Put an organization, whose row is locked, in maintenance."""
+    row.maintenance_by, row.online = migration_id, mode == ONLINE
+
+
+def mirror(row: Organization, keystore_id: int) -> None:
+    """Let keys that are written from now on go to a second keystore, too; the gate is closed."""
+    if row.online:
+        row.mirror_id = keystore_id
+
+
+def end(row: Organization) -> None:
+    """Let an organization, whose row is locked, out of maintenance."""
+    row.maintenance_by, row.online, row.mirror_id = None, False, None
+
+
+def require_writable(row: Organization) -> None:
+    """Raise while no keys may be written.
 
     Raises:
-        InMaintenance: Its keys are migrating.
+        InMaintenance: Its keys are migrating, and not online.
 
     """
-    if row.maintenance_by is not None:
+    if row.maintenance_by is not None and not row.online:
         raise InMaintenance(
             f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
             hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
         )
 
-
-def online(session: Session, owner: Organization) -> Migration | None:
-    """Return the migration that lets keys of an organization be written while it runs, if there is one."""
-    row = session.get(Migration, owner.maintenance_by) if owner.maintenance_by else None
-    return row if row is not None and row.mode == ONLINE else None

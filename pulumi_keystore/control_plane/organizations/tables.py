@@ -19,7 +19,8 @@ from pulumi_keystore.control_plane.runtime.tables import Base
 
 
 class Organization(Base):
-    """A customer. `maintenance_by` is the running migration, if any.
+    """A customer. `maintenance_by` is the running migration, if any; keys are written meanwhile if it is `online`, and
+    from the moment on that its keys were divided they go to the keystore `mirror_id`, too.
 
     `epoch` and `epoch_nonce` are the stamp of the latest decision (see `vault.checkpoint`). `suspended` says why
     nothing may be changed: a keystore knows more than this database. `checkpointed` is the number of the last key
@@ -34,6 +35,9 @@ class Organization(Base):
         ForeignKey("keystores.id", use_alter=True, name="fk_organizations_active_keystore_id_keystores")
     )
     maintenance_by: Mapped[str | None] = mapped_column(String(36))
+    online: Mapped[bool] = mapped_column(server_default="false")
+    # No foreign key: a keystore is not removed while a migration writes to it, and migrations have none either.
+    mirror_id: Mapped[int | None]
     epoch: Mapped[int] = mapped_column(BigInteger, server_default="0")
     epoch_nonce: Mapped[str] = mapped_column(String(32), server_default="")
     suspended: Mapped[str | None]

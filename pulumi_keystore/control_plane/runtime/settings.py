@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     test_s: Annotated[float, Field(gt=0)] = Field(
         default=10, description="deadline in seconds of the test that every self-administered keystore gets each minute"
     )
-    minute_s: Annotated[float, Field(gt=0)] = Field(
+    health_check_interval_s: Annotated[float, Field(gt=0)] = Field(
         default=60, description="length of the minute in which keystores are tested; shorter in tests and demos only"
     )
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(

@@ -65,12 +65,12 @@ def test_a_holder_is_lost_when_it_has_shown_no_sign_for_the_lease():
 def test_who_beats_often_enough_is_never_lost_and_who_stopped_always_is(steps):
     clock = Clock()
     watch = LeaseWatch(5.5, clock)
-    beats = 0
+    heartbeats = 0
     for seconds, also in steps:
         clock.now += seconds
-        beats += 1
-        held = [(1, "alive", beats)] + ([(2, "sometimes", 0)] if also else [])
+        heartbeats += 1
+        held = [(1, "alive", heartbeats)] + ([(2, "sometimes", 0)] if also else [])
         assert "alive" not in watch.lost(held)
-    watch.lost([(1, "alive", beats)])
+    watch.lost([(1, "alive", heartbeats)])
     clock.now += 5.6
-    assert watch.lost([(1, "alive", beats)]) == {"alive"}
+    assert watch.lost([(1, "alive", heartbeats)]) == {"alive"}

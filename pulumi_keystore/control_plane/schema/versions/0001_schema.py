@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_facts")),
     )
     op.create_table(
-        "grants",
+        "token_journal",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("organization_id", sa.Integer(), nullable=False),
         sa.Column("keystore_id", sa.Integer(), nullable=False),
@@ -40,10 +40,10 @@ def upgrade() -> None:
         sa.Column("holder", sa.String(length=100), nullable=False),
         sa.Column("token_sealed", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_grants")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_token_journal")),
     )
-    op.create_index(op.f("ix_grants_keystore_id"), "grants", ["keystore_id"], unique=False)
-    op.create_index(op.f("ix_grants_organization_id"), "grants", ["organization_id"], unique=False)
+    op.create_index(op.f("ix_token_journal_keystore_id"), "token_journal", ["keystore_id"], unique=False)
+    op.create_index(op.f("ix_token_journal_organization_id"), "token_journal", ["organization_id"], unique=False)
     op.create_table(
         "history",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -98,6 +98,8 @@ def upgrade() -> None:
         sa.Column("environment", sa.String(length=16), nullable=False),
         sa.Column("active_keystore_id", sa.Integer(), nullable=True),
         sa.Column("maintenance_by", sa.String(length=36), nullable=True),
+        sa.Column("online", sa.Boolean(), server_default="false", nullable=False),
+        sa.Column("mirror_id", sa.Integer(), nullable=True),
         sa.Column("epoch", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("epoch_nonce", sa.String(length=32), server_default="", nullable=False),
         sa.Column("suspended", sa.String(), nullable=True),
@@ -116,7 +118,7 @@ def upgrade() -> None:
         sa.Column("upto_user", sa.String(length=512, collation="C"), nullable=True),
         sa.Column("state", sa.String(length=16), server_default="free", nullable=False),
         sa.Column("holder", sa.String(length=100), nullable=True),
-        sa.Column("beats", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("heartbeats", sa.Integer(), server_default="0", nullable=False),
         sa.Column("done", sa.Integer(), server_default="0", nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=True),
         sa.Column("annotated", sa.Integer(), server_default="0", nullable=False),

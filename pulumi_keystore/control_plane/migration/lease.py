@@ -27,7 +27,7 @@ from pulumi_keystore.vault.record import ArchiveKey, Entry
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport
 
-_BEAT_S: Final = 1.0
+_HEARTBEAT_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -89,9 +89,9 @@ class Session:
             source = _LegacyRows(plane, organization.id, organization.name, found if task.work == shards.COPY else [])
         copier = Copier(source, self._destination, task.migration_id, plane.master_key.fingerprint)
         move = copier.copy if task.work == shards.COPY else copier.verify
-        inventory, beat = Inventory(), _Beat(lambda: shards.beat(plane, task, self.holder, inventory.count))
+        inventory, heartbeat = _Heart(), _Heartbeat(lambda: shards.heartbeat(plane, task, self.holder, inventory.count))
         annotated = self._source.annotated if self._source else 0
-        for fingerprint in self._transport.run(map(move, entries), plane.settings.in_flight, beat):
+        for fingerprint in self._transport.run(map(move, entries), plane.settings.in_flight, heartbeat):
             if fingerprint is not None:
                 inventory.add(fingerprint)
         return inventory, (self._source.annotated if self._source else 0) - annotated
@@ -112,17 +112,17 @@ class Session:
             self._transport.close()
 
 
-class _Beat:
+class _Heartbeat:
     """Calls something at most once a second."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
-        self._next = time.monotonic() + _BEAT_S
+        self._next = time.monotonic() + _HEARTBEAT_S
 
     def __call__(self) -> None:
         if time.monotonic() >= self._next:
             self._call()
-            self._next = time.monotonic() + _BEAT_S
+            self._next = time.monotonic() + _HEARTBEAT_S
 
 
 class _LegacyRows:

@@ -6,11 +6,13 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import delete, func, select
+from keystore_harness import wait_until
+from sqlalchemy import delete, func, select, text
 
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.monitoring import results as health
 from pulumi_keystore.control_plane.monitoring import schedule
+from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.notifications.tables import Mail
@@ -67,6 +69,41 @@ def clean(database):
         for table in (HealthSample, KeystoreHealth, Mail):
             session.execute(delete(table))
         session.execute(HealthMonitor.__table__.update().values(alert=None))
+
+
+def test_a_keystore_is_removed_while_its_result_is_recorded(database, monkeypatch):
+    """Neither waits for the other for ever: the database would end one of them."""
+    number = MANY + 1
+    with database.begin() as session:
+        session.add(Keystore(id=number, organization_id=1, name="spare", kind="self-administered", address="https://s"))
+        session.flush()
+        session.add(KeystoreHealth(keystore_id=number, phase=0.0, claimed_by="me"))
+    removed = []
+
+    def remove():
+        with database.begin() as session:
+            session.execute(delete(Keystore).where(Keystore.id == number))
+        removed.append(number)
+
+    thread = threading.Thread(target=remove)
+    waiting = text("select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'DELETE%'")
+    unhindered = health._monitored
+
+    def look(session, numbers):
+        thread.start()
+        wait_until(lambda: one_waits(database, waiting), "the removal to wait for us")
+        return unhindered(session, numbers)
+
+    monkeypatch.setattr(health, "_monitored", look)
+    with database.begin() as session:
+        health.record(session, "me", {Turn(number, 1, NOW): WELL}, 60)
+    thread.join(60)
+    assert removed == [number]
+
+
+def one_waits(database, query):
+    with database.begin() as session:
+        return session.scalar(query) == 1
 
 
 def claim(database, who, now, most=500):

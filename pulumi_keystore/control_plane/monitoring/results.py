@@ -32,7 +32,7 @@ _ALMOST: Final = 0.9
 
 def record(
     session: Session,
-    who: str,
+    instance: str,
     results: Mapping[Turn, Result | None],
     length_s: float,
     ledger: Mapping[int, int] = MappingProxyType({}),
@@ -45,9 +45,12 @@ def record(
     """
     told: list[Alert] = []
     turns = {turn.keystore_id: turn for turn in results}
+    # Keystores first, as who removes one does: a removal under way would wait for us, and we for it.
+    keystores = select(Keystore.id).where(Keystore.id.in_(turns)).order_by(Keystore.id)
+    session.execute(keystores.with_for_update(read=True, key_share=True))
     locked = (
         select(KeystoreHealth)
-        .where(KeystoreHealth.keystore_id.in_(turns), KeystoreHealth.claimed_by == who)
+        .where(KeystoreHealth.keystore_id.in_(turns), KeystoreHealth.claimed_by == instance)
         .order_by(KeystoreHealth.keystore_id)
         .with_for_update()
     )

@@ -98,7 +98,7 @@ class Organization:
         for start in range(0, count, 1000):
             batch = {user: b64encode(secrets.token_bytes(32)).decode() for user in users[start : start + 1000]}
             path = ("organizations", self.name, "archive-keys")
-            self.bench.authority.request("POST", *path, body={"keys": batch})
+            self.bench.escrow_client.request("POST", *path, body={"keys": batch})
         self.names += [ArchiveKey(self.name, user, 1, b"").name for user in users]
 
 
@@ -108,7 +108,7 @@ class Bench:
     def __init__(self, testbed: Testbed) -> None:
         self.testbed = testbed
         self.admin = Client(testbed.service.url, testbed.service.make_token("bench", "provider-admin"))
-        self.authority = Client(testbed.service.url, testbed.service.make_token("bench", "authority"))
+        self.escrow_client = Client(testbed.service.url, testbed.service.make_token("bench", "authority"))
         self.loadgen = testbed.folder / "loadgen"
         environment = {**os.environ, "CGO_ENABLED": "0"}
         command = ["go", "build", "-o", str(self.loadgen), "."]
@@ -148,7 +148,7 @@ class Bench:
     def ceiling(self, org: Organization, read_back: str = "") -> float:
         """The native load generator; it reads `each` key back at once, all in a `second pass`, or none."""
         work = {
-            "ca": self.testbed.authority.pem,
+            "ca": self.testbed.ca.pem,
             "in_flight": 64,
             "path": f"/v1/{org.path()}/",
             "version": org.version,
@@ -220,7 +220,7 @@ class Bench:
     def peer(self, org: Organization, command: str) -> float:
         """Any program that copies a path; {source}, {destination}, their {…_token}s, {path} and {ca} are filled in."""
         with self._folder() as folder:
-            (folder / "ca.pem").write_text(self.testbed.authority.pem)
+            (folder / "ca.pem").write_text(self.testbed.ca.pem)
             filled = command.format(
                 source=self.url("a"), destination=self.url("b"), path=org.path(), ca=folder / "ca.pem",
                 source_token=self.login(org, "a").token, destination_token=self.login(org, "b").token,

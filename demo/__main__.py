@@ -58,7 +58,7 @@ class Demo:
         service = self.testbed.service
         self.token = service.make_token("infrastructure-team", "customer-cloud-admin")
         self.admin = Client(service.url, self.token)
-        self.authority = Client(service.url, service.make_token("authority", "authority"))
+        self.escrow_client = Client(service.url, service.make_token("authority", "authority"))
         environment = {"KEYSTORE_URL": service.url, "KEYSTORE_TOKEN": self.token}
         self.stack = PulumiStack(self.engine, ROOT, self.folder / "pulumi", environment, "demo")
         self.stack.__enter__()
@@ -80,7 +80,7 @@ class Demo:
         for letter in "ab":
             self.testbed.admit(letter, ORGANIZATION)
             self.say(f"{self.testbed.vaults[letter].address}: archive-keys/{ORGANIZATION}/ for the role keystore-acme")
-        (self.folder / "ca.pem").write_text(self.testbed.authority.pem)
+        (self.folder / "ca.pem").write_text(self.testbed.ca.pem)
 
     def declare(self) -> None:
         """First `pulumi up`."""
@@ -101,7 +101,7 @@ class Demo:
         self.step(f"{USERS:,} users put their archive keys into escrow")
         started = time.monotonic()
         body = {"keys": {user: b64encode(key).decode() for user, key in self.keys.items()}}
-        answer = self.authority.request("POST", "organizations", ORGANIZATION, "archive-keys", body=body)
+        answer = self.escrow_client.request("POST", "organizations", ORGANIZATION, "archive-keys", body=body)
         seconds = time.monotonic() - started
         self.check("keys enrolled", answer["enrolled"], USERS)
         self.say(f"{USERS / seconds:,.0f} keys/s, each read back")
@@ -184,7 +184,7 @@ class Demo:
         """Issue a client certificate as a PKCS#12 file."""
         path = self.folder / f"{keystore}.p12"
         path.touch(mode=0o600)
-        path.write_bytes(self.testbed.authority.issue(common_name).pkcs12(self.password))
+        path.write_bytes(self.testbed.ca.issue(common_name).pkcs12(self.password))
 
     def up(self, *, fails: bool = False) -> None:
         """Run `pulumi up` and show what matters of its output."""
@@ -272,7 +272,7 @@ class Demo:
         for user, key in list(self.keys.items())[:number]:
             mine = X25519PrivateKey.generate()
             public = b64encode(mine.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
-            answer = self.authority.request("POST", *path, body={"user": user, "public_key": public})
+            answer = self.escrow_client.request("POST", *path, body={"user": user, "public_key": public})
             opened = key_release.open_sealed(b64decode(answer["sealed_key"]), mine, ORGANIZATION, user)
             equal += secrets.compare_digest(opened, key)
         self.check("keys readable and equal", equal, number)

@@ -17,7 +17,7 @@ MIGRATION: Final = frozenset(
         "preflight.begun", "preflight.done", "preflight.recorded",
         "copy.begun", "copy.planned", "copy.done", "copy.recorded",
         "verify.begun", "verify.fenced", "verify.planned", "verify.done", "verify.recorded",
-        "commit.begun", "commit.undecided", "commit.decided", "commit.recorded",
+        "decide.begun", "decide.undecided", "decide.done", "decide.recorded",
         "clean-up.begun", "clean-up.removing", "clean-up.removed", "clean-up.done", "clean-up.recorded",
         "roll-back.begun", "roll-back.fenced", "roll-back.removed", "roll-back.done", "roll-back.recorded",
         # A worker and one shard of the keys.

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from keystore_harness import CertificateAuthority, Testbed, Tenancy, Toxiproxy, wait_until
+from keystore_harness import CertificateAuthority, Tenancy, Testbed, Toxiproxy, wait_until
 from keystore_harness.binary import obtain_toxiproxy
 
 from pulumi_keystore import key_release
@@ -64,7 +64,7 @@ def admin(testbed: Testbed, admin_token: str) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def authority(testbed: Testbed) -> Iterator[Client]:
+def escrow_client(testbed: Testbed) -> Iterator[Client]:
     with Client(testbed.service.url, testbed.service.make_token("authority", "authority")) as client:
         yield client
 
@@ -96,7 +96,7 @@ class Customer:
     name: str
     testbed: Testbed
     admin: Client
-    authority: Client
+    escrow_client: Client
     keys: dict[str, bytes] = field(default_factory=dict, repr=False)
     letters: dict[str, str] = field(default_factory=lambda: {"first": "a", "second": "b"})
     versions: dict[str, int] = field(default_factory=lambda: {"first": 1, "second": 1})
@@ -119,14 +119,14 @@ class Customer:
         users = list(new)
         for start in range(0, count, 1000):
             body = {user: b64encode(new[user]).decode() for user in users[start : start + 1000]}
-            self.authority.request("POST", "organizations", self.name, "archive-keys", body={"keys": body})
+            self.escrow_client.request("POST", "organizations", self.name, "archive-keys", body={"keys": body})
         self.keys |= new
 
     def released(self, user: str) -> bytes:
         key = X25519PrivateKey.generate()
         public = b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
         path = ("organizations", self.name, "archive-keys", "release")
-        answer = self.authority.request("POST", *path, body={"user": user, "public_key": public})
+        answer = self.escrow_client.request("POST", *path, body={"user": user, "public_key": public})
         return key_release.open_sealed(b64decode(answer["sealed_key"]), key, self.name, user)
 
     @property
@@ -136,7 +136,7 @@ class Customer:
     def stored(self, keystore: str) -> dict[str, bytes]:
         """Everything in the organization's path on a server but checkpoints, read with its root token."""
         server, version = self.testbed.vaults[self.letters[keystore]], self.versions[keystore]
-        mount, ca = self.tenancy(keystore).mount, self.testbed.authority.pem.encode()
+        mount, ca = self.tenancy(keystore).mount, self.testbed.ca.pem.encode()
         data, listing = ("", "") if version == 1 else ("data/", "metadata/")
         found = server.client().list(f"{mount}/{listing}{self.name}")
         names = [name for name in found["data"]["keys"] if not name.endswith("/")] if found else []
@@ -198,13 +198,13 @@ class Customer:
 
 
 @pytest.fixture
-def customer(testbed: Testbed, admin: Client, authority: Client) -> Callable[..., Customer]:
+def customer(testbed: Testbed, admin: Client, escrow_client: Client) -> Callable[..., Customer]:
     """Return a maker of organizations, each with its own place on both servers."""
 
     def make(
         keys: int = 0, *, keystores: tuple[str, ...] = ("first", "second"), versions: tuple[int, int] = (1, 1)
     ) -> Customer:
-        made = Customer(f"org-{secrets.token_hex(4)}", testbed, admin, authority)
+        made = Customer(f"org-{secrets.token_hex(4)}", testbed, admin, escrow_client)
         made.versions = dict(zip(("first", "second"), versions, strict=True))
         admin.put_organization(made.name)
         for keystore in ("first", "second"):

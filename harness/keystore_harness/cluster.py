@@ -32,7 +32,7 @@ class VaultCluster(Vault):
 
     Args:
         name: The DNS name in every node's certificate.
-        authority: The CA that issues the nodes' certificates and is trusted for client certificates; a new one by
+        ca: The CA that issues the nodes' certificates and is trusted for client certificates; a new one by
             default.
         size: How many nodes.
         driver: `process`, `container`, or a driver.
@@ -47,7 +47,7 @@ class VaultCluster(Vault):
     def __init__(
         self,
         name: str = "vault.example.com",
-        authority: CertificateAuthority | None = None,
+        ca: CertificateAuthority | None = None,
         *,
         size: int = 3,
         driver: str | Driver = "process",
@@ -55,7 +55,7 @@ class VaultCluster(Vault):
         timeline: Timeline | None = None,
     ) -> None:
         self.name = name
-        self.authority = authority or CertificateAuthority()
+        self.ca = ca or CertificateAuthority()
         self.timeline = timeline or Timeline()
         self.driver = drivers.driver(driver) if isinstance(driver, str) else driver
         self.port = free_port()
@@ -65,9 +65,7 @@ class VaultCluster(Vault):
         self._balancer = Balancer(self._active_port, free_port() if network else self.port)
         self._stack = contextlib.ExitStack()
         self.nodes = [
-            VaultServer(
-                name, self.authority, driver=self.driver, timeline=self.timeline, node=f"{name}-{number}", member=True
-            )
+            VaultServer(name, self.ca, driver=self.driver, timeline=self.timeline, node=f"{name}-{number}", member=True)
             for number in range(1, size + 1)
         ]
 
@@ -138,7 +136,7 @@ class VaultCluster(Vault):
             self._stack.callback(link.close)
 
     def _join(self, node: VaultServer, leader: VaultServer) -> None:
-        answer = {"leader_api_addr": leader.storage_url, "leader_ca_cert": self.authority.pem}
+        answer = {"leader_api_addr": leader.storage_url, "leader_ca_cert": self.ca.pem}
         node.client(token="").write_data("sys/storage/raft/join", data=answer)
         wait_until(lambda: self._unsealed(node), f"{node.node} to join", _ELECTION_TIMEOUT_S)
 

@@ -10,9 +10,9 @@ from base64 import b64encode
 from typing import Any
 
 from keystore_harness.errors import HarnessError
-from keystore_harness.testbed import Testbed
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import key_name
+from keystore_harness.testbed import Testbed
 
 _BATCH = 1000
 
@@ -39,7 +39,7 @@ class Customer:
     def declare(self) -> None:
         """Make tokens, and declare the organization and its keystores: to a service that knows nothing of them."""
         self._admin = self.testbed.service.make_token("harness", "provider-admin")
-        self._authority = self.testbed.service.make_token("harness", "authority")
+        self._escrow_token = self.testbed.service.make_token("harness", "authority")
         self.call("PUT", "")
         for keystore in self.places:
             self.register(keystore)
@@ -88,7 +88,7 @@ class Customer:
             HarnessError: The service refuses.
 
         """
-        self.call("POST", "archive-keys", body, token=self._authority)
+        self.call("POST", "archive-keys", body, token=self._escrow_token)
 
     def _enrol(self, count: int) -> None:
         self.keys = {f"user-{number}@{self.name}": secrets.token_bytes(32) for number in range(count)}

@@ -13,9 +13,9 @@ import requests
 from keystore_harness.ca import CertificateAuthority
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.network import Toxiproxy
-from keystore_harness.tenant import Tenant
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import Tenancy
+from keystore_harness.tenant import Tenant
 from keystore_harness.timeline import Timeline
 from keystore_harness.vault import THRESHOLD, Vault
 
@@ -55,7 +55,7 @@ class ExistingServer(Vault):
         self.name = parts.hostname
         self.server_ca = ca_pem
         # Client certificates are of a CA of ours; the server's own CA signs nothing here.
-        self.authority = CertificateAuthority()
+        self.ca = CertificateAuthority()
         self.timeline = timeline or Timeline()
         self.root_token = token
         self.shares = list(shares)

@@ -108,7 +108,7 @@ class Interceptor:
         self._vault = vault
         self._plan = plan
         self._upstream = client_context(client, vault.trusted_pem)
-        self._certificate = vault.authority.issue_server(vault.name, vault.alias, "127.0.0.1")
+        self._certificate = vault.ca.issue_server(vault.name, vault.alias, "127.0.0.1")
         self._server: SecureServer | None = None
         self._gate = threading.Lock()
 

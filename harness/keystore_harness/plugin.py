@@ -24,11 +24,11 @@ from keystore_harness.cluster import VaultCluster
 from keystore_harness.drivers import Driver
 from keystore_harness.errors import HarnessError, Unsupported
 from keystore_harness.existing import ExistingServer
-from keystore_harness.testbed import Testbed
 from keystore_harness.mailbox import Mailbox
 from keystore_harness.network import Toxiproxy
-from keystore_harness.tenant import Tenant
 from keystore_harness.server import VaultServer
+from keystore_harness.tenant import Tenant
+from keystore_harness.testbed import Testbed
 from keystore_harness.timeline import Timeline
 
 _LOG_LINES = 40
@@ -40,7 +40,7 @@ class _Run:
     """What the options say, and what runs."""
 
     config: pytest.Config
-    authority: CertificateAuthority = field(default_factory=CertificateAuthority)
+    ca: CertificateAuthority = field(default_factory=CertificateAuthority)
     timeline: Timeline = field(default_factory=Timeline)
     vaults: list[Any] = field(default_factory=list)
     stack: ExitStack = field(default_factory=ExitStack)
@@ -199,7 +199,7 @@ def _how_to_look(run: _Run) -> str:
             # Root tokens of throw-away servers: for this user alone, and gone with the folder.
             settings = vault.folder / "environment"
             settings.touch(mode=0o600)
-            (vault.folder / "ca.pem").write_text(vault.authority.pem)
+            (vault.folder / "ca.pem").write_text(vault.ca.pem)
             variables = {"ADDR": vault.storage_url, "CACERT": vault.folder / "ca.pem", "TOKEN": vault.root_token}
             settings.write_text("".join(f"export BAO_{name}={value}\n" for name, value in variables.items()))
             lines.append(f"{vault.name}: source {settings}; bao status")
@@ -219,9 +219,9 @@ def keystore_timeline(keystore_run: _Run) -> Timeline:
 
 
 @pytest.fixture(scope="session")
-def keystore_authority(keystore_run: _Run) -> CertificateAuthority:
+def keystore_ca(keystore_run: _Run) -> CertificateAuthority:
     """Return the throw-away CA of all servers and client certificates."""
-    return keystore_run.authority
+    return keystore_run.ca
 
 
 @pytest.fixture(scope="session")
@@ -239,7 +239,7 @@ def make_vault_server(keystore_run: _Run) -> Iterator[Callable[..., VaultServer]
 
     def make(name: str = "vault-x.example.com", **options: Any) -> VaultServer:
         options = {"driver": keystore_run.driver, "network": keystore_run.toxiproxy, **options}
-        server = VaultServer(name, keystore_run.authority, timeline=keystore_run.timeline, **options)
+        server = VaultServer(name, keystore_run.ca, timeline=keystore_run.timeline, **options)
         made.append(server)
         started: VaultServer = keystore_run.start(server)
         return started
@@ -252,7 +252,7 @@ def make_vault_server(keystore_run: _Run) -> Iterator[Callable[..., VaultServer]
 
 def _server(run: _Run, name: str) -> Server:
     if run.option("driver") != "existing":
-        return VaultServer(name, run.authority, driver=run.driver, network=run.toxiproxy, timeline=run.timeline)
+        return VaultServer(name, run.ca, driver=run.driver, network=run.toxiproxy, timeline=run.timeline)
     try:
         ca_pem = Path(run.option("ca")).read_text()
     except OSError as error:
@@ -266,7 +266,7 @@ def vault_cluster(keystore_run: _Run) -> Iterator[VaultCluster]:
     """Start a cluster of three for the whole session, behind a load balancer. Every verb leaves it as it was."""
     run = keystore_run
     cluster = VaultCluster(
-        "vault-cluster.example.com", run.authority, driver=run.driver, network=run.toxiproxy, timeline=run.timeline
+        "vault-cluster.example.com", run.ca, driver=run.driver, network=run.toxiproxy, timeline=run.timeline
     )
     run.start(cluster)
     yield cluster

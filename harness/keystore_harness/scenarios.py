@@ -18,10 +18,10 @@ from keystore_harness import drivers
 from keystore_harness.binary import find_toxiproxy
 from keystore_harness.customer import Customer
 from keystore_harness.errors import HarnessError, Unsupported
-from keystore_harness.testbed import Testbed
 from keystore_harness.network import Toxiproxy
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import Tenancy
+from keystore_harness.testbed import Testbed
 from keystore_harness.timeline import Timeline
 
 SUCCEEDED = "Migration succeeded"
@@ -185,7 +185,7 @@ class Theatre:
         self._testbed = self._ground = None
         self._stack.close()
 
-    def _testbed(self, ground: Ground) -> Testbed:
+    def _testbed_on(self, ground: Ground) -> Testbed:
         if self._testbed is None or ground != self._ground:
             self._clear()
             self._testbed = self._stack.enter_context(
@@ -208,7 +208,7 @@ class Theatre:
         started, begun = dt.datetime.now(dt.UTC), time.monotonic()
         outcome, message = "passed", ""
         try:
-            testbed = self._testbed(scenario.ground)
+            testbed = self._testbed_on(scenario.ground)
             customer = Customer(testbed, self._settings.keys)
             customer.check("first")
             testbed.timeline.note("scenario", f"steady: {self._settings.keys:,} keys in the first keystore", "passed")
@@ -405,7 +405,7 @@ def name_leads_to_the_active_server(stage: Stage) -> None:
     testbed, customer = stage.testbed, stage.customer
     active = testbed.servers["b"]
     first = customer.places["first"]
-    as_the_other = testbed.authority.issue_server(testbed.servers["a"].name, active.name, "127.0.0.1")
+    as_the_other = testbed.ca.issue_server(testbed.servers["a"].name, active.name, "127.0.0.1")
     row = customer.start_migration()
     with active.showing(as_the_other):
         with first.may_not_delete():

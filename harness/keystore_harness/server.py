@@ -37,7 +37,7 @@ class VaultServer(Vault):
 
     Args:
         name: The DNS name in the server's certificate.
-        authority: The CA that issues the server's certificate and is trusted for client certificates; a new one by
+        ca: The CA that issues the server's certificate and is trusted for client certificates; a new one by
             default.
         driver: `process`, `container`, or a driver.
         network: A Toxiproxy to put between it and its clients, for faults of the network.
@@ -55,7 +55,7 @@ class VaultServer(Vault):
     def __init__(
         self,
         name: str = "vault.example.com",
-        authority: CertificateAuthority | None = None,
+        ca: CertificateAuthority | None = None,
         *,
         driver: str | Driver = "process",
         network: Toxiproxy | None = None,
@@ -68,7 +68,7 @@ class VaultServer(Vault):
         self.name = name
         self._member = member
         self.node = node or name
-        self.authority = authority or CertificateAuthority()
+        self.ca = ca or CertificateAuthority()
         self.driver = drivers.driver(driver) if isinstance(driver, str) else driver
         self.timeline = timeline or Timeline()
         self.port = port or free_port()
@@ -167,8 +167,8 @@ class VaultServer(Vault):
     def _write_configuration(self) -> None:
         (self.folder / "raft").mkdir(exist_ok=True)
         if not (self.folder / "public.pem").exists():
-            self._write_certificate("public", self.authority.issue_server(self.name, self.alias, "127.0.0.1"))
-            self._write_certificate("admin", self.authority.issue_server(self.name, "127.0.0.1"))
+            self._write_certificate("public", self.ca.issue_server(self.name, self.alias, "127.0.0.1"))
+            self._write_certificate("admin", self.ca.issue_server(self.name, "127.0.0.1"))
         configuration = {
             "api_addr": self.storage_url,
             "cluster_addr": self.cluster_address,
@@ -381,12 +381,12 @@ class VaultServer(Vault):
 
     def expired_certificate(self) -> contextlib.AbstractContextManager[None]:
         """Show a certificate that ended an hour ago."""
-        expired = self.authority.issue_server(self.name, self.alias, "127.0.0.1", expired=True)
+        expired = self.ca.issue_server(self.name, self.alias, "127.0.0.1", expired=True)
         return self.showing(expired, "expired certificate")
 
     def wrong_name(self) -> contextlib.AbstractContextManager[None]:
         """Show a certificate for another name."""
-        return self.showing(self.authority.issue_server("another.example.com"), "certificate of another name")
+        return self.showing(self.ca.issue_server("another.example.com"), "certificate of another name")
 
     def new_authority(self) -> contextlib.AbstractContextManager[None]:
         """Show a certificate of a CA that no client knows."""

@@ -61,7 +61,7 @@ class Credentials:
         return client
 
 
-class Admission:
+class Tenant:
     """An organization that was set up on a Vault: `vault.admit("acme")`.
 
     Names of keys are what stands at the end of their paths: `key_name(user, generation)`, or whatever is listed.
@@ -97,12 +97,12 @@ class Admission:
         begin = now - dt.timedelta(days=30) if expired else None
         end = now - dt.timedelta(hours=1) if expired else not_after
         name = common_name or self.tenancy.organization
-        issued = self.vault.authority.issue(name, not_before=begin, not_after=end)
+        issued = self.vault.ca.issue(name, not_before=begin, not_after=end)
         return Credentials(issued, issued.pkcs12(password, encryption=encryption), password, self.vault, self.tenancy)
 
     def restore_role(self) -> None:
         """Write policy and certificate role as they should be."""
-        parameters = self.tenancy.role_parameters(self.vault.authority.pem, self.tenancy.organization)
+        parameters = self.tenancy.role_parameters(self.vault.ca.pem, self.tenancy.organization)
         self.vault.enable_role(self.tenancy.role_name, self.tenancy.policy(self.version), parameters)
 
     # Its keys, by way of the administrator.
@@ -259,7 +259,7 @@ class Admission:
         path = f"auth/cert/crls/harness-{serial:x}"
         with self.vault.timeline.fault(self.vault.name, "client certificate revoked"):
             client = self.vault.client()
-            client.write_data(path, data={"crl": self.vault.authority.revocation_list(serial)})
+            client.write_data(path, data={"crl": self.vault.ca.revocation_list(serial)})
             client.sys.revoke_prefix("auth/cert/login")
             try:
                 yield

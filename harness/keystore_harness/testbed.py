@@ -16,15 +16,15 @@ from keystore_harness.drivers import Driver
 from keystore_harness.line import Line
 from keystore_harness.mailbox import Mailbox
 from keystore_harness.network import Toxiproxy
-from keystore_harness.organization import Admission
 from keystore_harness.ports import free_port
 from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
 from keystore_harness.tenancy import Tenancy
+from keystore_harness.tenant import Tenant
 from keystore_harness.timeline import Timeline
 
 
-class Landscape:
+class Testbed:
     """Vault servers `vault-a`, `vault-b`, … of example.com, a mailbox and a service. Use it as a context manager.
 
     Args:
@@ -35,7 +35,7 @@ class Landscape:
         network: A Toxiproxy to put before every server.
         disk_mb: Size of a disk of its own for every single server, for `disk_full()`.
         timeline: Where all faults are recorded, one of its own by default.
-        lines: Whether each single server is reached by a `Line`, `landscape.lines[letter]`, which can lead elsewhere.
+        lines: Whether each single server is reached by a `Line`, `testbed.lines[letter]`, which can lead elsewhere.
 
     """
 
@@ -51,21 +51,21 @@ class Landscape:
         timeline: Timeline | None = None,
         lines: bool = False,
     ) -> None:
-        self.folder = workspace.current().subfolder("landscape")
+        self.folder = workspace.current().subfolder("testbed")
         self.timeline = timeline or Timeline()
-        self.authority = CertificateAuthority()
+        self.ca = CertificateAuthority()
         self.mailbox = Mailbox()
         self._driver = driver = drivers.driver(driver) if isinstance(driver, str) else driver
         self.servers = {
             letter: VaultServer(
-                f"vault-{letter}.example.com", self.authority,
+                f"vault-{letter}.example.com", self.ca,
                 driver=driver, network=network, disk_mb=disk_mb, timeline=self.timeline,
             )
             for letter in vaults
         }  # fmt: skip
         self.clusters = {
             letter: VaultCluster(
-                f"vault-{letter}.example.com", self.authority, driver=driver, network=network, timeline=self.timeline
+                f"vault-{letter}.example.com", self.ca, driver=driver, network=network, timeline=self.timeline
             )
             for letter in clusters
         }
@@ -83,7 +83,7 @@ class Landscape:
         self._stack = ExitStack()
         self._further: list[VaultServer] = []
 
-    def __enter__(self) -> Landscape:
+    def __enter__(self) -> Testbed:
         try:
             self._stack.enter_context(self.mailbox)
             for vault in self.vaults.values():
@@ -106,7 +106,7 @@ class Landscape:
             vault.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def admit(self, letter: str, organization: str | Tenancy, version: int = 1) -> Admission:
+    def admit(self, letter: str, organization: str | Tenancy, version: int = 1) -> Tenant:
         """Set one organization up on a server: mount, policy and certificate role."""
         return self.vaults[letter].admit(organization, version=version)
 
@@ -129,19 +129,19 @@ class Landscape:
         first = self.servers[letter]
         node = f"{first.name}-{len(self._further) + 1}"
         server = VaultServer(
-            first.name, self.authority, driver=self._driver, timeline=self.timeline, node=node, port=free_port()
+            first.name, self.ca, driver=self._driver, timeline=self.timeline, node=node, port=free_port()
         )
         self._further.append(server)
         return server
 
     def declaration(self, letter: str, organization: str, password: str, **changes: Any) -> dict[str, Any]:
         """Return the declaration of a self-administered keystore with a newly issued client certificate."""
-        pfx = self.authority.issue(organization).pkcs12(password)
+        pfx = self.ca.issue(organization).pkcs12(password)
         return {
             "kind": "self-administered",
             "address": self.vaults[letter].address,
             "certificate": b64encode(pfx).decode(),
             "certificate_password": password,
-            "server_ca": self.authority.pem,
+            "server_ca": self.ca.pem,
             **changes,
         }

@@ -14,9 +14,9 @@ from keystore_harness.errors import Unsupported
 from keystore_harness.http import client
 from keystore_harness.impostor import Impostor
 from keystore_harness.network import Proxy
-from keystore_harness.tenant import Tenant
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import Tenancy
+from keystore_harness.tenant import Tenant
 from keystore_harness.timeline import Timeline
 
 SHARES = 5
@@ -29,14 +29,14 @@ class Vault:
     Attributes:
         name: The DNS name in its certificate.
         port: The port on 127.0.0.1 that clients connect to.
-        authority: The CA of its certificate, which it also trusts for client certificates.
+        ca: The CA of its certificate, which it also trusts for client certificates.
         timeline: Where its faults are recorded.
 
     """
 
     name: str
     port: int
-    authority: CertificateAuthority
+    ca: CertificateAuthority
     timeline: Timeline
     root_token: str
     shares: list[str]
@@ -77,7 +77,7 @@ class Vault:
     @property
     def trusted_pem(self) -> str:
         """The CA, in PEM, that clients must trust to believe its certificate."""
-        return self.authority.pem
+        return self.ca.pem
 
     @property
     def network(self) -> Proxy:
@@ -185,7 +185,7 @@ class Vault:
             The impostor, which counts the requests.
 
         """
-        certificate = self.authority.issue_server(self.name, self.alias, "127.0.0.1")
+        certificate = self.ca.issue_server(self.name, self.alias, "127.0.0.1")
         with (
             self.timeline.fault(self.name, f"answers {status}"),
             Impostor(certificate, status, body) as impostor,

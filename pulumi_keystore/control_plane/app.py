@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, safety, tokens
-from pulumi_keystore.control_plane.api.access import ServicesOfApp, Who
+from pulumi_keystore.control_plane.api.access import Actor, ServicesOfApp
 from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors, problem
 from pulumi_keystore.control_plane.console import forms, pages
 from pulumi_keystore.control_plane.console.access import HOME, refusal
@@ -41,9 +41,9 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         return {"status": "ok", "version": app.version}
 
     @app.get("/v1/whoami", tags=["service"])
-    def whoami(who: Who) -> dict[str, Any]:
+    def whoami(actor: Actor) -> dict[str, Any]:
         """Tell whom the token stands for."""
-        return {"name": who.name, "role": who.role, "organization": who.organization}
+        return {"name": actor.name, "role": actor.role, "organization": actor.organization}
 
     for noun in (organizations, keystores, health, migrations, archive_keys, safety, tokens):
         app.include_router(noun.router, prefix="/v1")

@@ -7,9 +7,9 @@ import unicodedata
 from typing import Final
 
 from pulumi_keystore import rules
+from pulumi_keystore.declarations.migration import Mode
 
 KINDS: Final = ("provider", "self-administered", "legacy")
-MODES: Final = ("maintenance", "online")
 _ORGANIZATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9](-*[A-Za-z0-9])*\.)+[A-Za-z]{2,63}")
 _VAULT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -30,11 +30,12 @@ def check_kind(kind: str) -> str:
     return kind
 
 
-def check_mode(mode: str) -> str:
+def check_mode(mode: str) -> Mode:
     """Return how a migration treats enrolments, or raise `RuleViolation` (KS038)."""
-    if mode not in MODES:
-        raise rules.MIGRATION_MODE.violation(f"{mode!r} is no mode of a migration")
-    return mode
+    try:
+        return Mode(mode)
+    except ValueError:
+        raise rules.MIGRATION_MODE.violation(f"{mode!r} is no mode of a migration") from None
 
 
 def check_email(address: str) -> str:

@@ -25,7 +25,7 @@ def pfx(testbed):
     """Return a maker of PKCS#12 uploads."""
 
     def make(organization, password=PASSWORD):
-        content = testbed.authority.issue(organization).pkcs12(password)
+        content = testbed.ca.issue(organization).pkcs12(password)
         return {"name": "acme.p12", "mimeType": "application/x-pkcs12", "buffer": content}
 
     return make
@@ -267,7 +267,7 @@ def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, testbed, pfx):
         page.get_by_label("URL").fill(address)
         page.get_by_label("Client certificate").set_input_files(pfx(acme.name))
         page.get_by_label("Password of the file").fill(password)
-        page.get_by_label("Server CA").fill(testbed.authority.pem)
+        page.get_by_label("Server CA").fill(testbed.ca.pem)
         page.get_by_role("button", name="Continue").click()
 
     fill("https://[::1]:8200", PASSWORD)

@@ -4,7 +4,7 @@ import socket
 import threading
 
 import pytest
-from keystore_harness import HarnessError, Testbed, Line, backup, wait_until
+from keystore_harness import HarnessError, Line, Testbed, backup, wait_until
 
 
 @pytest.fixture(scope="module")

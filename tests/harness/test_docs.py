@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from keystore_harness import cluster as cluster_module
-from keystore_harness import line, network, organization, plugin, scenarios
+from keystore_harness import line, network, plugin, scenarios, tenant
 from keystore_harness import server as server_module
 
 from tests.harness.test_plugin import PAGE
@@ -48,7 +48,7 @@ def verbs(cls: type) -> set[str]:
 
 @pytest.mark.parametrize(
     "cls",
-    [server_module.VaultServer, cluster_module.VaultCluster, network.Proxy, organization.Tenant, line.Line],
+    [server_module.VaultServer, cluster_module.VaultCluster, network.Proxy, tenant.Tenant, line.Line],
 )
 def test_the_page_names_every_verb(cls):
     inside = {"showing", "partial"}

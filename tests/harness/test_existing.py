@@ -14,7 +14,7 @@ def running():
 
 
 def existing(running, **options):
-    return ExistingServer(f"https://localhost:{running.port}", running.root_token, running.authority.pem, **options)
+    return ExistingServer(f"https://localhost:{running.port}", running.root_token, running.ca.pem, **options)
 
 
 def test_organizations_faults_and_nothing_left(running, toxiproxy):
@@ -72,7 +72,7 @@ def test_an_organization_that_is_there_already_is_not_touched(running):
 )
 def test_a_mistake_is_one_clear_line(running, change, says):
     given = {
-        "url": f"https://localhost:{running.port}", "token": running.root_token, "ca_pem": running.authority.pem, **change,
+        "url": f"https://localhost:{running.port}", "token": running.root_token, "ca_pem": running.ca.pem, **change,
     }  # fmt: skip
     with pytest.raises(HarnessError, match=says) as caught, ExistingServer(**given):
         pass

@@ -212,8 +212,8 @@ def test_every_other_fixture_gives_what_the_page_says(tmp_path):
         "    with smtplib.SMTP('127.0.0.1', mailbox.port) as smtp:\n"
         "        smtp.sendmail('a@example.com', 'b@example.com', 'Subject: hello\\n\\nhello')\n"
         "    assert mailbox.subjects == ['hello']\n"
-        "def test_rest(make_vault_server, keystore_authority, keystore_timeline):\n"
-        "    server = make_vault_server()\n    assert server.authority is keystore_authority\n"
+        "def test_rest(make_vault_server, keystore_ca, keystore_timeline):\n"
+        "    server = make_vault_server()\n    assert server.ca is keystore_ca\n"
         "    server.kill()\n    server.restart()\n"
         "    assert [fault.what for fault in keystore_timeline.faults][-1] == 'killed'\n"
     )

@@ -256,7 +256,7 @@ def test_bandwidth(server, login, acme):
 def test_no_answer_in_time(server, verb):
     address = f"https://127.0.0.1:{server.port}/v1/sys/health"
     ca = server.folder / "ca-of-this-test.pem"
-    ca.write_text(server.authority.pem)
+    ca.write_text(server.ca.pem)
     with getattr(server.network, verb)(), pytest.raises(requests.exceptions.RequestException):
         requests.get(address, timeout=1.5, verify=str(ca))
 

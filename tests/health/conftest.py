@@ -76,7 +76,7 @@ def admin(testbed: Testbed, admin_token: str) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="package")
-def authority(testbed: Testbed) -> Iterator[Client]:
+def escrow_client(testbed: Testbed) -> Iterator[Client]:
     with Client(testbed.service.url, testbed.service.make_token("authority", "authority")) as client:
         yield client
 

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import pytest
 from keystore_harness import wait_until
-from keystore_harness.tenant import Tenant
 from keystore_harness.service import WorkerProcess
+from keystore_harness.tenant import Tenant
 
 from tests.health.conftest import FAILED, RESUMED
 
@@ -68,7 +68,7 @@ def test_a_refused_certificate_is_another_reason(watch):
 def test_a_revoked_certificate_is_unable_to_authenticate(watch):
     acme = watch()
     server = acme.testbed.servers["a"]
-    issued = acme.testbed.authority.issue(acme.customer.name)
+    issued = acme.testbed.ca.issue(acme.customer.name)
     declared = {**acme.customer.declaration("first"), "certificate": b64encode(issued.pkcs12("CANARY-pfx-password"))}
     declared["certificate"] = declared["certificate"].decode()
     acme.customer.admin.swap_keystore(acme.customer.name, "first", declared)

@@ -48,9 +48,9 @@ class Hooks:
 def hooked(tmp_path_factory):
     """A service of its own that knows where hooks.example.com is."""
     testbed = Testbed("a", {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "2"})
-    hooks = Hooks(testbed.authority)
+    hooks = Hooks(testbed.ca)
     ca = tmp_path_factory.mktemp("ca") / "ca.pem"
-    ca.write_text(testbed.authority.pem)
+    ca.write_text(testbed.ca.pem)
     settings = testbed.service.settings
     hosts = json.loads(settings["host_map"]) | {"hooks.example.com:443": f"127.0.0.1:{hooks.port}"}
     settings |= {"host_map": json.dumps(hosts), "webhook_ca": str(ca)}
@@ -180,7 +180,7 @@ def test_status_is_watched_until_somebody_stops(watch, testbed, admin_token):
 def test_a_sealed_standby_behind_a_healthy_leader_is_a_warning(toxiproxy):
     """The name leads to all three servers, each on a loopback address of its own."""
     testbed = Testbed("", {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "4"})
-    with VaultCluster("vault-k.example.com", testbed.authority) as cluster:
+    with VaultCluster("vault-k.example.com", testbed.ca) as cluster:
         ports = [node.port for node in cluster.nodes]
         port = free_port()
         proxies = [

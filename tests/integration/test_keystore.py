@@ -39,10 +39,10 @@ def test_keys_are_written_once_and_read_back_equal(customer, versions):
     user = next(iter(acme.keys))
     path = ("organizations", acme.name, "archive-keys")
     same = {"keys": {user: b64encode(acme.keys[user]).decode()}}
-    assert acme.authority.request("POST", *path, body=same)["enrolled"] == 0
+    assert acme.escrow_client.request("POST", *path, body=same)["enrolled"] == 0
     other = {"keys": {user: b64encode(os.urandom(32)).decode()}}
     with pytest.raises(Conflict, match="another archive key"):
-        acme.authority.request("POST", *path, body=other)
+        acme.escrow_client.request("POST", *path, body=other)
     acme.assert_complete("first")
 
 
@@ -96,7 +96,7 @@ def test_a_new_certificate_is_swapped_in_after_proof(customer):
 def test_a_certificate_that_may_not_log_in_is_refused_and_the_old_pair_stays(customer):
     acme = customer(keys=20)
     before = acme.admin.keystore(acme.name, "first")
-    stranger = b64encode(acme.testbed.authority.issue("stranger").pkcs12(PASSWORD)).decode()
+    stranger = b64encode(acme.testbed.ca.issue("stranger").pkcs12(PASSWORD)).decode()
     with pytest.raises(UnableToAuthenticate, match="refuses this client certificate"):
         acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", certificate=stranger))
     assert acme.admin.keystore(acme.name, "first") == before

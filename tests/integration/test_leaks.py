@@ -43,8 +43,8 @@ def key_body(pem: str) -> bytes:
 def test_no_planted_secret_is_found_in_clear(team, testbed, admin_token, tmp_path):
     acme, stack = team.customer, team.stack
     password = f"CANARY-p4ssw0rd-{acme.name}"
-    issued = testbed.authority.issue(acme.name)
-    rotated = testbed.authority.issue(acme.name)
+    issued = testbed.ca.issue(acme.name)
+    rotated = testbed.ca.issue(acme.name)
     (team.folder / "first.p12").write_bytes(issued.pkcs12(password))
     stack.configure({}, {"keystores.first.password": password})
     outputs: dict[str, bytes] = {}

@@ -236,14 +236,14 @@ def test_a_user_id_may_be_anything_and_stays_in_its_own_place(customer):
     ]
     keys = {user: os.urandom(32) for user in users}
     body = {"keys": {user: b64encode(key).decode() for user, key in keys.items()}}
-    acme.authority.request("POST", "organizations", acme.name, "archive-keys", body=body)
+    acme.escrow_client.request("POST", "organizations", acme.name, "archive-keys", body=body)
     acme.keys |= keys
     assert len(acme.stored("first")) == len(users)
     for user in users:
         assert acme.released(user) == keys[user]
     for bad in ("", "x" * 513, "a\nb", "a\0b"):
         with pytest.raises(RuleViolation) as caught:
-            acme.authority.request(
+            acme.escrow_client.request(
                 "POST", "organizations", acme.name, "archive-keys", body={"keys": {bad: b64encode(bytes(32)).decode()}}
             )
         assert caught.value.rule == "KS035"

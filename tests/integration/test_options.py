@@ -47,7 +47,7 @@ def test_a_protected_keystore_is_not_destroyed_and_a_retained_one_stays_register
 
 
 def test_a_certificate_that_ends_soon_is_told_of_in_each_preview_though_nothing_changes(acme, made):
-    soon = acme.testbed.authority.issue(acme.name, not_after=datetime.now(UTC) + timedelta(days=7)).pkcs12(PASSWORD)
+    soon = acme.testbed.ca.issue(acme.name, not_after=datetime.now(UTC) + timedelta(days=7)).pkcs12(PASSWORD)
     made.declare(keystore(acme, certificate=b64encode(soon).decode()))
     made.stack.up()
     preview = made.stack.preview().stdout

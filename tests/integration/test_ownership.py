@@ -20,7 +20,7 @@ def declared(acme):
             "address": acme.testbed.vaults[acme.letters[name]].address,
             "certificate": certificates[name],
             "certificate_password": PASSWORD,
-            "server_ca": acme.testbed.authority.pem,
+            "server_ca": acme.testbed.ca.pem,
         }
         return ("Keystore", resource, inputs, {})
 

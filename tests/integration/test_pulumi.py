@@ -51,7 +51,7 @@ class Team:
 
     def certificate(self, keystore: str, common_name: str | None = None, password: str = PASSWORD) -> None:
         """Put a newly issued PKCS#12 file where the stack's configuration names it."""
-        issued = self.customer.testbed.authority.issue(common_name or self.customer.name)
+        issued = self.customer.testbed.ca.issue(common_name or self.customer.name)
         (self.folder / f"{keystore}.p12").write_bytes(issued.pkcs12(password))
 
 
@@ -63,7 +63,7 @@ def team(customer: Callable[..., Customer], engine: Path, admin_token: str, tmp_
     environment = {"KEYSTORE_URL": testbed.service.url, "KEYSTORE_TOKEN": admin_token}
     with PulumiStack(engine, ROOT, tmp_path / "state", environment) as stack:
         made = Team(acme, stack, tmp_path)
-        (tmp_path / "ca.pem").write_text(testbed.authority.pem)
+        (tmp_path / "ca.pem").write_text(testbed.ca.pem)
         values = {"organization": acme.name, "active": "first", "notifyEmail": f"ops@{acme.name}.example.com"}
         for keystore, letter in acme.letters.items():
             made.certificate(keystore)
@@ -322,13 +322,13 @@ def test_what_the_console_changes_is_drift(team, testbed, admin_token):
         browser.post("/console/sign-in", data={"token": admin_token})
         form = browser.get(f"/console/organizations/{acme.name}/edit").text
         token = re.search(r'name="form_token" value="([0-9a-f]+)"', form)[1]
-        upload = testbed.authority.issue(acme.name).pkcs12(PASSWORD)
+        upload = testbed.ca.issue(acme.name).pkcs12(PASSWORD)
         sent = browser.post(
             f"/console/organizations/{acme.name}/edit",
             data={
                 "form_token": token,
                 "address": testbed.vaults["a"].address,
-                "server_ca": testbed.authority.pem,
+                "server_ca": testbed.ca.pem,
                 "certificate_password": PASSWORD,
             },
             files={"certificate": ("acme.p12", upload)},

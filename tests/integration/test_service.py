@@ -93,12 +93,12 @@ def test_an_archive_key_leaves_only_encrypted_to_the_caller(customer, raw, testb
     assert b64encode(key) not in answer.content
     for public_key in ("", "x", b64encode(bytes(31)).decode()):
         with pytest.raises(InvalidInput, match="public_key"):
-            acme.authority.request(
+            acme.escrow_client.request(
                 "POST", "organizations", acme.name, "archive-keys", "release",
                 body={"user": user, "public_key": public_key},
             )  # fmt: skip
     with pytest.raises(NotFound):
-        acme.authority.request(
+        acme.escrow_client.request(
             "POST", "organizations", acme.name, "archive-keys", "release",
             body={"user": "nobody", "public_key": b64encode(bytes(32)).decode()},
         )  # fmt: skip
@@ -132,7 +132,7 @@ def test_a_key_of_the_wrong_length_enrols_nobody(customer):
     for bad in ("", "x", b64encode(bytes(31)).decode(), b64encode(bytes(33)).decode(), "CANARY" * 8):
         keys = {"good": b64encode(bytes(32)).decode(), "bad": bad}
         with pytest.raises(RuleViolation) as caught:
-            acme.authority.request("POST", "organizations", acme.name, "archive-keys", body={"keys": keys})
+            acme.escrow_client.request("POST", "organizations", acme.name, "archive-keys", body={"keys": keys})
         assert caught.value.rule == "KS036"
         assert "CANARY" not in str(caught.value)
     assert acme.stored("first") == {}
@@ -319,7 +319,9 @@ def test_a_master_key_file_that_is_missing_is_not_made_anew_beside_a_database_th
 @pytest.mark.parametrize("where", [("--port", "taken"), ("--host", "no-such-host.invalid")])
 def test_where_it_cannot_listen_the_service_says_so_in_one_line(testbed, tmp_path, where):
     option, value = where
-    done = keystore("serve", option, str(testbed.service.port) if value == "taken" else value, KEYSTORE_DATA=str(tmp_path))
+    done = keystore(
+        "serve", option, str(testbed.service.port) if value == "taken" else value, KEYSTORE_DATA=str(tmp_path)
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot listen on")
     assert "Traceback" not in done.stderr

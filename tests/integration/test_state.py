@@ -49,7 +49,7 @@ def resources(acme: Customer, certificates: dict[str, str]):
                 "address": acme.testbed.vaults[acme.letters[name]].address,
                 "certificate": certificates[name],
                 "certificate_password": PASSWORD,
-                "server_ca": acme.testbed.authority.pem,
+                "server_ca": acme.testbed.ca.pem,
             },
             {"protect": False},
         )
@@ -67,7 +67,7 @@ def resources(acme: Customer, certificates: dict[str, str]):
 
 def certificate(acme: Customer, days: int = 400) -> str:
     ends = datetime.now(UTC) + timedelta(days=days)
-    return b64encode(acme.testbed.authority.issue(acme.name, not_after=ends).pkcs12(PASSWORD)).decode()
+    return b64encode(acme.testbed.ca.issue(acme.name, not_after=ends).pkcs12(PASSWORD)).decode()
 
 
 def both(acme: Customer) -> dict[str, str]:
@@ -77,7 +77,12 @@ def both(acme: Customer) -> dict[str, str]:
 
 def names(acme: Customer, stack: PulumiStack, certificates: dict[str, str]) -> dict[str, str]:
     """What differs from run to run, by the name that stands for it in a kept state."""
-    found = {"organization": acme.name, "stack": stack.name, "password": PASSWORD, "server_ca": acme.testbed.authority.pem}
+    found = {
+        "organization": acme.name,
+        "stack": stack.name,
+        "password": PASSWORD,
+        "server_ca": acme.testbed.ca.pem,
+    }
     for keystore in ("first", "second"):
         known = acme.admin.keystore(acme.name, keystore)
         found |= {

@@ -260,7 +260,7 @@ def test_database_killed_in_the_middle(customer, testbed):
     assert acme.actions.count("Migration succeeded") == 1
 
 
-def test_source_that_forbids_deletion_after_the_commit(customer, testbed):
+def test_source_that_forbids_deletion_after_the_decision(customer, testbed):
     acme = customer(keys=20)
     server, tenancy = testbed.vaults["a"], acme.tenancy("first")
     server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1).replace(', "delete"', ""))

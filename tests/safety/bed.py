@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from keystore_harness import Testbed, Tenancy, wait_until
-from keystore_harness.tenant import Tenant
+from keystore_harness import Tenancy, Testbed, wait_until
 from keystore_harness.server import VaultServer
+from keystore_harness.tenant import Tenant
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.errors import KeystoreError
@@ -36,11 +36,11 @@ class Bed:
         self.testbed = testbed
         self.admin_token = testbed.service.make_token("ops", "provider-admin")
         self.admin = Client(testbed.service.url, self.admin_token)
-        self.authority = Client(testbed.service.url, testbed.service.make_token("authority", "authority"))
+        self.escrow_client = Client(testbed.service.url, testbed.service.make_token("authority", "authority"))
 
     def close(self) -> None:
         self.admin.close()
-        self.authority.close()
+        self.escrow_client.close()
 
     def keystore(self, *arguments: str) -> Any:
         """Run the `keystore` command as an administrator."""
@@ -51,7 +51,7 @@ class Bed:
         name = f"org-{secrets.token_hex(4)}"
         letters = places or {"first": "a", "second": "b"}
         mount = MOUNT if version == 1 else f"kv-{name}"
-        acme = Acme(name, self.testbed, self.admin, self.authority, letters=dict(letters), bed=self)
+        acme = Acme(name, self.testbed, self.admin, self.escrow_client, letters=dict(letters), bed=self)
         acme.versions = dict.fromkeys(letters, version)
         acme.mounts = dict.fromkeys(letters, mount)
         self.admin.put_organization(name)
@@ -104,7 +104,7 @@ class Acme(Customer):
     def enrol_keys(self, keys: Mapping[str, bytes]) -> dict[str, Any]:
         """Enrol given keys; what is answered with 200 is acknowledged."""
         body = {"keys": {user: b64encode(key).decode() for user, key in keys.items()}}
-        done = dict(self.authority.request("POST", "organizations", self.name, "archive-keys", body=body))
+        done = dict(self.escrow_client.request("POST", "organizations", self.name, "archive-keys", body=body))
         self.keys |= keys
         return done
 

@@ -75,7 +75,7 @@ def test_the_name_of_the_emptied_server_leads_to_the_active_one_and_nothing_is_d
     testbed = waiting.testbed
     server, tenancy = testbed.servers["b"], waiting.tenancy("first")
     server.client().sys.create_or_update_policy(tenancy.role_name, tenancy.policy(1))
-    certificate = testbed.authority.issue_server(testbed.servers["a"].name, server.name, "127.0.0.1")
+    certificate = testbed.ca.issue_server(testbed.servers["a"].name, server.name, "127.0.0.1")
     with server.showing(certificate), testbed.lines["a"].leading_to(server.port):
         number = waiting.pending()[0]["id"]
         refusal = waiting.refused(waiting.admin.retry_clean_up, waiting.name, number)

@@ -48,7 +48,7 @@ def test_the_database_is_lost(bed):
     acme.migrated("second")
     acme.await_no_clean_up()
     lose_everything(bed)
-    acme.admin, acme.authority = bed.admin, bed.authority
+    acme.admin, acme.escrow_client = bed.admin, bed.escrow_client
     follow(bed, acme, "lost-database")
     acme.assert_complete("second", empty="first")
     acme.assert_all_released()
@@ -144,7 +144,7 @@ def test_one_key_is_read_by_hand(bed, tmp_path, user, version):
     script = script.replace("=archive-keys", f"={acme.mounts['first']}")
     server = bed.testbed.servers["a"]
     (tmp_path / "bao").symlink_to(find_vault())
-    (tmp_path / "ca.pem").write_text(bed.testbed.authority.pem)
+    (tmp_path / "ca.pem").write_text(bed.testbed.ca.pem)
     environment = {
         name: value
         for product in ("BAO", "VAULT")

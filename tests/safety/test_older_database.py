@@ -119,7 +119,7 @@ def test_a_database_that_is_lost_is_made_anew_from_the_keystores(bed):
     acme.enrol_keys(acme.some(2))
     lose_everything(bed)
     bed.admin.put_organization(acme.name)
-    acme.admin, acme.authority = bed.admin, bed.authority
+    acme.admin, acme.escrow_client = bed.admin, bed.escrow_client
     acme.register("first")
     warned = acme.register("second")["warnings"]
     assert "keystore recover" in str(warned)

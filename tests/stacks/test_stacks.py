@@ -33,7 +33,7 @@ class Program:
         """Issue a client certificate as a file; return its path."""
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(self.customer.testbed.authority.issue(organization or self.customer.name).pkcs12(PASSWORD))
+        path.write_bytes(self.customer.testbed.ca.issue(organization or self.customer.name).pkcs12(PASSWORD))
         return str(path)
 
     def keystore(self, letter: str, prefix: str = "") -> dict[str, str]:
@@ -71,7 +71,7 @@ def program(customer: Callable[..., Customer], engine: Path, tmp_path: Path) -> 
         service = acme.testbed.service
         known = {"KEYSTORE_URL": service.url, "KEYSTORE_TOKEN": service.make_token("ops", "provider-admin")}
         with PulumiStack(engine, ROOT / "stacks" / name, tmp_path / "state", {**known, **(environment or {})}) as stack:
-            (tmp_path / "ca.pem").write_text(acme.testbed.authority.pem)
+            (tmp_path / "ca.pem").write_text(acme.testbed.ca.pem)
             yield Program(stack, acme, tmp_path)
 
     return make
@@ -172,7 +172,9 @@ def test_many_organizations(program, testbed, admin):
         for name in names:
             testbed.admit("a", name)
             many.certificate(f"{name}.p12", name)
-            lines.append(f"{name},{testbed.vaults['a'].address},{name}.p12,ops@{name}.example.com it@{name}.example.com")
+            lines.append(
+                f"{name},{testbed.vaults['a'].address},{name}.p12,ops@{name}.example.com it@{name}.example.com"
+            )
         table = many.folder / "organizations.csv"
         table.write_text("\n".join(lines))
         many.stack.configure(
@@ -237,11 +239,11 @@ def unprepared() -> Iterator[Customer]:
         root, service = testbed.vaults["a"].client(), testbed.service
         root.sys.disable_auth_method("cert")
         root.sys.disable_audit_device("file")
-        admin, authority = (
+        admin, escrow_client = (
             clients.enter_context(Client(service.url, service.make_token(role, role)))
             for role in ("provider-admin", "authority")
         )
-        yield Customer("acme", testbed, admin, authority, letters={"vault": "a"}, versions={"vault": 1})
+        yield Customer("acme", testbed, admin, escrow_client, letters={"vault": "a"}, versions={"vault": 1})
 
 
 def test_vault_tenancy_by_a_stand_in_for_the_plugin_of_pulumi_vault(program, unprepared):

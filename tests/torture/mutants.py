@@ -70,19 +70,19 @@ BUGS = [
         VERIFICATION, "rewrite",
     ),
     Bug(
-        "commit before verify",
+        "decide before verify",
         "control_plane/migration/workflow.py",
-        '("verify", _verify), ("commit", _commit)', '("commit", _commit), ("verify", _verify)',
+        '("verify", _verify), ("decide", _decide)', '("decide", _decide), ("verify", _verify)',
         VERIFICATION, "receipt",
     ),
     Bug(
-        "the source is emptied before the commit",
+        "the source is emptied before the decision",
         "control_plane/migration/workflow.py",
         '    failpoints.reach("verify.done")\n',
         '    source = opening.vault_of(plane, parties.organization, parties.source)\n    with Transport() as transport:\n'
         "        for page in source.pages(transport):\n            for name in page:\n"
         '                transport.run_one(source.delete(name))\n    failpoints.reach("verify.done")\n',
-        RECOVERY, "operator_cancels and commit",
+        RECOVERY, "operator_cancels and decide",
     ),
     Bug(
         "CAS off",
@@ -194,7 +194,7 @@ BUGS = [
         "a cancel comes too late unnoticed",
         "control_plane/migration/lifecycle.py",
         "    if row.cancel_by is not None:\n        raise MigrationFailed", "    if False:\n        raise MigrationFailed",
-        RECOVERY, "operator_cancels and commit",
+        RECOVERY, "operator_cancels and decide",
     ),
     Bug(
         "reads may be as old as a standby is behind",
@@ -205,7 +205,7 @@ BUGS = [
     Bug(
         "keys enrolled meanwhile are forgotten",
         "control_plane/organizations/ledger.py",
-        "        session.add(LateKey(migration_id=row.id, user=user, verified=False))", "        pass",
+        "    session.add_all(LateKey(migration_id=owner.maintenance_by, user=user, verified=False) for user in users)\n", "",
         ONLINE, "only_the_source",
     ),
     Bug(

@@ -12,9 +12,9 @@ from typing import Any
 from keystore_harness import Testbed, wait_until, workspace
 from keystore_harness.database import Database
 from keystore_harness.interceptor import Interceptor, Plan
-from keystore_harness.tenant import Tenant
 from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
+from keystore_harness.tenant import Tenant
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.tenancy import key_name
@@ -54,7 +54,7 @@ class Stage:
         if intercepted:
             targets = {}
             for vault in self.testbed.vaults.values():
-                interceptor = Interceptor(vault, self.testbed.authority.issue("acme"), self.plan)
+                interceptor = Interceptor(vault, self.testbed.ca.issue("acme"), self.plan)
                 stack.enter_context(interceptor)
                 targets[f"{vault.name}:{vault.port}"] = f"127.0.0.1:{interceptor.port}"
             given["host_map"] = json.dumps(targets)
@@ -65,8 +65,8 @@ class Stage:
         service = self.testbed.service
         self.admin_token = service.make_token("ops", "provider-admin")
         self.admin = stack.enter_context(Client(service.url, self.admin_token))
-        authority = stack.enter_context(Client(service.url, service.make_token("authority", "authority")))
-        self.customer = Customer("acme", self.testbed, self.admin, authority)
+        escrow_client = stack.enter_context(Client(service.url, service.make_token("authority", "authority")))
+        self.customer = Customer("acme", self.testbed, self.admin, escrow_client)
         self.admin.put_organization("acme")
         for keystore in ("first", "second"):
             self.customer.admit(keystore)

@@ -19,7 +19,7 @@ FORTH = sorted(failpoints.MIGRATION - set(BACK))
 OF_A_WORKER = sorted(point for point in FORTH if point.startswith("shard."))
 # A short run kills the service at every fourth moment or so, and a server at these; the whole kills both at every one.
 OFTEN = FORTH if WHOLE else sorted({*FORTH[::4], "shard.copying"})
-SOME = ["shard.copying", "commit.undecided", "clean-up.removing"]
+SOME = ["shard.copying", "decide.undecided", "clean-up.removing"]
 DIRECTIONS = (1, 2) if WHOLE else (1,)
 SUCCEEDED = "Migration succeeded"
 CANCELED = "Migration canceled: migration process stalled"

@@ -187,8 +187,8 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
         with second:
             scene.testbed.service, second_admin = second, Client(second.url, second.make_token("ops", "provider-admin"))
             before, scene.admin = scene.admin, second_admin
-            authority = Client(second.url, second.make_token("authority", "authority"))
-            scene.customer.admin, scene.customer.authority = second_admin, authority
+            escrow_client = Client(second.url, second.make_token("authority", "authority"))
+            scene.customer.admin, scene.customer.escrow_client = second_admin, escrow_client
             assert scene.settle(row) == SUCCEEDED
             assert scene.settle(scene.start()) == SUCCEEDED
             assert scene.here == "first"
@@ -197,7 +197,7 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
             scene.assert_whole()
             before.close()
             second_admin.close()
-            authority.close()
+            escrow_client.close()
             first.close()
 
 

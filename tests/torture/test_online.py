@@ -137,7 +137,7 @@ def test_a_key_that_reached_only_the_source_is_brought_over(busy):
 
 def test_the_service_is_killed_while_enrolments_are_held(busy):
     there = busy.there
-    busy.plan_moments("commit.undecided kill")
+    busy.plan_moments("decide.undecided kill")
     row = online(busy)
     wait_until(lambda: busy.struck, "the moment", interval_s=0.01)
     busy.revive()

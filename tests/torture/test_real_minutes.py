@@ -14,7 +14,10 @@ from tests.health.conftest import FAILED, RESUMED
 @pytest.mark.skipif(not WHOLE, reason="takes a quarter of an hour: run it by `make torture`")
 @pytest.mark.timeout(1500)
 def test_kill_9_in_every_minute_of_a_real_incident_changes_no_mail():
-    with Testbed("a") as testbed, Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin")) as admin:
+    with (
+        Testbed("a") as testbed,
+        Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin")) as admin,
+    ):
         admin.put_organization("acme")
         testbed.admit("a", "acme")
         admin.put_keystore("acme", "first", testbed.declaration("a", "acme", "pw"))

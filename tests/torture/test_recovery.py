@@ -39,7 +39,7 @@ def test_a_wall_clock_that_jumps_stalls_nothing_and_loses_no_worker(jump_s):
 
 def test_a_clean_up_is_tried_again_though_the_clock_was_put_back():
     with stage(intercepted=False, failpoints=True) as scene:
-        row = scene.stop_at("commit.decided")
+        row = scene.stop_at("decide.done")
         place = scene.place(scene.here)
         with place.access_removed():
             scene.go()
@@ -53,7 +53,7 @@ def test_a_clean_up_is_tried_again_though_the_clock_was_put_back():
 
 
 def test_a_database_that_hangs_ends_the_service_and_the_next_one_goes_on(scene):
-    row = scene.stop_at("commit.undecided")
+    row = scene.stop_at("decide.undecided")
     with scene.database.paused():
         scene.go()
         assert scene.testbed.service.wait(60) == SUPERSEDED_STATUS
@@ -76,7 +76,7 @@ def test_the_system_gives_up_a_connection_whose_other_side_is_gone(scene, given,
 
 
 @pytest.mark.parametrize(
-    "moment", ["preflight.done", "copy.planned", "shard.copying", "verify.planned", "commit.begun"]
+    "moment", ["preflight.done", "copy.planned", "shard.copying", "verify.planned", "decide.begun"]
 )
 def test_an_operator_cancels(scene, moment):
     row = scene.stop_at(moment)
@@ -93,7 +93,7 @@ def test_an_operator_cancels(scene, moment):
 
 
 def test_what_is_decided_cannot_be_canceled(scene):
-    row = scene.stop_at("commit.decided")
+    row = scene.stop_at("decide.done")
     with pytest.raises(Conflict, match="has ended: Migration succeeded"):
         scene.admin.cancel_migration("acme", row["id"])
     scene.go()
@@ -114,7 +114,7 @@ def test_all_workers_die_and_it_stalls():
 def test_a_small_organization_does_not_wait_for_a_large_one():
     with stage(intercepted=False, slots="1", shard_size="200", retry_s="10", request_s="10") as scene:
         scene.customer.enrol(4000)
-        small = type(scene.customer)("small", scene.testbed, scene.admin, scene.customer.authority)
+        small = type(scene.customer)("small", scene.testbed, scene.admin, scene.customer.escrow_client)
         scene.admin.put_organization("small")
         for keystore in ("first", "second"):
             small.admit(keystore)
@@ -130,7 +130,7 @@ def test_a_small_organization_does_not_wait_for_a_large_one():
 
 def test_an_organization_whose_server_hangs_does_not_hold_up_another():
     with stage(intercepted=False, failpoints=True, slots="2", retry_s="20", request_s="10") as scene:
-        other = type(scene.customer)("other", scene.testbed, scene.admin, scene.customer.authority)
+        other = type(scene.customer)("other", scene.testbed, scene.admin, scene.customer.escrow_client)
         scene.admin.put_organization("other")
         other.letters = {"first": "b", "second": "a"}
         for keystore in ("first", "second"):
@@ -154,7 +154,9 @@ def test_every_write_denied_is_a_failure_and_says_so(scene):
     row = scene.stop_at("copy.begun")
     with place.access_removed():
         scene.go()
-        watched = scene.testbed.service.run("migration", "watch", "acme", row["id"], check=False, token=scene.admin_token)
+        watched = scene.testbed.service.run(
+            "migration", "watch", "acme", row["id"], check=False, token=scene.admin_token
+        )
         assert watched.returncode == 1
         assert DESTINATION in watched.stdout
         ended = scene.finish(row)
@@ -205,7 +207,7 @@ def test_a_server_that_is_gone_in_the_middle_leaves_no_copies_behind(scene, cut)
 
 def test_custom_metadata_at_the_source_is_told_and_the_keys_move():
     with stage(intercepted=False) as scene:
-        acme = type(scene.customer)("noted", scene.testbed, scene.admin, scene.customer.authority)
+        acme = type(scene.customer)("noted", scene.testbed, scene.admin, scene.customer.escrow_client)
         acme.versions = {"first": 2, "second": 2}
         scene.admin.put_organization("noted")
         for keystore in ("first", "second"):

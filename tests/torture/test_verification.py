@@ -1,4 +1,4 @@
-"""Whatever happens to the copies before the commit is found, and what others wrote is left alone."""
+"""Whatever happens to the copies before the decision is found, and what others wrote is left alone."""
 
 import json
 import os
@@ -185,8 +185,8 @@ def test_a_standby_that_lags_behind_answers(toxiproxy):
         cluster = testbed.clusters["b"]
         standby = cluster.standbys[0]
         admin = Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin"))
-        authority = Client(testbed.service.url, testbed.service.make_token("authority", "authority"))
-        acme = Customer("acme", testbed, admin, authority)
+        escrow_client = Client(testbed.service.url, testbed.service.make_token("authority", "authority"))
+        acme = Customer("acme", testbed, admin, escrow_client)
         admin.put_organization("acme")
         for keystore in ("first", "second"):
             acme.admit(keystore)
@@ -205,4 +205,4 @@ def test_a_standby_that_lags_behind_answers(toxiproxy):
             assert acme.released("user-7@acme") == acme.keys["user-7@acme"]
         wait_until(lambda: len(acme.stored("second")) == 300, "the standby to have caught up")
         admin.close()
-        authority.close()
+        escrow_client.close()

@@ -60,12 +60,12 @@ def _principal(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Principal:
     with services.plane.transaction() as session:
-        who = tokens.authenticate(session, credentials.credentials if credentials else None, now_utc())
-    request.state.principal = who.name
-    return who
+        actor = tokens.authenticate(session, credentials.credentials if credentials else None, now_utc())
+    request.state.principal = actor.name
+    return actor
 
 
-Who = Annotated[Principal, Depends(_principal)]
+Actor = Annotated[Principal, Depends(_principal)]
 Mark = Annotated[
     str | None, Query(pattern=r"^[!-~]{0,32}$", description="mark of the Pulumi resource that asks; none for a person")
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
-from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.escrow import deposit, endings
 from pulumi_keystore.control_plane.escrow.release import release as release_to_user
 from pulumi_keystore.control_plane.identity.roles import Right
@@ -46,31 +46,31 @@ class GiveUpBody(Body):
 
 
 @router.post("/organizations/{organization}/archive-keys")
-def escrow(organization: str, body: EscrowBody, who: Who, services: Services) -> dict[str, Any]:
+def escrow(organization: str, body: EscrowBody, actor: Actor, services: Services) -> dict[str, Any]:
     """Put users' archive keys into escrow, all or nothing."""
-    who.require(Right.ESCROW, organization)
+    actor.require(Right.ESCROW, organization)
     keys = {user: deposit.decode_key(key.get_secret_value()) for user, key in body.keys.items()}
     done = deposit.escrow(services.plane, services.connections, services.checkpoints, organization, keys)
     return {"enrolled": done.new, "restored": done.restored, "given": len(keys)}
 
 
 @router.post("/organizations/{organization}/archive-keys/release")
-def release(organization: str, body: ReleaseBody, who: Who, services: Services) -> dict[str, Any]:
+def release(organization: str, body: ReleaseBody, actor: Actor, services: Services) -> dict[str, Any]:
     """Return a user's archive key, encrypted to the caller's public key (HPKE, RFC 9180)."""
-    who.require(Right.ESCROW, organization)
+    actor.require(Right.ESCROW, organization)
     sealed = release_to_user(services.plane, services.connections, organization, body.user, body.public_key)
     return {"user": body.user, "sealed_key": b64encode(sealed).decode()}
 
 
 @router.post("/organizations/{organization}/archive-keys/destroy", status_code=204)
-def destroy(organization: str, body: DestroyBody, who: Who, services: Services) -> None:
+def destroy(organization: str, body: DestroyBody, actor: Actor, services: Services) -> None:
     """Take a user's archive key out of escrow for good: every backup made with it alone is lost."""
-    who.require(Right.MANAGE, organization)
-    endings.destroy(services.plane, services.checkpoints, who.name, organization, body.user, body.reason)
+    actor.require(Right.MANAGE, organization)
+    endings.destroy(services.plane, services.checkpoints, actor.name, organization, body.user, body.reason)
 
 
 @router.post("/organizations/{organization}/archive-keys/give-up")
-def give_up(organization: str, body: GiveUpBody, who: Who, services: Services) -> dict[str, Any]:
+def give_up(organization: str, body: GiveUpBody, actor: Actor, services: Services) -> dict[str, Any]:
     """Note that archive keys may be missing: edits and migrations are not refused because of them any more."""
-    who.require(Right.MANAGE, organization)
-    return {"given_up": endings.give_up(services.plane, who.name, organization, body.users, body.reason)}
+    actor.require(Right.MANAGE, organization)
+    return {"given_up": endings.give_up(services.plane, actor.name, organization, body.users, body.reason)}

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import metrics
-from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
+from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.monitoring import monitors, views
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
@@ -41,9 +41,9 @@ class MonitorBody(Body):
 
 
 @router.get("/organizations/{organization}/keystores/{name}/health")
-def get_health(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
+def get_health(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Return what the tests of every minute say: status, reason, detail, since when, and the last hour."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         row = keystores.find(session, owner, name)
@@ -56,9 +56,9 @@ def get_health(organization: str, name: str, who: Who, services: Services) -> di
 
 
 @router.get("/organizations/{organization}/keystores/{name}/monitor")
-def get_monitor(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
+def get_monitor(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Return who is told when the keystore is offline."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         return monitors.get(services.plane, session, registry.find(session, organization), name)
 
@@ -68,28 +68,28 @@ def put_monitor(
     organization: str,
     name: str,
     body: MonitorBody,
-    who: Who,
+    actor: Actor,
     services: Services,
     *,
     adopt: bool = True,
     mark: Mark = None,
 ) -> dict[str, Any]:
     """Have a keystore monitored, or change who is told."""
-    who.require(Right.MANAGE, organization)
-    return monitors.put(services.plane, who.name, organization, name, body.declared(), adopt=adopt, mark=mark)
+    actor.require(Right.MANAGE, organization)
+    return monitors.put(services.plane, actor.name, organization, name, body.declared(), adopt=adopt, mark=mark)
 
 
 @router.delete("/organizations/{organization}/keystores/{name}/monitor", status_code=204)
-def delete_monitor(organization: str, name: str, who: Who, services: Services, mark: Mark = None) -> None:
+def delete_monitor(organization: str, name: str, actor: Actor, services: Services, mark: Mark = None) -> None:
     """Tell nobody any more; the tests go on."""
-    who.require(Right.MANAGE, organization)
-    monitors.remove(services.plane, who.name, organization, name, mark)
+    actor.require(Right.MANAGE, organization)
+    monitors.remove(services.plane, actor.name, organization, name, mark)
 
 
 @metrics_router.get("/metrics")
-def get_metrics(who: Who, services: Services) -> Response:
+def get_metrics(actor: Actor, services: Services) -> Response:
     """Return the metrics of the organizations that the token may see, for Prometheus."""
-    who.require(Right.VIEW, who.organization)
+    actor.require(Right.VIEW, actor.organization)
     with services.plane.transaction() as session:
-        text = metrics.exposition(session, services.plane, who.organization, now_utc())
+        text = metrics.exposition(session, services.plane, actor.organization, now_utc())
     return Response(text, media_type=metrics.CONTENT_TYPE)

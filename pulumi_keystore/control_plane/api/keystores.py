@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
-from pulumi_keystore.control_plane.api.access import Body, Mark, Services, Who
+from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.organizations import keystores, registry
@@ -41,17 +41,17 @@ class KeystoreBody(Body):
 
 
 @router.get("/organizations/{organization}/keystores")
-def list_keystores(organization: str, who: Who, services: Services) -> list[dict[str, Any]]:
+def list_keystores(organization: str, actor: Actor, services: Services) -> list[dict[str, Any]]:
     """List the keystores of an organization."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         return keystores.list_all(session, registry.find(session, organization))
 
 
 @router.get("/organizations/{organization}/keystores/{name}")
-def get_keystore(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
+def get_keystore(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Return one keystore."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         return keystores.describe(owner, keystores.find(session, owner, name))
@@ -62,40 +62,40 @@ def put_keystore(
     organization: str,
     name: str,
     body: KeystoreBody,
-    who: Who,
+    actor: Actor,
     services: Services,
     *,
     adopt: bool = False,
     mark: Mark = None,
 ) -> dict[str, Any]:
     """Prove a keystore and register it; with `adopt` take over one that is registered differently."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     shown, warnings = registration.put(
-        services.plane, who.name, organization, name, body.declared(), adopt=adopt, mark=mark
+        services.plane, actor.name, organization, name, body.declared(), adopt=adopt, mark=mark
     )
     return {**shown, "warnings": warnings}
 
 
 @router.post("/organizations/{organization}/keystores/{name}/swap")
 def swap_keystore(
-    organization: str, name: str, body: KeystoreBody, who: Who, services: Services, mark: Mark = None
+    organization: str, name: str, body: KeystoreBody, actor: Actor, services: Services, mark: Mark = None
 ) -> dict[str, Any]:
     """Prove a new address, certificate or both, and swap them in; on any failure the old pair stays."""
-    who.require(Right.MANAGE, organization)
-    shown, warnings = registration.swap(services.plane, who.name, organization, name, body.declared(), mark=mark)
+    actor.require(Right.MANAGE, organization)
+    shown, warnings = registration.swap(services.plane, actor.name, organization, name, body.declared(), mark=mark)
     return {**shown, "warnings": warnings}
 
 
 @router.post("/organizations/{organization}/keystores/{name}/accept-cluster")
-def accept_cluster(organization: str, name: str, who: Who, services: Services) -> dict[str, Any]:
+def accept_cluster(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Prove the cluster that answers under a keystore's name now, and use it from then on."""
-    who.require(Right.MANAGE, organization)
-    shown, warnings = registration.accept_cluster(services.plane, who.name, organization, name)
+    actor.require(Right.MANAGE, organization)
+    shown, warnings = registration.accept_cluster(services.plane, actor.name, organization, name)
     return {**shown, "warnings": warnings}
 
 
 @router.delete("/organizations/{organization}/keystores/{name}", status_code=204)
-def delete_keystore(organization: str, name: str, who: Who, services: Services, mark: Mark = None) -> None:
+def delete_keystore(organization: str, name: str, actor: Actor, services: Services, mark: Mark = None) -> None:
     """Forget a keystore; refused while it is active and holds keys."""
-    who.require(Right.MANAGE, organization)
-    registration.remove(services.plane, who.name, organization, name, mark)
+    actor.require(Right.MANAGE, organization)
+    registration.remove(services.plane, actor.name, organization, name, mark)

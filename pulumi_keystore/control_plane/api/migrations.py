@@ -8,11 +8,12 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.migration import lifecycle, undo, views
-from pulumi_keystore.control_plane.organizations import maintenance, registry
+from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.migration import Mode
 
 router = APIRouter(tags=["migrations"])
 
@@ -28,24 +29,24 @@ class MigrationBody(PlanBody):
 
     notify_email: str | None = Field(default=None, description="gets the mails about this migration")
     mode: str = Field(
-        default=maintenance.MAINTENANCE,
+        default=Mode.MAINTENANCE,
         description="maintenance: no key is enrolled meanwhile; online: keys are, and are held for a moment at the end",
     )
 
 
 @router.post("/organizations/{organization}/migrations/plan")
-def plan_migration(organization: str, body: PlanBody, who: Who, services: Services) -> dict[str, Any]:
+def plan_migration(organization: str, body: PlanBody, actor: Actor, services: Services) -> dict[str, Any]:
     """Say what a migration would do; nothing is changed."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     return lifecycle.plan(services.plane, organization, body.destination)
 
 
 @router.post("/organizations/{organization}/migrations")
-def start_migration(organization: str, body: MigrationBody, who: Who, services: Services) -> dict[str, Any]:
+def start_migration(organization: str, body: MigrationBody, actor: Actor, services: Services) -> dict[str, Any]:
     """Begin a migration, or attach to the one that goes there; state "unchanged" if nothing has to move."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     migration_id, new = lifecycle.start(
-        services.plane, who.name, organization, body.destination, body.notify_email, services.clean_ups, body.mode
+        services.plane, actor.name, organization, body.destination, body.notify_email, services.clean_ups, body.mode
     )
     if migration_id is None:
         return {"id": None, "state": "unchanged", "organization": organization, "destination": body.destination}
@@ -55,34 +56,34 @@ def start_migration(organization: str, body: MigrationBody, who: Who, services: 
 
 
 @router.get("/organizations/{organization}/migrations")
-def list_migrations(organization: str, who: Who, services: Services) -> list[dict[str, Any]]:
+def list_migrations(organization: str, actor: Actor, services: Services) -> list[dict[str, Any]]:
     """List the migrations of an organization, the latest first."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         return views.list_all(session, registry.find(session, organization), now_utc())
 
 
 @router.get("/organizations/{organization}/migrations/{migration_id}")
-def get_migration(organization: str, migration_id: str, who: Who, services: Services) -> dict[str, Any]:
+def get_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Return a migration with its progress."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     return _describe(services.plane, organization, migration_id)
 
 
 @router.post("/organizations/{organization}/migrations/{migration_id}/cancel")
-def cancel_migration(organization: str, migration_id: str, who: Who, services: Services) -> dict[str, Any]:
+def cancel_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> dict[str, Any]:
     """End a migration where it is; every key stays at, or goes back to, the source."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        lifecycle.cancel(session, registry.find(session, organization), migration_id, who.name)
+        lifecycle.cancel(session, registry.find(session, organization), migration_id, actor.name)
     return _describe(services.plane, organization, migration_id)
 
 
 @router.post("/organizations/{organization}/migrations/{migration_id}/undo")
-def undo_migration(organization: str, migration_id: str, who: Who, services: Services) -> dict[str, Any]:
+def undo_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Make the source of a migration the active keystore again, as long as the keys are retained there."""
-    who.require(Right.MANAGE, organization)
-    undo.undo(services.plane, who.name, organization, migration_id)
+    actor.require(Right.MANAGE, organization)
+    undo.undo(services.plane, actor.name, organization, migration_id)
     return _describe(services.plane, organization, migration_id)
 
 

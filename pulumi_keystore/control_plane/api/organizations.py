@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.api.access import Body, Mark, Services, ServicesOfApp, Who
+from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services, ServicesOfApp
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import proving, verification
 from pulumi_keystore.control_plane.migration import parties
@@ -35,48 +35,48 @@ class OrganizationBody(Body):
 
 
 @router.get("/organizations")
-def list_organizations(who: Who, services: Services) -> list[dict[str, Any]]:
+def list_organizations(actor: Actor, services: Services) -> list[dict[str, Any]]:
     """List the organizations that the token may see."""
-    who.require(Right.VIEW, who.organization)
+    actor.require(Right.VIEW, actor.organization)
     with services.plane.transaction() as session:
         return [
             registry.describe(session, row)
             for row in registry.list_all(session)
-            if who.organization in (None, row.name)
+            if actor.organization in (None, row.name)
         ]
 
 
 @router.get("/organizations/{organization}")
-def get_organization(organization: str, who: Who, services: Services) -> dict[str, Any]:
+def get_organization(organization: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Return one organization."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         return registry.describe(session, registry.find(session, organization))
 
 
 @router.put("/organizations/{organization}")
 def put_organization(
-    organization: str, body: OrganizationBody, who: Who, services: Services, mark: Mark = None
+    organization: str, body: OrganizationBody, actor: Actor, services: Services, mark: Mark = None
 ) -> dict[str, Any]:
     """Create an organization, or return the one there is."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        row, warnings = registry.put(session, who.name, organization, body.environment, mark)
+        row, warnings = registry.put(session, actor.name, organization, body.environment, mark)
         return {**registry.describe(session, row), "warnings": warnings}
 
 
 @router.delete("/organizations/{organization}", status_code=204)
-def delete_organization(organization: str, who: Who, services: Services, mark: Mark = None) -> None:
+def delete_organization(organization: str, actor: Actor, services: Services, mark: Mark = None) -> None:
     """Delete an organization that has no keystores and no keys."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
         registry.remove(session, organization, mark)
 
 
 @router.get("/organizations/{organization}/status")
-def status(organization: str, who: Who, services: Services) -> dict[str, Any]:
+def status(organization: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Return the active keystore, its connection (tested now, and each minute), and the running migration."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         shown = registry.describe(session, owner)
@@ -97,18 +97,18 @@ def status(organization: str, who: Who, services: Services) -> dict[str, Any]:
 
 
 @router.get("/organizations/{organization}/history")
-def get_history(organization: str, who: Who, services: Services, limit: int = 1000) -> list[dict[str, Any]]:
+def get_history(organization: str, actor: Actor, services: Services, limit: int = 1000) -> list[dict[str, Any]]:
     """Return the history, oldest first."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         return history.entries(session, owner.id, max(1, min(limit, 10_000)))
 
 
 @router.get("/organizations/{organization}/history/export")
-def export_history(organization: str, who: Who, services: Services, format: Format = Format.CSV) -> Response:  # noqa: A002 - its name in the API
+def export_history(organization: str, actor: Actor, services: Services, format: Format = Format.CSV) -> Response:  # noqa: A002 - its name in the API
     """Return the whole history as a file."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     return history_file(services, organization, format)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import Field
 
-from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import clean_ups, recovery, verification
 from pulumi_keystore.control_plane.organizations import registry
@@ -30,39 +30,39 @@ class ReasonBody(Body):
 
 
 @router.post("/organizations/{organization}/verify")
-def verify(organization: str, who: Who, services: Services) -> dict[str, Any]:
+def verify(organization: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Read every archive key at the active keystore and compare it; name those missing, damaged or surplus."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     return verification.verify(services.plane, organization).to_document()
 
 
 @router.get("/organizations/{organization}/recovery")
-def plan_recovery(organization: str, who: Who, services: Services) -> dict[str, Any]:
+def plan_recovery(organization: str, actor: Actor, services: Services) -> dict[str, Any]:
     """Say what a recovery would take over from the keystores; nothing is changed."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     return recovery.plan(services.plane, organization).to_document()
 
 
 @router.post("/organizations/{organization}/recovery")
-def recover(organization: str, body: RecoveryBody, who: Who, services: Services) -> dict[str, Any]:
+def recover(organization: str, body: RecoveryBody, actor: Actor, services: Services) -> dict[str, Any]:
     """Recover an organization as the plan of that code says; refused where it is not so any more."""
-    who.require(Right.MANAGE, organization)
-    return recovery.apply(services.plane, who.name, organization, body.code).to_document()
+    actor.require(Right.MANAGE, organization)
+    return recovery.apply(services.plane, actor.name, organization, body.code).to_document()
 
 
 @router.get("/organizations/{organization}/clean-ups")
-def list_clean_ups(organization: str, who: Who, services: Services, *, ended: bool = False) -> list[dict[str, Any]]:
+def list_clean_ups(organization: str, actor: Actor, services: Services, *, ended: bool = False) -> list[dict[str, Any]]:
     """List the clean-ups that are pending; with `ended` all of them."""
-    who.require(Right.VIEW, organization)
+    actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         return [_document(row) for row in clean_ups.list_all(session, owner, ended=ended)]
 
 
 @router.post("/organizations/{organization}/clean-ups/{number}/retry")
-def retry_clean_up(organization: str, number: Number, who: Who, services: Services) -> dict[str, Any]:
+def retry_clean_up(organization: str, number: Number, actor: Actor, services: Services) -> dict[str, Any]:
     """Try a clean-up now."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
         clean_ups.find(session, registry.find(session, organization), number)
     services.clean_ups.retry(number)
@@ -71,12 +71,12 @@ def retry_clean_up(organization: str, number: Number, who: Who, services: Servic
 
 @router.post("/organizations/{organization}/clean-ups/{number}/abandon")
 def abandon_clean_up(
-    organization: str, number: Number, body: ReasonBody, who: Who, services: Services
+    organization: str, number: Number, body: ReasonBody, actor: Actor, services: Services
 ) -> dict[str, Any]:
     """Give a clean-up up: what lies there stays there."""
-    who.require(Right.MANAGE, organization)
+    actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        clean_ups.abandon(session, who.name, registry.find(session, organization), number, body.reason)
+        clean_ups.abandon(session, actor.name, registry.find(session, organization), number, body.reason)
     return _show(services, organization, number)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from pulumi_keystore.control_plane.api.access import Body, Services, Who
+from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.identity.roles import Right
 
@@ -24,25 +24,25 @@ class TokenBody(Body):
 
 
 @router.get("/tokens")
-def list_tokens(who: Who, services: Services) -> list[dict[str, Any]]:
+def list_tokens(actor: Actor, services: Services) -> list[dict[str, Any]]:
     """List all tokens, without their secrets."""
-    who.require(Right.ADMINISTER)
+    actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
         return tokens.list_all(session)
 
 
 @router.post("/tokens")
-def create_token(body: TokenBody, who: Who, services: Services) -> dict[str, Any]:
+def create_token(body: TokenBody, actor: Actor, services: Services) -> dict[str, Any]:
     """Make a token; its text is in this answer and nowhere else."""
-    who.require(Right.ADMINISTER)
+    actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
         shown, text = tokens.create(session, body.name, body.role, body.organization, body.days)
     return {**shown, "token": text}
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
-def revoke_token(token_id: str, who: Who, services: Services) -> None:
+def revoke_token(token_id: str, actor: Actor, services: Services) -> None:
     """End a token at once."""
-    who.require(Right.ADMINISTER)
+    actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
         tokens.revoke(session, token_id)

@@ -47,24 +47,24 @@ _log = structlog.get_logger(__name__)
 class Visitor:
     """Who is signed in; the cookie is in no repr."""
 
-    who: Principal
+    actor: Principal
     form_token: str
 
     def __repr__(self) -> str:
-        return f"Visitor({self.who.name!r})"
+        return f"Visitor({self.actor.name!r})"
 
     @property
     def may_manage(self) -> bool:
         """Whether changes may be made."""
-        return Right.MANAGE in RIGHTS[self.who.role]
+        return Right.MANAGE in RIGHTS[self.actor.role]
 
 
 def _visitor(request: Request, services: Services) -> Visitor:
     cookie = request.cookies.get(COOKIE, "")
     with services.plane.transaction() as session:
-        who = sessions.resume(session, cookie, now_utc())
-    request.state.principal = who.name
-    return Visitor(who, sessions.form_token(cookie))
+        actor = sessions.resume(session, cookie, now_utc())
+    request.state.principal = actor.name
+    return Visitor(actor, sessions.form_token(cookie))
 
 
 def require_same_site(request: Request) -> None:

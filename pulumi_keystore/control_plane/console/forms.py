@@ -20,9 +20,10 @@ from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
-from pulumi_keystore.control_plane.organizations import keystores, maintenance, registry
+from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.declarations.keystore import Declaration
+from pulumi_keystore.declarations.migration import Mode
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
 
 # An upload that is larger than this would be put into a temporary file, and may hold a private key.
@@ -58,7 +59,7 @@ def _active(services: ServicesOfApp, organization: str) -> tuple[dict[str, Any],
 @router.get("/edit")
 def edit_page(organization: str, visitor: Visit, services: Services) -> Response:
     """Show the form for a new address, certificate, or both."""
-    visitor.who.require(Right.MANAGE, organization)
+    visitor.actor.require(Right.MANAGE, organization)
     shown, owner, row = _active(services, organization)
     values = {"address": row.address or "", "server_ca": row.server_ca or ""}
     return _form("edit.html", visitor, shown, keystores.describe(owner, row), values)
@@ -75,7 +76,7 @@ def edit(
     server_ca: Text = "",
 ) -> Response:
     """Prove the new pair and swap it in; on any failure the old one stays, and the form says why."""
-    visitor.who.require(Right.MANAGE, organization)
+    visitor.actor.require(Right.MANAGE, organization)
     shown, owner, row = _active(services, organization)
     described = keystores.describe(owner, row)
     if row.kind != "self-administered":
@@ -92,7 +93,7 @@ def edit(
         if certificate_password and not content:
             raise InvalidInput("certificate: a password was given and no file", hint="choose the PKCS#12 file, too")
         registration.edit(
-            services.plane, visitor.who.name, organization, row.name, declared, keep_certificate=content is None
+            services.plane, visitor.actor.name, organization, row.name, declared, keep_certificate=content is None
         )
     except KeystoreError as error:
         return _form("edit.html", visitor, shown, described, {"address": address, "server_ca": server_ca}, error)
@@ -118,7 +119,7 @@ def _form(
 @router.get("/migrate")
 def migrate_page(organization: str, visitor: Visit, services: Services) -> Response:
     """Show where the keys may go."""
-    visitor.who.require(Right.MANAGE, organization)
+    visitor.actor.require(Right.MANAGE, organization)
     return _migrate_form(visitor, services, organization, {})
 
 
@@ -137,10 +138,10 @@ def migrate(
     mount: Text = "",
     role: Text = "",
     notify_email: Text = "",
-    mode: Text = maintenance.MAINTENANCE,
+    mode: Text = Mode.MAINTENANCE,
 ) -> Response:
     """Register the destination where it is a new one, and show what the migration would do."""
-    visitor.who.require(Right.MANAGE, organization)
+    visitor.actor.require(Right.MANAGE, organization)
     values = {
         "destination": destination, "name": name, "kind": kind, "address": address, "server_ca": server_ca,
         "mount": mount, "role": role, "notify_email": notify_email, "mode": mode,
@@ -160,7 +161,7 @@ def migrate(
                 role=role.strip() or None,
             )
             goal = name.strip()
-            registration.put(services.plane, visitor.who.name, organization, goal, declared)
+            registration.put(services.plane, visitor.actor.name, organization, goal, declared)
         lifecycle.check_request(notify_email.strip() or None, mode)
         return lifecycle.plan(services.plane, organization, goal) | {"name": goal}
 
@@ -180,15 +181,15 @@ def start(
     services: Services,
     destination: Text = "",
     notify_email: Text = "",
-    mode: Text = maintenance.MAINTENANCE,
+    mode: Text = Mode.MAINTENANCE,
 ) -> Response:
     """Begin the migration; its progress is on the page of the keystore."""
-    visitor.who.require(Right.MANAGE, organization)
+    visitor.actor.require(Right.MANAGE, organization)
 
     def begin() -> None:
         migration_id, new = lifecycle.start(
             services.plane,
-            visitor.who.name,
+            visitor.actor.name,
             organization,
             destination,
             notify_email.strip() or None,
@@ -209,9 +210,9 @@ def start(
 @router.post("/cancel")
 def cancel(organization: str, visitor: Sent, services: Services, migration: Text = "") -> Response:
     """End a migration where it is."""
-    visitor.who.require(Right.MANAGE, organization)
+    visitor.actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        lifecycle.cancel(session, registry.find(session, organization), migration, visitor.who.name)
+        lifecycle.cancel(session, registry.find(session, organization), migration, visitor.actor.name)
     return _home(organization)
 
 
@@ -231,7 +232,7 @@ def _migrate_form(
             "source": next((row for row in rows if row["active"]), None),
         }
     empty = dict.fromkeys(("destination", "name", "address", "server_ca", "mount", "role", "notify_email"), "")
-    filled = {**empty, "kind": "self-administered", "mode": maintenance.MAINTENANCE, **values}
+    filled = {**empty, "kind": "self-administered", "mode": Mode.MAINTENANCE, **values}
     return page("migrate.html", error.status if error else 200, visitor=visitor, **shown, values=filled, error=error)
 
 
@@ -241,7 +242,7 @@ def _migrate_form(
 @router.get("/alerts")
 def alerts_page(organization: str, visitor: Visit, services: Services) -> Response:
     """Show who is told when the keystore is offline."""
-    visitor.who.require(Right.MANAGE, organization)
+    visitor.actor.require(Right.MANAGE, organization)
     shown, owner, row = _active(services, organization)
     with services.plane.transaction() as session:
         monitor = monitors.find(session, row)
@@ -266,7 +267,7 @@ def alerts(
     online_minutes: Text = "",
 ) -> Response:
     """Change who is told; an empty list ends the alerts. A webhook that was declared elsewhere stays."""
-    visitor.who.require(Right.MANAGE, organization)
+    visitor.actor.require(Right.MANAGE, organization)
     shown, owner, row = _active(services, organization)
     values = {
         "recipients": recipients,
@@ -281,7 +282,7 @@ def alerts(
         kept = monitors.alerting(services.plane, monitor).webhook if monitor else None
         addresses = tuple(recipients.replace(",", " ").split())
         if not addresses and not kept and monitor:
-            monitors.remove(services.plane, visitor.who.name, organization, row.name)
+            monitors.remove(services.plane, visitor.actor.name, organization, row.name)
             return
         alerting = Alerting(
             addresses,
@@ -290,7 +291,7 @@ def alerts(
             _whole(repeat_hours, "repeat_hours"),
             _whole(online_minutes, "online_minutes"),
         )
-        monitors.put(services.plane, visitor.who.name, organization, row.name, alerting)
+        monitors.put(services.plane, visitor.actor.name, organization, row.name, alerting)
 
     described = keystores.describe(owner, row)
     return _or_form(

@@ -28,7 +28,7 @@ from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.migration import views as migration_views
 from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
-from pulumi_keystore.control_plane.organizations import history, keystores, maintenance, registry
+from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.errors import NotAuthenticated, NotFound
 
@@ -100,9 +100,9 @@ def sign_out(request: Request, _: Sent, services: Services) -> Response:
 @router.get("")
 def home(visitor: Visit, services: Services) -> Response:
     """List the organizations that the visitor may see; where there is one, go there."""
-    if visitor.who.organization is not None:
-        return RedirectResponse(f"{HOME}/organizations/{visitor.who.organization}", 303)
-    visitor.who.require(Right.VIEW)
+    if visitor.actor.organization is not None:
+        return RedirectResponse(f"{HOME}/organizations/{visitor.actor.organization}", 303)
+    visitor.actor.require(Right.VIEW)
     with services.plane.transaction() as session:
         rows = [_line(session, services, row) for row in registry.list_all(session)]
     return page("organizations.html", visitor=visitor, rows=rows, busy=[row for row in rows if row["maintenance"]])
@@ -130,8 +130,9 @@ def live(organization: str, visitor: Visit, services: Services) -> Response:
 
 def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[str, Any]:
     """Return everything that the page of an organization shows."""
-    visitor.who.require(Right.VIEW, organization)
+    visitor.actor.require(Right.VIEW, organization)
     now = now_utc()
+    interval_s = services.plane.settings.health_check_interval_s
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         active = keystores.active_keystore(session, owner)
@@ -148,7 +149,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
             "running": running,
             "clean_up": [row["clean_up_pending"] for row in latest if row["clean_up_pending"]],
             "certificate_days": _days(active.certificate_not_after, now) if active else None,
-            "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, services.plane.settings.health_check_interval_s),
+            "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, interval_s),
             "now": now,
         }
 
@@ -168,7 +169,7 @@ def _days(end: datetime | None, now: datetime) -> int | None:
 @router.get("/organizations/{organization}/history")
 def history_page(organization: str, visitor: Visit, services: Services) -> Response:
     """Show who did what when, the latest first."""
-    visitor.who.require(Right.VIEW, organization)
+    visitor.actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         rows = history.entries(session, owner.id, _HISTORY)
@@ -179,7 +180,7 @@ def history_page(organization: str, visitor: Visit, services: Services) -> Respo
 @router.get("/organizations/{organization}/history.{form}")
 def export_history(organization: str, form: str, visitor: Visit, services: Services) -> Response:
     """Return the whole history as a file, CSV or JSON."""
-    visitor.who.require(Right.VIEW, organization)
+    visitor.actor.require(Right.VIEW, organization)
     if form not in set(Format):
         raise NotFound("a history is exported as csv or json")
     return history_file(services, organization, Format(form))

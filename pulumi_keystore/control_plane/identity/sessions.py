@@ -26,10 +26,10 @@ def begin(session: Session, token: str, now: datetime) -> tuple[Principal, str]:
         NotAuthenticated: The token is not valid.
 
     """
-    who, token_id = tokens.identify(session, token.strip(), now)
+    actor, token_id = tokens.identify(session, token.strip(), now)
     cookie = secrets.token_urlsafe(32)
     session.add(ConsoleSession(id=_digest(cookie), token_id=token_id, created_at=now, expires_at=now + LIFETIME))
-    return who, cookie
+    return actor, cookie
 
 
 def resume(session: Session, cookie: str | None, now: datetime) -> Principal:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pulumi_keystore.declarations.migration import State
+
 
 class Ending(StrEnum):
     """How a migration ended; the value is the text in the history (contract)."""
@@ -15,9 +17,9 @@ class Ending(StrEnum):
     STALLED = "Migration canceled: migration process stalled"
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """The state of a migration that ended so."""
-        return {Ending.SUCCEEDED: "succeeded", Ending.STALLED: "canceled"}.get(self, "failed")
+        return {Ending.SUCCEEDED: State.SUCCEEDED, Ending.STALLED: State.CANCELED}.get(self, State.FAILED)
 
 
 class MigrationFailed(Exception):  # noqa: N818 - it is caught by the workflow alone

@@ -18,6 +18,7 @@ from pulumi_keystore.control_plane.migration.copy import Copier, Source, VaultSo
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.inventory import Inventory
 from pulumi_keystore.control_plane.migration.shards import Task
+from pulumi_keystore.control_plane.migration.tables import Work
 from pulumi_keystore.control_plane.organizations import ledger, legacy
 from pulumi_keystore.control_plane.organizations.legacy import read_rows
 from pulumi_keystore.control_plane.organizations.tables import LegacyKey
@@ -31,7 +32,7 @@ _HEARTBEAT_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
-class Session:
+class Lease:
     """One worker's logged-in connections to both ends of one migration, kept from shard to shard."""
 
     def __init__(self, plane: ControlPlane, migration_id: str, holder: str) -> None:
@@ -47,13 +48,13 @@ class Session:
         )
         legacy = self._parties.source.kind == "legacy"
         self._source = None if legacy else opening.vault_of(plane, owner, self._parties.source, retry_for_s=retry_s)
-        self._work = shards.COPY
+        self._work = Work.COPY
 
     def work(self, task: Task) -> bool:
-        """Do one shard and write its outcome down; return whether the session is still good."""
+        """Do one shard and write its outcome down; return whether the lease is still good."""
         try:
             inventory, annotated = self._move(task)
-            failpoints.reach("shard.copied" if task.work == shards.COPY else "shard.verified")
+            failpoints.reach("shard.copied" if task.work == Work.COPY else "shard.verified")
             shards.finish(self._plane, task, self.holder, inventory, annotated)
         except MigrationFailed as failure:
             with suppress(Superseded):
@@ -76,9 +77,9 @@ class Session:
     def _move(self, task: Task) -> tuple[Inventory, int]:
         plane, organization = self._plane, self._parties.organization
         entries = ledger.entries(plane, organization.id, task.after, task.upto, without_late_of=task.migration_id)
-        if task.work == shards.VERIFY and self._work == shards.COPY:
+        if task.work == Work.VERIFY and self._work == Work.COPY:
             # What is read from now on must not be older than the end of the copy.
-            self._work = shards.VERIFY
+            self._work = Work.VERIFY
             self._destination.login_anew()
         source: Source
         if self._source is not None:
@@ -86,10 +87,13 @@ class Session:
         else:
             found = list(entries)
             entries = iter(found)
-            source = _LegacyRows(plane, organization.id, organization.name, found if task.work == shards.COPY else [])
+            source = _LegacyRows(plane, organization.id, organization.name, found if task.work == Work.COPY else [])
         copier = Copier(source, self._destination, task.migration_id, plane.master_key.fingerprint)
-        move = copier.copy if task.work == shards.COPY else copier.verify
-        inventory, heartbeat = _Heart(), _Heartbeat(lambda: shards.heartbeat(plane, task, self.holder, inventory.count))
+        move = copier.copy if task.work == Work.COPY else copier.verify
+        inventory, heartbeat = (
+            Inventory(),
+            _Heartbeat(lambda: shards.heartbeat(plane, task, self.holder, inventory.count)),
+        )
         annotated = self._source.annotated if self._source else 0
         for fingerprint in self._transport.run(map(move, entries), plane.settings.in_flight, heartbeat):
             if fingerprint is not None:

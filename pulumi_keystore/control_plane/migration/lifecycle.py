@@ -25,9 +25,9 @@ from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.migration.views import USUAL_RATE, find
 from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, maintenance, registry
-from pulumi_keystore.control_plane.organizations.maintenance import MAINTENANCE, ONLINE
 from pulumi_keystore.control_plane.organizations.tables import Keystore, LateKey, LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.migration import Mode, Phase, State
 from pulumi_keystore.declarations.names import check_email, check_mode
 from pulumi_keystore.errors import Conflict, InMaintenance
 from pulumi_keystore.vault.archive_keys import VaultKeystore
@@ -108,11 +108,12 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, 
     }
 
 
-def check_request(notify_email: str | None, mode: str) -> None:
-    """Raise `RuleViolation` (KS033, KS038) for what a migration cannot be asked for with."""
-    check_mode(mode)
+def check_request(notify_email: str | None, mode: str) -> Mode:
+    """Return the mode, or raise `RuleViolation` (KS033, KS038) for what a migration cannot be asked for with."""
+    checked = check_mode(mode)
     if notify_email:
         check_email(notify_email)
+    return checked
 
 
 def start(
@@ -122,7 +123,7 @@ def start(
     destination: str,
     notify_email: str | None,
     clean_ups: CleanUps,
-    mode: str = MAINTENANCE,
+    mode: str = Mode.MAINTENANCE,
 ) -> tuple[str | None, bool]:
     """Begin a migration, or attach to the one that already goes there.
 
@@ -134,14 +135,14 @@ def start(
         KeystoreFault, Conflict: The destination refuses us or is unfit; nothing was begun.
 
     """
-    check_request(notify_email, mode)
+    chosen = check_request(notify_email, mode)
     migration_id = str(uuid.uuid4())
     with plane.transaction() as session:
         found = _destination(session, organization, destination)
         if isinstance(found, str) or found is None:
             return found, False
         owner, source, to = found
-        _require_vault(source, mode)
+        _require_vault(source, chosen)
         # If this process is killed while it proves the destination, somebody has to remove the canary.
         proof = clean_ups_of.new(migration_id, to, clean_ups_of.PROOF, state=clean_ups_of.RESERVED)
         session.add(proof)
@@ -165,12 +166,12 @@ def start(
         keys = ledger.count_keys(session, owner)
         row = Migration(
             id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id,
-            source=_label(source), destination=_label(to), state="running", phase="preflight", mode=mode, total=keys,
-            done=0, verified=0, notify_email=notify_email or None, requested_by=actor, started_at=now_utc(),
+            source=_label(source), destination=_label(to), state=State.RUNNING, phase=Phase.PREFLIGHT, mode=chosen,
+            total=keys, done=0, verified=0, notify_email=notify_email or None, requested_by=actor, started_at=now_utc(),
         )  # fmt: skip
         session.add(row)
-        maintenance.begin(owner, migration_id, mode)
-        online = ", online" if mode == ONLINE else ""
+        maintenance.begin(owner, migration_id, chosen)
+        online = ", online" if chosen is Mode.ONLINE else ""
         history.append(
             session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
         )
@@ -180,8 +181,8 @@ def start(
     return migration_id, True
 
 
-def _require_vault(source: Keystore, mode: str) -> None:
-    if mode == ONLINE and source.kind == "legacy":
+def _require_vault(source: Keystore, mode: Mode) -> None:
+    if mode is Mode.ONLINE and source.kind == "legacy":
         raise rules.MIGRATION_MODE.violation("a legacy keystore cannot be migrated online")
 
 
@@ -195,7 +196,7 @@ def cancel(session: Session, owner: Organization, migration_id: str, actor: str)
     """
     row = find(session, owner, migration_id)
     session.refresh(row, with_for_update=True)
-    if row.state != "running":
+    if row.state is not State.RUNNING:
         raise Conflict(
             f"the migration {migration_id} has ended: {row.ending}",
             hint="to move the keys back, migrate to the keystore they came from",
@@ -241,7 +242,7 @@ def _destination(
     return owner, session.get_one(Keystore, owner.active_keystore_id), to
 
 
-def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
+def decide(plane: ControlPlane, session: Session, migration_id: str) -> None:
     """Make the destination active: the only point of decision. Safe to repeat.
 
     Raises:
@@ -249,21 +250,26 @@ def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
 
     """
     row = session.get_one(Migration, migration_id, with_for_update=True)
-    if row.state == "succeeded":
+    if row.state is State.SUCCEEDED:
         return
     owner = session.get_one(Organization, row.organization_id, with_for_update=True)
     if row.cancel_by is not None:
         raise MigrationFailed(Ending.STALLED, canceled(row.cancel_by))
     if owner.suspended is not None:
         raise MigrationFailed(Ending.STALLED, f"the organization is suspended: {owner.suspended}")
-    if row.state != "running" or owner.maintenance_by != migration_id:
-        raise MigrationFailed(Ending.STALLED, "the organization left maintenance before the commit")
+    if row.state is not State.RUNNING or owner.maintenance_by != migration_id:
+        raise MigrationFailed(Ending.STALLED, "the organization left maintenance before the decision")
     receipt = make_receipt(session, row, owner)
     source = session.get_one(Keystore, row.source_id)
     checkpoints.advance(owner)
     owner.active_keystore_id = row.destination_id
     maintenance.end(owner)
-    row.state, row.ending, row.phase, row.ended_at = "succeeded", Ending.SUCCEEDED.value, "clean-up", now_utc()
+    row.state, row.ending, row.phase, row.ended_at = (
+        State.SUCCEEDED,
+        Ending.SUCCEEDED.value,
+        Phase.CLEAN_UP,
+        now_utc(),
+    )
     row.total = row.done = row.verified = receipt["keys"]
     row.receipt = {**receipt, "ended_at": row.ended_at.isoformat()}
     if source.kind == "legacy":
@@ -284,12 +290,18 @@ def commit(plane: ControlPlane, session: Session, migration_id: str) -> None:
 def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
     """End a migration that failed: the source stays active. `cleaned` tells whether the destination is empty."""
     row = session.get_one(Migration, migration_id, with_for_update=True)
-    if row.state != "running":
+    if row.state is not State.RUNNING:
         return
     owner = session.get_one(Organization, row.organization_id, with_for_update=True)
     if owner.maintenance_by == migration_id:
         maintenance.end(owner)
-    row.state, row.ending, row.detail, row.phase, row.ended_at = ending.state, ending.value, detail, "ended", now_utc()
+    row.state, row.ending, row.detail, row.phase, row.ended_at = (
+        ending.state,
+        ending.value,
+        detail,
+        Phase.ENDED,
+        now_utc(),
+    )
     row.copy_ended_at = row.copy_ended_at or now_utc()
     if not cleaned:
         destination = session.get_one(Keystore, row.destination_id)
@@ -303,7 +315,7 @@ def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, c
 
 def unfinished(session: Session) -> list[str]:
     """Return the ids of all migrations whose workflow has not come to its end."""
-    return list(session.scalars(select(Migration.id).where(Migration.phase != "ended")))
+    return list(session.scalars(select(Migration.id).where(Migration.phase != Phase.ENDED)))
 
 
 def _label(row: Keystore) -> str:

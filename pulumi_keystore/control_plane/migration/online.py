@@ -40,7 +40,7 @@ class _TooLong(Exception):  # noqa: N818 - it ends one attempt, and nothing else
     """Enrolments were held as long as they may be."""
 
 
-def commit(plane: ControlPlane, transport: Transport, parties: parties.Parties, destination: VaultKeystore) -> None:
+def decide(plane: ControlPlane, transport: Transport, parties: parties.Parties, destination: VaultKeystore) -> None:
     """Catch up with the late keys; then, with enrolments held, with the last ones, and decide.
 
     Raises:
@@ -60,7 +60,7 @@ def commit(plane: ControlPlane, transport: Transport, parties: parties.Parties, 
                 _require_going_on(plane, migration_id)
             begun = time.monotonic()
             try:
-                _hold_and_commit(plane, transport, parties, copier, begun + longest)
+                _hold_and_decide(plane, transport, parties, copier, begun + longest)
             except _TooLong:
                 _let_go(plane, migration_id, begun)
                 # An organization so large that its list alone takes longer shall still come to an end.
@@ -75,7 +75,7 @@ def commit(plane: ControlPlane, transport: Transport, parties: parties.Parties, 
         transport.run_one(source.revoke())
 
 
-def _hold_and_commit(
+def _hold_and_decide(
     plane: ControlPlane, transport: Transport, parties: parties.Parties, copier: Copier, deadline: float
 ) -> None:
     def in_time() -> None:
@@ -93,8 +93,8 @@ def _hold_and_commit(
         in_time()
         row = session.get_one(Migration, migration_id)
         row.held_s = (row.held_s or 0.0) + time.monotonic() - begun
-        lifecycle.commit(plane, session, migration_id)
-        failpoints.reach("commit.undecided")
+        lifecycle.decide(plane, session, migration_id)
+        failpoints.reach("decide.undecided")
 
 
 def _catch_up(

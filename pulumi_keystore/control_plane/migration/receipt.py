@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.migration import shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
-from pulumi_keystore.control_plane.migration.tables import Migration
+from pulumi_keystore.control_plane.migration.tables import Migration, Work
 from pulumi_keystore.control_plane.organizations import ledger
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, LateKey, Organization
 
@@ -21,8 +21,8 @@ def make_receipt(session: Session, row: Migration, owner: Organization) -> dict[
         MigrationFailed: Both inventories are not the same, or are not those of every enrolled key.
 
     """
-    left = shards.inventory(session, row.id, shards.COPY)
-    arrived = shards.inventory(session, row.id, shards.VERIFY)
+    left = shards.inventory(session, row.id, Work.COPY)
+    arrived = shards.inventory(session, row.id, Work.VERIFY)
     late = select(ArchiveKeyEntry.fingerprint).join(
         LateKey, (LateKey.migration_id == row.id) & (LateKey.user == ArchiveKeyEntry.user)
     )

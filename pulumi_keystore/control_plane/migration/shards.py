@@ -17,13 +17,12 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import fencing
 from pulumi_keystore.control_plane.migration.endings import Ending
 from pulumi_keystore.control_plane.migration.inventory import Inventory
-from pulumi_keystore.control_plane.migration.tables import Migration, Shard
+from pulumi_keystore.control_plane.migration.tables import Migration, Shard, ShardState, Work
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, LateKey
 from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.migration import State
 from pulumi_keystore.vault.session import Announce
-
-COPY, VERIFY = "copy", "verify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Task:
 
     id: int
     migration_id: str
-    work: str
+    work: Work
     after: str | None
     upto: str | None
 
@@ -60,7 +59,7 @@ class Progress:
     """Ending and detail of a shard that failed."""
 
 
-def plan(session: Session, migration: Migration, work: str, size: int) -> None:
+def plan(session: Session, migration: Migration, work: Work, size: int) -> None:
     """Divide the enrolled keys into shards of about `size`, unless that is done already.
 
     Keys that are enrolled meanwhile (an online migration) are late ones and in no shard.
@@ -76,11 +75,12 @@ def plan(session: Session, migration: Migration, work: str, size: int) -> None:
         select(numbered.c.user).where(numbered.c.number % size == 0).order_by(numbered.c.number)
     ).all()
     for after, upto in zip([None, *bounds], [*bounds, None], strict=True):
-        session.add(Shard(migration_id=migration.id, work=work, after=after, upto=upto, state="free"))
+        session.add(Shard(migration_id=migration.id, work=work, after=after, upto=upto, state=ShardState.FREE))
 
 
 _CLAIM = text("""
-    update shards set state = 'leased', holder = :holder, heartbeats = heartbeats + 1, done = 0, digest = null, annotated = 0
+    update shards
+    set state = 'leased', holder = :holder, heartbeats = heartbeats + 1, done = 0, digest = null, annotated = 0
     where id = (
         select shard.id from shards shard
         join migrations migration on migration.id = shard.migration_id
@@ -97,7 +97,7 @@ _CLAIM = text("""
 
 def any_free(plane: ControlPlane, busy: Collection[str]) -> bool:
     """Tell whether there is a free shard of a migration that this process does not work on."""
-    free = select(Shard.id).where(Shard.state == "free", Shard.migration_id.not_in(list(busy)))
+    free = select(Shard.id).where(Shard.state == ShardState.FREE, Shard.migration_id.not_in(list(busy)))
     with plane.transaction() as session:
         return session.scalar(free.limit(1)) is not None
 
@@ -119,7 +119,7 @@ def claim(plane: ControlPlane, holders: dict[str, str], default: str, busy: Coll
         row = session.execute(_CLAIM, {"holder": default, "busy": list(busy)}).one_or_none()
         if row is None:
             return None
-        task = Task(*row)
+        task = Task(row.id, row.migration_id, Work(row.work), row.after_user, row.upto_user)
         holder = holders.get(task.migration_id, default)
         if holder != default:
             session.execute(update(Shard).where(Shard.id == task.id).values(holder=holder))
@@ -140,7 +140,7 @@ def heartbeat(plane: ControlPlane, task: Task, holder: str, done: int) -> None:
         state = session.execute(
             select(Migration.state, Migration.cancel_by).where(Migration.id == task.migration_id)
         ).one()
-        if state != ("running", None):
+        if state != (State.RUNNING, None):
             raise Superseded("the migration has ended")
 
 
@@ -151,9 +151,9 @@ def finish(plane: ControlPlane, task: Task, holder: str, found: Inventory, annot
         Superseded: The shard is not its own any more.
 
     """
-    values = {"state": "done", "holder": None, "done": found.count, "digest": found.digest, "annotated": annotated}
+    done = _own(task, holder).values(state=ShardState.DONE, holder=None, done=found.count, digest=found.digest)
     with plane.transaction() as session:
-        _must_change(session.execute(_own(task, holder).values(**values)))
+        _must_change(session.execute(done.values(annotated=annotated)))
 
 
 def fail(plane: ControlPlane, task: Task, holder: str, ending: Ending, detail: str) -> None:
@@ -163,31 +163,31 @@ def fail(plane: ControlPlane, task: Task, holder: str, ending: Ending, detail: s
         Superseded: The shard is not its own any more.
 
     """
-    values = {"state": "failed", "holder": None, "ending": ending.value, "detail": detail}
+    values = {"state": ShardState.FAILED, "holder": None, "ending": ending.value, "detail": detail}
     with plane.transaction() as session:
         _must_change(session.execute(_own(task, holder).values(**values)))
 
 
-def progress(session: Session, migration_id: str, work: str) -> Progress:
+def progress(session: Session, migration_id: str, work: Work) -> Progress:
     """Return how far one kind of work is."""
     mine = (Shard.migration_id == migration_id, Shard.work == work)
-    counts: dict[str, int] = {}
+    counts: dict[ShardState, int] = {}
     keys = 0
     for state, number, done in session.execute(
         select(Shard.state, func.count(), func.sum(Shard.done)).where(*mine).group_by(Shard.state)
     ):
         counts[state] = number
         keys += done or 0
-    held = session.execute(select(Shard.id, Shard.holder, Shard.heartbeats).where(*mine, Shard.state == "leased"))
-    fenced = session.scalars(select(Shard.holder).where(*mine, Shard.state == "fenced").distinct())
+    leased = select(Shard.id, Shard.holder, Shard.heartbeats).where(*mine, Shard.state == ShardState.LEASED)
+    fenced = session.scalars(select(Shard.holder).where(*mine, Shard.state == ShardState.FENCED).distinct())
     failed = session.execute(
-        select(Shard.ending, Shard.detail).where(*mine, Shard.state == "failed").order_by(Shard.id).limit(1)
+        select(Shard.ending, Shard.detail).where(*mine, Shard.state == ShardState.FAILED).order_by(Shard.id).limit(1)
     ).one_or_none()
     return Progress(
         shards=sum(counts.values()),
-        finished=counts.get("done", 0),
+        finished=counts.get(ShardState.DONE, 0),
         keys=keys,
-        leased=[Leased(number, holder or "", heartbeats) for number, holder, heartbeats in held],
+        leased=[Leased(number, holder or "", heartbeats) for number, holder, heartbeats in session.execute(leased)],
         fenced=[holder for holder in fenced if holder],
         failure=None if failed is None else (str(failed[0]), str(failed[1])),
     )
@@ -195,34 +195,34 @@ def progress(session: Session, migration_id: str, work: str) -> Progress:
 
 def take_away(session: Session, migration_id: str, holder: str) -> None:
     """Take every shard of a migration from a holder that was lost: it can get no token from now on."""
-    mine = (Shard.migration_id == migration_id, Shard.holder == holder, Shard.state == "leased")
-    session.execute(update(Shard).where(*mine).values(state="fenced"))
+    mine = (Shard.migration_id == migration_id, Shard.holder == holder, Shard.state == ShardState.LEASED)
+    session.execute(update(Shard).where(*mine).values(state=ShardState.FENCED))
 
 
 def take_from_process(session: Session, instance: str) -> None:
     """Take every shard from a process that has ended or is about to."""
-    mine = (Shard.holder.startswith(f"{instance}-", autoescape=True), Shard.state == "leased")
-    session.execute(update(Shard).where(*mine).values(state="fenced"))
+    mine = (Shard.holder.startswith(f"{instance}-", autoescape=True), Shard.state == ShardState.LEASED)
+    session.execute(update(Shard).where(*mine).values(state=ShardState.FENCED))
 
 
 def give_back(session: Session, migration_id: str, holder: str) -> None:
     """Make the shards that were taken from a holder free, now that its tokens have ended."""
-    mine = (Shard.migration_id == migration_id, Shard.holder == holder, Shard.state == "fenced")
-    session.execute(update(Shard).where(*mine).values(state="free", holder=None))
+    mine = (Shard.migration_id == migration_id, Shard.holder == holder, Shard.state == ShardState.FENCED)
+    session.execute(update(Shard).where(*mine).values(state=ShardState.FREE, holder=None))
 
 
 def take_all_away(session: Session, migration_id: str) -> None:
     """Take every shard from whoever holds it: the migration goes no further."""
-    mine = (Shard.migration_id == migration_id, Shard.state.in_(("free", "leased")))
-    session.execute(update(Shard).where(*mine).values(state="fenced"))
+    mine = (Shard.migration_id == migration_id, Shard.state.in_((ShardState.FREE, ShardState.LEASED)))
+    session.execute(update(Shard).where(*mine).values(state=ShardState.FENCED))
 
 
-def inventory(session: Session, migration_id: str, work: str) -> Inventory:
+def inventory(session: Session, migration_id: str, work: Work) -> Inventory:
     """Return what all done shards of one kind of work have found together."""
     total = Inventory()
     for done, digest in session.execute(
         select(Shard.done, Shard.digest).where(
-            Shard.migration_id == migration_id, Shard.work == work, Shard.state == "done"
+            Shard.migration_id == migration_id, Shard.work == work, Shard.state == ShardState.DONE
         )
     ):
         total.merge(Inventory.of(done, digest or b""))
@@ -241,7 +241,7 @@ def forget(session: Session, migration_id: str) -> None:
 
 
 def _own(task: Task, holder: str) -> Update:
-    return update(Shard).where(Shard.id == task.id, Shard.holder == holder, Shard.state == "leased")
+    return update(Shard).where(Shard.id == task.id, Shard.holder == holder, Shard.state == ShardState.LEASED)
 
 
 def _must_change(result: object) -> None:
@@ -254,7 +254,7 @@ def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce
 
     def announce(token: str, cluster_id: str) -> None:
         with plane.transaction() as session:
-            held = select(Shard.id).where(Shard.holder == holder, Shard.state == "leased").limit(1)
+            held = select(Shard.id).where(Shard.holder == holder, Shard.state == ShardState.LEASED).limit(1)
             if session.scalar(held.with_for_update(read=True)) is None:
                 raise Superseded("the shard was given to somebody else")
             fencing.record(plane, session, keystore, holder, token, cluster_id)

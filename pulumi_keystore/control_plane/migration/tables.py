@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -15,7 +16,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from pulumi_keystore.control_plane.runtime.tables import Base
+from pulumi_keystore.control_plane.runtime.tables import Base, word
+from pulumi_keystore.declarations.migration import Mode, Phase, State
 
 
 class Migration(Base):
@@ -33,11 +35,11 @@ class Migration(Base):
     destination_id: Mapped[int]
     source: Mapped[str]
     destination: Mapped[str]
-    state: Mapped[str] = mapped_column(String(16))
-    phase: Mapped[str] = mapped_column(String(16))
+    state: Mapped[State] = mapped_column(word(State))
+    phase: Mapped[Phase] = mapped_column(word(Phase))
     ending: Mapped[str | None]
     detail: Mapped[str | None]
-    mode: Mapped[str] = mapped_column(String(16), server_default="maintenance")
+    mode: Mapped[Mode] = mapped_column(word(Mode), server_default="maintenance")
     total: Mapped[int]
     done: Mapped[int] = mapped_column(server_default="0")
     verified: Mapped[int] = mapped_column(server_default="0")
@@ -55,21 +57,36 @@ class Migration(Base):
     ended_at: Mapped[datetime | None]
 
 
-class Shard(Base):
-    """A range of users whose keys have to be copied, or read back: what one worker takes at a time.
+class Work(StrEnum):
+    """What has to be done with the keys of a shard."""
 
-    It is `free`, `leased` by a worker's session, `fenced` while the tokens of a session that was lost are revoked,
-    `done` or `failed`.
-    """
+    COPY = "copy"
+    VERIFY = "verify"
+
+
+class ShardState(StrEnum):
+    """Whether somebody works on a shard, or has."""
+
+    FREE = "free"
+    LEASED = "leased"
+    """A worker has it."""
+    FENCED = "fenced"
+    """A worker that was lost had it, and its tokens are being revoked."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Shard(Base):
+    """A range of users whose keys have to be copied, or read back: what one worker takes at a time."""
 
     __tablename__ = "shards"
     __table_args__ = (Index("ix_shards_state", "state", "migration_id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     migration_id: Mapped[str] = mapped_column(String(36), index=True)
-    work: Mapped[str] = mapped_column(String(16))
+    work: Mapped[Work] = mapped_column(word(Work))
     after: Mapped[str | None] = mapped_column("after_user", String(512, collation="C"))
     upto: Mapped[str | None] = mapped_column("upto_user", String(512, collation="C"))
-    state: Mapped[str] = mapped_column(String(16), server_default="free")
+    state: Mapped[ShardState] = mapped_column(word(ShardState), server_default="free")
     holder: Mapped[str | None] = mapped_column(String(100))
     heartbeats: Mapped[int] = mapped_column(server_default="0")
     done: Mapped[int] = mapped_column(server_default="0")

@@ -13,6 +13,7 @@ from pulumi_keystore.control_plane.keystores.tables import CleanUp
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.control_plane.runtime.tables import as_document
+from pulumi_keystore.declarations.migration import Phase, State
 from pulumi_keystore.errors import NotFound
 
 USUAL_RATE: Final = 600
@@ -53,14 +54,14 @@ def describe(session: Session, owner: Organization, row: Migration, now: datetim
     """
     copying = _seconds(row.copy_started_at, row.copy_ended_at, now)
     verifying = _seconds(row.verify_started_at, row.verify_ended_at, now)
-    if row.state != "running":
-        rate = _rate(min(row.done, row.verified) if row.state == "succeeded" else row.done, copying + verifying)
+    if row.state is not State.RUNNING:
+        rate = _rate(min(row.done, row.verified) if row.state is State.SUCCEEDED else row.done, copying + verifying)
     else:
-        rate = _rate(row.verified, verifying) if row.phase == "verify" else _rate(row.done, copying)
+        rate = _rate(row.verified, verifying) if row.phase is Phase.VERIFY else _rate(row.done, copying)
     remaining_s = None
-    if rate and row.state == "running":
+    if rate and row.state is State.RUNNING:
         # Reading back is quicker than copying; as long as nothing is known of it, it counts as much.
-        left = max(row.total - row.verified, 0) + (max(row.total - row.done, 0) if row.phase == "copy" else 0)
+        left = max(row.total - row.verified, 0) + (max(row.total - row.done, 0) if row.phase is Phase.COPY else 0)
         remaining_s = round(left / rate, 1)
     kept = retained(session, row, now)
     pending = select(CleanUp.side).where(
@@ -88,7 +89,7 @@ def retained(session: Session, row: Migration, now: datetime) -> CleanUp | None:
         CleanUp.attempts == 0,
         CleanUp.next_at > now,
     )
-    return session.scalar(query) if row.state == "succeeded" else None
+    return session.scalar(query) if row.state is State.SUCCEEDED else None
 
 
 def _seconds(begin: datetime | None, end: datetime | None, now: datetime) -> float:

@@ -23,7 +23,7 @@ from pulumi_keystore.errors import KeystoreError
 
 _LOOK_S: Final = 0.25
 _IDLE_S: Final = 1.0
-_MOST_SESSIONS: Final = 4
+_MOST_LEASES: Final = 4
 _log = structlog.get_logger(__name__)
 
 
@@ -69,25 +69,25 @@ class Workers:
             time.sleep(_LOOK_S)
 
     def _slot(self, wake: threading.Event) -> None:
-        sessions: OrderedDict[str, Session] = OrderedDict()
+        leases: OrderedDict[str, Lease] = OrderedDict()
         while True:
             if not wake.wait(_IDLE_S):
                 # Nothing to do: the tokens are given back, and nothing is asked until there is.
-                _close_all(sessions)
+                _close_all(leases)
                 wake.wait()
             wake.clear()
             try:
-                while self._work_once(sessions):
+                while self._work_once(leases):
                     pass
             except (SQLAlchemyError, KeystoreError) as error:
                 # What was held is given to somebody else by the supervisor; the token is ended then, too.
                 _log.warning("worker interrupted; goes on", error=type(error).__name__)
-                _close_all(sessions)
+                _close_all(leases)
 
-    def _work_once(self, sessions: OrderedDict[str, Session]) -> bool:
+    def _work_once(self, leases: OrderedDict[str, Lease]) -> bool:
         """Do one shard if there is one; return whether there was."""
         with self._lock:
-            holders = {migration: session.holder for migration, session in sessions.items()}
+            holders = {migration: lease.holder for migration, lease in leases.items()}
             claimed = shards.claim(self._plane, holders, leadership.new_name(self._plane.instance), self._busy)
             if claimed is None:
                 return False
@@ -95,12 +95,12 @@ class Workers:
             self._busy.add(task.migration_id)
         try:
             failpoints.reach("shard.claimed")
-            session = sessions.pop(task.migration_id, None) or Session(self._plane, task.migration_id, holder)
-            sessions[task.migration_id] = session
-            if not session.work(task):
-                _close(sessions.pop(task.migration_id))
-            while len(sessions) > _MOST_SESSIONS:
-                _close(sessions.popitem(last=False)[1])
+            lease = leases.pop(task.migration_id, None) or Lease(self._plane, task.migration_id, holder)
+            leases[task.migration_id] = lease
+            if not lease.work(task):
+                _close(leases.pop(task.migration_id))
+            while len(leases) > _MOST_LEASES:
+                _close(leases.popitem(last=False)[1])
         finally:
             with self._lock:
                 self._busy.discard(task.migration_id)
@@ -108,11 +108,11 @@ class Workers:
         return True
 
 
-def _close_all(sessions: OrderedDict[str, Session]) -> None:
-    while sessions:
-        _close(sessions.popitem()[1])
+def _close_all(leases: OrderedDict[str, Lease]) -> None:
+    while leases:
+        _close(leases.popitem()[1])
 
 
-def _close(session: Session) -> None:
+def _close(lease: Lease) -> None:
     with suppress(SQLAlchemyError, KeystoreError):
-        session.close()
+        lease.close()

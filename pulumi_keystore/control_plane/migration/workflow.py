@@ -24,13 +24,14 @@ from pulumi_keystore.control_plane.migration import lifecycle, online, parties, 
 from pulumi_keystore.control_plane.migration.copy import check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.supervisor import LeaseWatch, StallWatch
-from pulumi_keystore.control_plane.migration.tables import Migration
+from pulumi_keystore.control_plane.migration.tables import Migration, Work
 from pulumi_keystore.control_plane.migration.worker import Workers
 from pulumi_keystore.control_plane.organizations import ledger, maintenance
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.migration import Mode, Phase, State
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
@@ -61,13 +62,13 @@ def migrate(migration_id: str) -> None:
     """Move every key, or none."""
     outcome: Outcome = None
     try:
-        for name, step in (("preflight", _preflight), ("copy", _copy), ("verify", _verify), ("commit", _commit)):
+        for name, step in (("preflight", _preflight), ("copy", _copy), ("verify", _verify), ("decide", _decide)):
             outcome = step(migration_id)
             failpoints.reach(f"{name}.recorded")
             if outcome is not None:
                 break
     except Exception as error:  # noqa: BLE001 - see below
-        # Whatever it is, it must not leave the organization in maintenance; the database knows if it committed.
+        # Whatever it is, it must not leave the organization in maintenance; the database knows if it was decided.
         _log.exception("migration step failed", migration=migration_id)
         outcome = [Ending.STALLED.value, f"internal error ({type(error).__name__}); see the service's log"]
     if outcome is not None and not _roll_back(migration_id, outcome):
@@ -147,11 +148,11 @@ def _copy(migration_id: str) -> Outcome:
         maintenance.stop_writes(session, row.organization_id)
         owner = session.get_one(Organization, row.organization_id, with_for_update=True)
         maintenance.mirror(owner, row.destination_id)
-        shards.plan(session, row, shards.COPY, plane.settings.shard_size)
-        row.phase, row.copy_started_at = "copy", row.copy_started_at or now_utc()
+        shards.plan(session, row, Work.COPY, plane.settings.shard_size)
+        row.phase, row.copy_started_at = Phase.COPY, row.copy_started_at or now_utc()
     failpoints.reach("copy.planned")
     workers.wake()
-    outcome = _watch_over(migration_id, shards.COPY)
+    outcome = _watch_over(migration_id, Work.COPY)
     failpoints.reach("copy.done")
     return outcome
 
@@ -162,7 +163,7 @@ def _verify(migration_id: str) -> Outcome:
     failpoints.reach("verify.begun")
     plane, _, workers = _given()
     parties = _load(plane, migration_id)
-    _note(plane, migration_id, phase="verify", copy_ended_at=now_utc(), verify_started_at=now_utc())
+    _note(plane, migration_id, phase=Phase.VERIFY, copy_ended_at=now_utc(), verify_started_at=now_utc())
     destination = _destination(plane, parties, plane.settings.retry_s)
     try:
         with Transport() as transport:
@@ -175,23 +176,23 @@ def _verify(migration_id: str) -> Outcome:
     failpoints.reach("verify.fenced")
     with plane.transaction() as session:
         leadership.require_lead(session, plane)
-        shards.plan(session, session.get_one(Migration, migration_id), shards.VERIFY, plane.settings.shard_size)
+        shards.plan(session, session.get_one(Migration, migration_id), Work.VERIFY, plane.settings.shard_size)
     failpoints.reach("verify.planned")
     workers.wake()
-    outcome = _watch_over(migration_id, shards.VERIFY)
+    outcome = _watch_over(migration_id, Work.VERIFY)
     _note(plane, migration_id, verify_ended_at=now_utc())
     failpoints.reach("verify.done")
     return outcome
 
 
-def _watch_over(migration_id: str, work: str) -> Outcome:
+def _watch_over(migration_id: str, work: Work) -> Outcome:
     """Wait until all shards are done; free those of workers that are lost, and see to it that keys move.
 
     Returns what the migration fails with, None if all is done.
     """
     plane, _, workers = _given()
     stall, leases = StallWatch(plane.settings.stall_s), LeaseWatch(plane.settings.lease_s)
-    column = Migration.done if work == shards.COPY else Migration.verified
+    column = Migration.done if work == Work.COPY else Migration.verified
     while True:
         workers.progress.clear()
         with plane.transaction() as session:
@@ -238,15 +239,15 @@ def _replace(migration_id: str, holder: str) -> None:
     workers.wake()
 
 
-@_step("commit")
-def _commit(migration_id: str) -> Outcome:
+@_step("decide")
+def _decide(migration_id: str) -> Outcome:
     """Look through the destination's list a last time, and decide."""
-    failpoints.reach("commit.begun")
+    failpoints.reach("decide.begun")
     plane, _, _ = _given()
     parties = _load(plane, migration_id)
-    if parties.migration.state != "running":
+    if parties.migration.state is not State.RUNNING:
         # Decided by an earlier attempt of this step, whose outcome was not recorded.
-        return None if parties.migration.state == "succeeded" else [Ending.STALLED.value, "it was given up"]
+        return None if parties.migration.state is State.SUCCEEDED else [Ending.STALLED.value, "it was given up"]
     destination = _destination(plane, parties, plane.settings.retry_s)
     try:
         with Transport() as transport:
@@ -254,14 +255,14 @@ def _commit(migration_id: str) -> Outcome:
                 # What the proof has shown may have been changed since.
                 transport.run_one(destination.detect())
                 checkpoints.look(plane, transport, destination, parties.organization.id)
-                if parties.migration.mode == maintenance.ONLINE:
-                    online.commit(plane, transport, parties, destination)
+                if parties.migration.mode is Mode.ONLINE:
+                    online.decide(plane, transport, parties, destination)
                 else:
                     check_inventory(transport, destination, parties.migration.verified)
                     with plane.transaction() as session:
                         leadership.require_lead(session, plane)
-                        lifecycle.commit(plane, session, migration_id)
-                        failpoints.reach("commit.undecided")
+                        lifecycle.decide(plane, session, migration_id)
+                        failpoints.reach("decide.undecided")
             finally:
                 transport.run_one(destination.revoke())
     except KeystoreFault as fault:
@@ -270,8 +271,8 @@ def _commit(migration_id: str) -> Outcome:
         return [Ending.STALLED.value, str(refusal)]
     except MigrationFailed as failure:
         return [failure.ending.value, failure.detail]
-    failpoints.reach("commit.decided")
-    _log.info("migration committed", migration=migration_id)
+    failpoints.reach("decide.done")
+    _log.info("migration decided", migration=migration_id)
     return None
 
 
@@ -281,15 +282,15 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     failpoints.reach("roll-back.begun")
     plane, _, _ = _given()
     parties = _load(plane, migration_id)
-    if parties.migration.state != "running":
-        return parties.migration.state != "succeeded"
+    if parties.migration.state is not State.RUNNING:
+        return parties.migration.state is not State.SUCCEEDED
     with plane.transaction() as session:
         leadership.require_lead(session, plane)
         # Nobody can get a token for it from now on, and no enrolment writes there any more.
         maintenance.stop_writes(session, parties.organization.id)
         row = session.get_one(Migration, migration_id, with_for_update=True)
         owner = session.get_one(Organization, row.organization_id, with_for_update=True)
-        row.phase, owner.mirror_id = "clean-up", None
+        row.phase, owner.mirror_id = Phase.ROLL_BACK, None
         shards.take_all_away(session, migration_id)
     destination = _destination(plane, parties)
     cleaned = False
@@ -342,7 +343,7 @@ def _clean_up(migration_id: str) -> None:
     finally:
         # Decided it is already.
         with plane.transaction() as session:
-            session.get_one(Migration, migration_id).phase = "ended"
+            session.get_one(Migration, migration_id).phase = Phase.ENDED
             shards.forget(session, migration_id)
 
 

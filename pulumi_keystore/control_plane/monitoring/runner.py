@@ -73,9 +73,9 @@ class HealthChecks:
             return False
         try:
             lease_s = self._plane.settings.health_check_s + _MARGIN_S
-            health_check_interval_s = self._plane.settings.health_check_interval_s
+            interval_s = self._plane.settings.health_check_interval_s
             with self._plane.transaction() as session:
-                turns = schedule.claim(session, self._plane.instance, now_utc(), health_check_interval_s, lease_s, _ROUND_SIZE)
+                turns = schedule.claim(session, self._plane.instance, now_utc(), interval_s, lease_s, _ROUND_SIZE)
         except BaseException:
             self._free.release()
             raise
@@ -142,8 +142,9 @@ class HealthChecks:
     def _record(self, found: dict[Turn, Result | None], ledger: Mapping[int, int]) -> None:
         if not found:
             return
+        interval_s = self._plane.settings.health_check_interval_s
         with self._plane.transaction() as session:
-            told = results.record(session, self._plane.instance, found, self._plane.settings.health_check_interval_s, ledger)
+            told = results.record(session, self._plane.instance, found, interval_s, ledger)
         failpoints.reach("health.recorded")
         for alert in told:
             _log.info("administrators are told", alert=alert)

@@ -28,12 +28,12 @@ class Turn:
     at: datetime
 
 
-def claim(session: Session, who: str, now: datetime, length_s: float, lease_s: float, most: int) -> list[Turn]:
+def claim(session: Session, instance: str, now: datetime, length_s: float, lease_s: float, most: int) -> list[Turn]:
     """Take keystores whose test is due, for nobody else to take them meanwhile; at most so many.
 
     Args:
         session: A transaction; it has to be committed before the tests begin.
-        who: Name of this process.
+        instance: Name of this process.
         now: The moment.
         length_s: Length of a minute in seconds.
         lease_s: Seconds after which somebody else may take a keystore whose result has not come.
@@ -58,13 +58,13 @@ def claim(session: Session, who: str, now: datetime, length_s: float, lease_s: f
     rows = session.execute(
         update(KeystoreHealth)
         .where(KeystoreHealth.keystore_id.in_(due))
-        .values(claimed_by=who, claimed_until=now + timedelta(seconds=lease_s))
+        .values(claimed_by=instance, claimed_until=now + timedelta(seconds=lease_s))
         .returning(KeystoreHealth.keystore_id, KeystoreHealth.phase)
     )
     return [Turn(number, Minutes(phase, length_s).at(now), now) for number, phase in rows]
 
 
-def release(session: Session, who: str) -> None:
+def release(session: Session, instance: str) -> None:
     """Free what a process has claimed that has ended: others need not wait, and what it found later counts no more."""
-    mine = update(KeystoreHealth).where(KeystoreHealth.claimed_by == who)
+    mine = update(KeystoreHealth).where(KeystoreHealth.claimed_by == instance)
     session.execute(mine.values(claimed_by=None, claimed_until=None))

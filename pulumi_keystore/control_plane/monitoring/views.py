@@ -15,6 +15,7 @@ from pulumi_keystore.control_plane.monitoring.tables import HealthSample, Keysto
 from pulumi_keystore.control_plane.monitoring.timeline import Minutes, Reliability
 from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.migration import State
 
 
 def connection(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Connection:
@@ -27,7 +28,7 @@ def connection(session: Session, plane: ControlPlane, keystore: Keystore, now: d
         latest = Latest(row.minute, result, row.since, row.tested_at)
     migrated = session.scalar(
         select(Migration.ended_at)
-        .where(Migration.destination_id == keystore.id, Migration.state == "succeeded")
+        .where(Migration.destination_id == keystore.id, Migration.state == State.SUCCEEDED)
         .order_by(Migration.ended_at.desc())
         .limit(1)
     )

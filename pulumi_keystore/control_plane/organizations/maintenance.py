@@ -8,12 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.organizations.tables import Organization
+from pulumi_keystore.declarations.migration import Mode
 from pulumi_keystore.errors import InMaintenance, NotAllowed
-
-MAINTENANCE: Final = "maintenance"
-"""Keys are read, and none is enrolled, while a migration runs."""
-ONLINE: Final = "online"
-"""Keys are enrolled while a migration runs, and held only for its last moment."""
 
 _GATE: Final = 0x6B7901
 """Class of the advisory locks that enrolments pass, one for each organization."""
@@ -47,9 +43,9 @@ def require_cloud(row: Organization) -> None:
         )
 
 
-def begin(row: Organization, migration_id: str, mode: str) -> None:
+def begin(row: Organization, migration_id: str, mode: Mode) -> None:
     """Put an organization, whose row is locked, in maintenance."""
-    row.maintenance_by, row.online = migration_id, mode == ONLINE
+    row.maintenance_by, row.online = migration_id, mode is Mode.ONLINE
 
 
 def mirror(row: Organization, keystore_id: int) -> None:
@@ -63,6 +59,17 @@ def end(row: Organization) -> None:
     row.maintenance_by, row.online, row.mirror_id = None, False, None
 
 
+def require_no_maintenance(row: Organization) -> None:
+    """Raise while a migration is running.
+
+    Raises:
+        InMaintenance: Its keys are migrating.
+
+    """
+    if row.maintenance_by is not None:
+        raise _in_maintenance(row)
+
+
 def require_writable(row: Organization) -> None:
     """Raise while no keys may be written.
 
@@ -71,8 +78,11 @@ def require_writable(row: Organization) -> None:
 
     """
     if row.maintenance_by is not None and not row.online:
-        raise InMaintenance(
-            f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
-            hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
-        )
+        raise _in_maintenance(row)
 
+
+def _in_maintenance(row: Organization) -> InMaintenance:
+    return InMaintenance(
+        f"the organization {row.name!r} is in maintenance: its archive keys are migrating",
+        hint=f"watch it with `keystore migration watch {row.name}` and try again when it has ended",
+    )

@@ -19,8 +19,10 @@ from pulumi_keystore.control_plane.runtime.tables import Base
 
 
 class Organization(Base):
-    """A customer. `maintenance_by` is the running migration, if any; keys are written meanwhile if it is `online`, and
-    from the moment on that its keys were divided they go to the keystore `mirror_id`, too.
+    """A customer.
+
+    `maintenance_by` is the running migration, if any. If it is `online`, keys are written meanwhile; once its shards
+    are planned, they also go to the keystore `mirror_id`.
 
     `epoch` and `epoch_nonce` are the stamp of the latest decision (see `vault.checkpoint`). `suspended` says why
     nothing may be changed: a keystore knows more than this database. `checkpointed` is the number of the last key

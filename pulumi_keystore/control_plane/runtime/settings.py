@@ -44,14 +44,14 @@ class Settings(BaseSettings):
     webhook_ca: Path | None = Field(
         default=None, description="PEM file of the CA that webhooks' servers are verified with; the public ones if none"
     )
-    tests: bool = Field(
-        default=True, description="whether this process tests keystores each minute, together with others that do"
+    health_checks: bool = Field(
+        default=True, description="whether this process checks the health of keystores, together with others that do"
     )
-    test_s: Annotated[float, Field(gt=0)] = Field(
-        default=10, description="deadline in seconds of the test that every self-administered keystore gets each minute"
+    health_check_s: Annotated[float, Field(gt=0)] = Field(
+        default=10, description="deadline in seconds of each health check of a self-administered keystore"
     )
     health_check_interval_s: Annotated[float, Field(gt=0)] = Field(
-        default=60, description="length of the minute in which keystores are tested; shorter in tests and demos only"
+        default=60, description="seconds between two health checks of a keystore; shorter in tests and demos only"
     )
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         default=32, description="most requests in flight to the keystores of one migration, in one process"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     DateTime,
+    Enum,
     LargeBinary,
     MetaData,
     String,
@@ -36,6 +38,11 @@ class Fact(Base):
     __tablename__ = "facts"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[bytes]
+
+
+def word(kind: type[StrEnum], length: int = 16) -> Enum:
+    """Return the type of a column that holds one of some words, as text."""
+    return Enum(kind, native_enum=False, length=length, values_callable=lambda kind: [str(word) for word in kind])
 
 
 def is_due(at: InstrumentedAttribute[datetime], now: datetime, longest_s: float) -> ColumnElement[bool]:

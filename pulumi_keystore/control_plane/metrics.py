@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores import verification
-from pulumi_keystore.control_plane.keystores.tables import CleanUp
+from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import views
 from pulumi_keystore.control_plane.monitoring.status import NO_REQUEST, Status
@@ -65,7 +65,7 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
         for keystore in session.scalars(select(Keystore).where(Keystore.organization_id == owner.id)):
             _of_keystore(session, plane, gauges, owner, keystore, now)
     if organization is None:
-        pending = select(func.count()).where(CleanUp.state == "pending", CleanUp.side != "proof")
+        pending = select(func.count()).where(CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF)
         gauges["keystore_clean_ups_pending"].set(session.scalar(pending) or 0)
         for kind, table in (("mail", Mail), ("webhook", Hook)):
             waiting = session.scalar(select(func.count()).where(table.sent_at.is_(None))) or 0

@@ -9,7 +9,7 @@ from pulumi_keystore import rules
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
-from pulumi_keystore.declarations.names import check_kind, check_vault_name
+from pulumi_keystore.declarations.names import Kind, check_kind, check_vault_name
 from pulumi_keystore.declarations.tenancy import DEFAULT_MOUNT, default_role
 from pulumi_keystore.errors import InvalidInput
 
@@ -18,7 +18,7 @@ from pulumi_keystore.errors import InvalidInput
 class Binding:
     """A declaration that keeps the rules; a legacy keystore has neither address nor certificate."""
 
-    kind: str
+    kind: Kind
     address: KeystoreAddress | None = None
     certificate: ClientCertificate | None = None
     server_ca: bytes | None = None
@@ -56,12 +56,12 @@ class Declaration:
             RuleViolation: Of the first property that breaks a rule.
 
         """
-        check_kind(self.kind)
-        if self.kind == "legacy":
+        kind = check_kind(self.kind)
+        if kind == Kind.LEGACY:
             self._check_legacy()
-            return Binding("legacy")
+            return Binding(Kind.LEGACY)
         return Binding(
-            self.kind,
+            kind,
             self._address(),
             certificate or self._certificate(),
             check_server_ca(self.server_ca),
@@ -90,7 +90,7 @@ class Declaration:
             warnings.extend(self._certificate().warnings)
 
         attempt(lambda: check_kind(self.kind), "kind")
-        if self.kind == "legacy":
+        if self.kind == Kind.LEGACY:
             attempt(self._check_legacy, "address", "certificate")
             return violations, warnings
         attempt(self._address, "address")

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from enum import StrEnum
 from typing import Final
 
 from pulumi_keystore import rules
 from pulumi_keystore.declarations.migration import Mode
 
-KINDS: Final = ("provider", "self-administered", "legacy")
+
+class Kind(StrEnum):
+    """Who runs a keystore."""
+
+    PROVIDER = "provider"
+    SELF_ADMINISTERED = "self-administered"
+    LEGACY = "legacy"
+    """The provider's database, for old customers."""
+
+
 _ORGANIZATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9](-*[A-Za-z0-9])*\.)+[A-Za-z]{2,63}")
 _VAULT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -23,11 +33,12 @@ def check_organization(name: str) -> str:
     return name
 
 
-def check_kind(kind: str) -> str:
+def check_kind(kind: str) -> Kind:
     """Return a keystore kind, or raise `RuleViolation` (KS030)."""
-    if kind not in KINDS:
-        raise rules.KIND.violation(f"{kind!r} is no kind of keystore")
-    return kind
+    try:
+        return Kind(kind)
+    except ValueError:
+        raise rules.KIND.violation(f"{kind!r} is no kind of keystore") from None
 
 
 def check_mode(mode: str) -> Mode:

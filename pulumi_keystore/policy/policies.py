@@ -18,7 +18,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.monitor import Timings, check_declared_timings, check_recipients, check_webhook
-from pulumi_keystore.declarations.names import check_email, check_mode, check_name, check_organization
+from pulumi_keystore.declarations.names import Kind, check_email, check_mode, check_name, check_organization
 from pulumi_keystore.errors import InvalidInput
 from pulumi_keystore.policy.declared import Declared
 
@@ -201,7 +201,7 @@ def _unmonitored(declared: Sequence[Declared], _: Settings) -> Found:
         return  # one of them may be for it
     watched = {(one.organization, str(one.props.get("keystore"))) for one in monitors}
     for one in _all(declared, "keystore"):
-        if one.props.get("kind") == "self-administered" and (one.organization, _name_of(one)) not in watched:
+        if one.props.get("kind") == Kind.SELF_ADMINISTERED and (one.organization, _name_of(one)) not in watched:
             yield one, "nobody is told when this keystore is offline"
 
 
@@ -227,7 +227,7 @@ def _silent_migration(declared: Sequence[Declared], _: Settings) -> Found:
 
 def _to_legacy(declared: Sequence[Declared], _: Settings) -> Found:
     legacy = {
-        (one.organization, _name_of(one)) for one in _all(declared, "keystore") if one.props.get("kind") == "legacy"
+        (one.organization, _name_of(one)) for one in _all(declared, "keystore") if one.props.get("kind") == Kind.LEGACY
     }
     for one in _all(declared, "migration"):
         if (one.organization, str(one.props.get("destination"))) in legacy:

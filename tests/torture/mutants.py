@@ -186,7 +186,7 @@ BUGS = [
     Bug(
         "the source is never emptied",
         "control_plane/migration/lifecycle.py",
-        "        session.add(clean_ups_of.new(migration_id, source, clean_ups_of.SOURCE, wait_s=retain_s))",
+        "        session.add(clean_ups_of.new(migration_id, source, Side.SOURCE, wait_s=retain_s))",
         "        assert retain_s >= 0",
         VERIFICATION, "receipt",
     ),

@@ -14,6 +14,7 @@ from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.monitoring import monitors, views
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
 from pulumi_keystore.control_plane.organizations import keystores, registry
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict
 
 router = APIRouter(tags=["health"])
@@ -47,7 +48,7 @@ def get_health(organization: str, name: str, actor: Actor, services: Services) -
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         row = keystores.find(session, owner, name)
-        if row.kind != "self-administered":
+        if row.kind != Kind.SELF_ADMINISTERED:
             raise Conflict(
                 f"keystore: {name!r} is a {row.kind} keystore, and only self-administered ones are tested each minute",
                 hint=f"ask for its connection now with `keystore status {organization}`",

@@ -17,6 +17,7 @@ from pulumi_keystore.control_plane.migration import views as migration_views
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.runtime.tables import as_document
+from pulumi_keystore.declarations.names import Kind
 
 router = APIRouter(tags=["organizations"])
 
@@ -86,7 +87,7 @@ def status(organization: str, actor: Actor, services: Services) -> dict[str, Any
         counted = ("at", "keystore", "keys", "missing", "damaged", "surplus")
         shown["verification"] = as_document(looked, *counted) if looked else None
         shown["health"] = None
-        if active and active.kind == "self-administered":
+        if active and active.kind == Kind.SELF_ADMINISTERED:
             shown["health"] = monitoring_views.describe(session, services.plane, active, now_utc())
         shown["migration"] = None
         if owner.maintenance_by:

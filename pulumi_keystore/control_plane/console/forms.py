@@ -24,6 +24,7 @@ from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.migration import Mode
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
 
 # An upload that is larger than this would be put into a temporary file, and may hold a private key.
@@ -79,7 +80,7 @@ def edit(
     visitor.actor.require(Right.MANAGE, organization)
     shown, owner, row = _active(services, organization)
     described = keystores.describe(owner, row)
-    if row.kind != "self-administered":
+    if row.kind != Kind.SELF_ADMINISTERED:
         raise Conflict("only self-administered keystores are edited here", hint="the provider edits its own keystores")
     content = _filled(certificate)
     declared = Declaration(
@@ -130,7 +131,7 @@ def migrate(
     services: Services,
     destination: Text = "",
     name: Text = "",
-    kind: Text = "self-administered",
+    kind: Text = Kind.SELF_ADMINISTERED,
     address: Text = "",
     certificate: Upload = None,
     certificate_password: Text = "",
@@ -228,11 +229,11 @@ def _migrate_form(
         rows = keystores.list_all(session, owner)
         shown = {
             **frame(session, owner),
-            "goals": [row for row in rows if not row["active"] and row["kind"] != "legacy"],
+            "goals": [row for row in rows if not row["active"] and row["kind"] != Kind.LEGACY],
             "source": next((row for row in rows if row["active"]), None),
         }
     empty = dict.fromkeys(("destination", "name", "address", "server_ca", "mount", "role", "notify_email"), "")
-    filled = {**empty, "kind": "self-administered", "mode": Mode.MAINTENANCE, **values}
+    filled = {**empty, "kind": Kind.SELF_ADMINISTERED, "mode": Mode.MAINTENANCE, **values}
     return page("migrate.html", error.status if error else 200, visitor=visitor, **shown, values=filled, error=error)
 
 

@@ -30,6 +30,7 @@ from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Organization
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import NotAuthenticated, NotFound
 
 _FILES: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -111,7 +112,7 @@ def home(visitor: Visit, services: Services) -> Response:
 def _line(session: Session, services: ServicesOfApp, row: Organization) -> dict[str, Any]:
     active = keystores.active_keystore(session, row)
     shown = None
-    if active is not None and active.kind == "self-administered":
+    if active is not None and active.kind == Kind.SELF_ADMINISTERED:
         shown = monitoring_views.connection(session, services.plane, active, now_utc())
     return {**registry.describe(session, row), "kind": active.kind if active else None, "connection": shown}
 
@@ -137,7 +138,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
         owner = registry.find(session, organization)
         active = keystores.active_keystore(session, owner)
         latest = migration_views.list_all(session, owner, now, 1)
-        monitored = active is not None and active.kind == "self-administered"
+        monitored = active is not None and active.kind == Kind.SELF_ADMINISTERED
         monitor = monitors.find(session, active) if active and monitored else None
         running = latest[0] if latest and latest[0]["phase"] != "ended" else None
         return {

@@ -33,7 +33,7 @@ from pulumi_keystore.control_plane.organizations.tables import (
     Organization,
 )
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.declarations.names import check_user_id
+from pulumi_keystore.declarations.names import Kind, check_user_id
 from pulumi_keystore.errors import Conflict, KeystoreFault, Unsuitable
 from pulumi_keystore.vault.record import KEY_BYTES, ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Flow
@@ -102,12 +102,12 @@ def escrow(
             session.refresh(owner, with_for_update={"read": True})
             registry.require_known(owner)
             active = require_active(session, owner)
-            if active.kind == "legacy" or connections.knows(active):
+            if active.kind == Kind.LEGACY or connections.knows(active):
                 enrolled = _enrol(plane, connections, session, owner, active, keys)
                 break
         # Once in the process's life: the keystore is asked while no transaction is open.
         connections.require_known(owner, active)
-    if enrolled.new and active.kind != "legacy":
+    if enrolled.new and active.kind != Kind.LEGACY:
         checkpoints.note(owner.id)
     return enrolled
 
@@ -127,7 +127,7 @@ def _enrol(
     known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
     mirror = ledger.note_late(session, owner, [record.user for record in records])
     restored = 0
-    if active.kind == "legacy":
+    if active.kind == Kind.LEGACY:
         for record in records:
             sealed = plane.master_key.seal(legacy.LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
             session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))

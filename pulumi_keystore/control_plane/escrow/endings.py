@@ -20,7 +20,7 @@ from pulumi_keystore.control_plane.organizations.tables import (
     Organization,
 )
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.declarations.names import check_user_id
+from pulumi_keystore.declarations.names import Kind, check_user_id
 from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import Conflict, NotFound
 from pulumi_keystore.vault.record import DamagedRecordError
@@ -56,7 +56,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, actor: str, organization: s
             _note_destroyed(session, owner, user, entry.fingerprint)
             history.append(session, owner.id, actor, "Archive key being destroyed", f"{user}; reason: {reason}")
     generation = entry.generation if entry else 1
-    there = active.kind == "legacy" or _destroy_at(plane, owner, active, user, generation)
+    there = active.kind == Kind.LEGACY or _destroy_at(plane, owner, active, user, generation)
     if entry is None and not there:
         raise NotFound(f"user: {user[:100]!r} has no archive key in escrow", prop="user")
     with plane.transaction() as session:

@@ -15,7 +15,7 @@ from pulumi_keystore.control_plane.organizations import legacy, registry
 from pulumi_keystore.control_plane.organizations.keystores import require_active
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.declarations.names import check_user_id
+from pulumi_keystore.declarations.names import Kind, check_user_id
 from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import InvalidInput, KeystoreFault, NotFound
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
@@ -36,9 +36,9 @@ def read(plane: ControlPlane, connections: Connections, organization: str, user:
         if entry is None:
             raise NotFound(f"user: {user[:100]!r} has no archive key in escrow", prop="user")
         active = require_active(session, owner)
-        record = _read_legacy(plane, session, owner, entry) if active.kind == "legacy" else None
+        record = _read_legacy(plane, session, owner, entry) if active.kind == Kind.LEGACY else None
     try:
-        if active.kind != "legacy":
+        if active.kind != Kind.LEGACY:
             with connections.borrow(owner, active) as connection:
                 record = connection.transport.run_one(connection.vault.read(key_name(user, entry.generation)))
     except DamagedRecordError:

@@ -23,6 +23,7 @@ from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded, Unsuitable
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint, Stamp
@@ -197,7 +198,7 @@ class Checkpoints:
         with self._plane.transaction() as session:
             owner = session.get(Organization, organization_id, with_for_update=True)
             active = keystores.active_keystore(session, owner) if owner else None
-            if owner is None or active is None or active.kind == "legacy" or owner.suspended:
+            if owner is None or active is None or active.kind == Kind.LEGACY or owner.suspended:
                 return
             advance(owner)
             covered = ledger.highest(session, organization_id)

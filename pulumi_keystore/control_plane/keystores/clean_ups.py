@@ -15,7 +15,7 @@ from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.keystores.removal import Removal, Tally
-from pulumi_keystore.control_plane.keystores.tables import CleanUp
+from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -24,13 +24,13 @@ from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFou
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
-PENDING, RESERVED, DONE, ABANDONED = "pending", "reserved", "done", "abandoned"
-SOURCE, DESTINATION, PROOF = "source", "destination", "proof"
 _LONGEST_REASON = 300
 _log = structlog.get_logger(__name__)
 
 
-def new(migration_id: str, keystore: Keystore, side: str, *, state: str = PENDING, wait_s: float = 0) -> CleanUp:
+def new(
+    migration_id: str, keystore: Keystore, side: Side, *, state: CleanUpState = CleanUpState.PENDING, wait_s: float = 0
+) -> CleanUp:
     """Return a clean-up of the place where a keystore's keys lie now."""
     return CleanUp(
         migration_id=migration_id,
@@ -47,7 +47,7 @@ def new(migration_id: str, keystore: Keystore, side: str, *, state: str = PENDIN
 
 def pending_at(session: Session, keystore_id: int) -> list[CleanUp]:
     """Return what still has to be removed from a keystore, oldest first."""
-    mine = (CleanUp.keystore_id == keystore_id, CleanUp.state == PENDING, CleanUp.side != PROOF)
+    mine = (CleanUp.keystore_id == keystore_id, CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF)
     return list(session.scalars(select(CleanUp).where(*mine).order_by(CleanUp.id)))
 
 
@@ -86,10 +86,10 @@ def list_all(session: Session, owner: Organization, *, ended: bool = False) -> l
     query = (
         select(CleanUp, Keystore)
         .join(Keystore, Keystore.id == CleanUp.keystore_id)
-        .where(Keystore.organization_id == owner.id, CleanUp.side != PROOF)
+        .where(Keystore.organization_id == owner.id, CleanUp.side != Side.PROOF)
         .order_by(CleanUp.id)
     )
-    rows = session.execute(query if ended else query.where(CleanUp.state == PENDING)).all()
+    rows = session.execute(query if ended else query.where(CleanUp.state == CleanUpState.PENDING)).all()
     return [
         Shown(
             row.id, row.migration_id, keystore.name, row.side, row.state, _place(row, owner), row.attempts, row.detail,
@@ -111,7 +111,7 @@ def find(session: Session, owner: Organization, number: int) -> CleanUp:
 
     """
     query = select(CleanUp).join(Keystore, Keystore.id == CleanUp.keystore_id)
-    mine = (CleanUp.id == number, Keystore.organization_id == owner.id, CleanUp.side != PROOF)
+    mine = (CleanUp.id == number, Keystore.organization_id == owner.id, CleanUp.side != Side.PROOF)
     row = session.scalar(query.where(*mine).with_for_update(of=CleanUp))
     if row is None:
         raise NotFound(
@@ -131,9 +131,9 @@ def abandon(session: Session, actor: str, owner: Organization, number: int, reas
     """
     reason = require_reason(reason)
     row = find(session, owner, number)
-    if row.state != PENDING:
+    if row.state != CleanUpState.PENDING:
         raise Conflict(f"clean-up {number} is {row.state}", hint=f"see `keystore clean-up list {owner.name} --all`")
-    row.state, row.detail = ABANDONED, reason
+    row.state, row.detail = CleanUpState.ABANDONED, reason
     keystore = session.get(Keystore, row.keystore_id)
     where = f"{keystore.name if keystore else row.side}: copies of archive keys may be left in {_place(row, owner)}"
     history.append(session, owner.id, actor, "Clean-up abandoned", f"{where}; reason: {reason}")
@@ -172,7 +172,7 @@ class CleanUps:
         longest_s = max(self._plane.settings.cleanup_retry_s, self._plane.settings.retain_s)
         with self._plane.transaction() as session:
             due_now = is_due(CleanUp.next_at, now_utc(), longest_s)
-            query = select(CleanUp.id, CleanUp.keystore_id).where(CleanUp.state == PENDING, due_now)
+            query = select(CleanUp.id, CleanUp.keystore_id).where(CleanUp.state == CleanUpState.PENDING, due_now)
             due = session.execute(query.order_by(CleanUp.id)).all()
         for number, keystore_id in due:
             with self._locks[keystore_id]:
@@ -181,12 +181,14 @@ class CleanUps:
     def release(self, number: int) -> None:
         """Have a reserved clean-up done: who reserved it writes there no more."""
         with self._plane.transaction() as session:
-            session.execute(update(CleanUp).where(CleanUp.id == number).values(state=PENDING))
+            session.execute(update(CleanUp).where(CleanUp.id == number).values(state=CleanUpState.PENDING))
 
     def release_all(self) -> None:
         """Have every reserved clean-up done: those who reserved them were other processes, and are gone."""
         with self._plane.transaction() as session:
-            session.execute(update(CleanUp).where(CleanUp.state == RESERVED).values(state=PENDING))
+            session.execute(
+                update(CleanUp).where(CleanUp.state == CleanUpState.RESERVED).values(state=CleanUpState.PENDING)
+            )
 
     def of_migration(self, migration_id: str) -> None:
         """Try the clean-ups of one migration that are due now."""
@@ -230,13 +232,13 @@ class CleanUps:
         """Try one clean-up and record the outcome; the keystore's lock is held."""
         with self._plane.transaction() as session:
             row = session.get(CleanUp, number)
-            if row is None or row.state != PENDING:
+            if row is None or row.state != CleanUpState.PENDING:
                 return None
             keystore = session.get(Keystore, row.keystore_id)
             owner = session.get_one(Organization, keystore.organization_id) if keystore else None
             active = keystores.active_keystore(session, owner) if owner else None
         in_use = keystore is not None and active is not None and active.id == keystore.id
-        if keystore is None or owner is None or (in_use and row.side != PROOF):
+        if keystore is None or owner is None or (in_use and row.side != Side.PROOF):
             self._drop(number)
             return None
         fault: KeystoreError | None = None
@@ -258,7 +260,7 @@ class CleanUps:
         """End a clean-up of a keystore that has become the active one again, whose keys are in use, or is gone."""
         with self._plane.transaction() as session:
             row = session.get_one(CleanUp, number, with_for_update=True)
-            row.state, row.detail = DONE, "nothing was removed: it is the active keystore again"
+            row.state, row.detail = CleanUpState.DONE, "nothing was removed: it is the active keystore again"
             keystore = session.get(Keystore, row.keystore_id)
             if keystore is not None:
                 history.append(session, keystore.organization_id, history.SYSTEM, "Clean-up dropped", row.detail)
@@ -278,7 +280,7 @@ class CleanUps:
     def _remove(
         self, transport: Transport, vault: VaultKeystore, row: CleanUp, owner: Organization, active: Keystore | None
     ) -> Tally:
-        if row.side == PROOF:
+        if row.side == Side.PROOF:
             transport.run_one(vault.remove_canaries(row.migration_id))
             return Tally()
         if active is None:
@@ -294,12 +296,12 @@ class CleanUps:
                 # Before anything is deleted both sides know of the decision that makes it right.
                 checkpoints.leave(plane, transport, witness.vault, owner.id, active=True)
                 checkpoints.leave(plane, transport, vault, owner.id, active=False)
-            return removal.all_keys() if row.side == SOURCE else removal.own(row.migration_id)
+            return removal.all_keys() if row.side == Side.SOURCE else removal.own(row.migration_id)
 
     def _record(self, number: int, fault: KeystoreError | None, tally: Tally) -> None:
         with self._plane.transaction() as session:
             row = session.get_one(CleanUp, number, with_for_update=True)
-            if row.state != PENDING:
+            if row.state != CleanUpState.PENDING:
                 return
             keystore = session.get(Keystore, row.keystore_id)
             owner = session.get_one(Organization, keystore.organization_id) if keystore else None
@@ -309,8 +311,8 @@ class CleanUps:
                 fault = _kept(owner, tally)
             row.detail = str(fault) if fault else None
             if fault is None:
-                row.state = DONE
-            if keystore is not None and owner is not None and row.side != PROOF:
+                row.state = CleanUpState.DONE
+            if keystore is not None and owner is not None and row.side != Side.PROOF:
                 _tell(session, row, keystore, owner, fault, tally)
         _log.info("clean-up", clean_up=number, side=row.side, attempt=row.attempts, done=fault is None)
 
@@ -331,11 +333,11 @@ def _tell(
         detail = f"{where}: {tally.carried:,} keys that the active keystore lacked were written there"
         history.append(session, owner.id, history.SYSTEM, "Keys restored", detail)
     if fault is not None:
-        if row.attempts == 1 and row.side == SOURCE:
+        if row.attempts == 1 and row.side == Side.SOURCE:
             detail = f"{where} still holds keys; tried again until they are gone: {fault}"
             history.append(session, owner.id, history.SYSTEM, "Clean-up pending", detail)
         return
-    if tally.foreign and row.side == SOURCE:
+    if tally.foreign and row.side == Side.SOURCE:
         where += f"; {tally.foreign:,} entries that are no archive keys are left there"
-    if tally.foreign or row.attempts > 1 or row.side == DESTINATION:
+    if tally.foreign or row.attempts > 1 or row.side == Side.DESTINATION:
         history.append(session, owner.id, history.SYSTEM, "Clean-up finished", where)

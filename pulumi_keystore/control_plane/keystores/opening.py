@@ -15,6 +15,7 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore, Organiz
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.archive_keys import VaultKeystore
@@ -85,7 +86,7 @@ class Witness:
 @contextmanager
 def witness(plane: ControlPlane, transport: Transport, owner: Organization, active: Keystore) -> Iterator[Witness]:
     """Lend the active keystore."""
-    if active.kind == "legacy":
+    if active.kind == Kind.LEGACY:
         yield Witness(_LegacyWitness(plane, owner), None)
         return
     with opened(plane, transport, owner, active) as vault:

@@ -21,6 +21,7 @@ from pulumi_keystore.control_plane.keystores import checkpoints, opening
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.tenancy import KEY_NAME, key_name
 from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.vault.archive_keys import VaultKeystore
@@ -165,7 +166,7 @@ def _find(plane: ControlPlane, transport: Transport, organization: str) -> _Find
     with plane.transaction() as session:
         owner = registry.find(session, organization)
         maintenance.require_no_maintenance(owner)
-        query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != "legacy")
+        query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != Kind.LEGACY)
         keystores = list(session.scalars(query.order_by(Keystore.id)))
     sides = [(keystore, _side(plane, transport, owner, keystore)) for keystore in keystores]
     readable = [(keystore, side) for keystore, side in sides if side.readable]
@@ -291,7 +292,7 @@ def _take_in(session: Session, owner: Organization, found: _Findings) -> None:
 def _remember(plane: ControlPlane, transport: Transport, owner: Organization, active: Keystore) -> None:
     """Leave the decision at every keystore, as far as each answers."""
     with plane.transaction() as session:
-        query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != "legacy")
+        query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != Kind.LEGACY)
         keystores = list(session.scalars(query))
     for keystore in keystores:
         with opening.opened(plane, transport, owner, keystore) as vault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -13,7 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from pulumi_keystore.control_plane.runtime.tables import Base
+from pulumi_keystore.control_plane.runtime.tables import Base, word
 
 
 class Verification(Base):
@@ -50,10 +51,30 @@ class JournalledToken(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Side(StrEnum):
+    """What is left behind where."""
+
+    SOURCE = "source"
+    """All keys, as the migration has succeeded."""
+    DESTINATION = "destination"
+    """The copies of a migration that failed."""
+    PROOF = "proof"
+    """The canaries of a proof that was killed."""
+
+
+class CleanUpState(StrEnum):
+    """Whether a clean-up is still to be done."""
+
+    RESERVED = "reserved"
+    """Somebody may still write there under that id."""
+    PENDING = "pending"
+    DONE = "done"
+    ABANDONED = "abandoned"
+
+
 class CleanUp(Base):
     """Keys that still have to be removed from the losing side of a migration.
 
-    It is `reserved` while somebody may still write there under that id, `pending`, `done`, or `abandoned`.
     `cluster_id` and `mount` are the place where they lie, wherever the keystore has been moved to since.
     """
 
@@ -63,8 +84,8 @@ class CleanUp(Base):
     keystore_id: Mapped[int]
     cluster_id: Mapped[str | None] = mapped_column(String(100))
     mount: Mapped[str | None] = mapped_column(String(128))
-    side: Mapped[str] = mapped_column(String(16))
-    state: Mapped[str] = mapped_column(String(16))
+    side: Mapped[Side] = mapped_column(word(Side))
+    state: Mapped[CleanUpState] = mapped_column(word(CleanUpState))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     attempts: Mapped[int] = mapped_column(server_default="0")
     detail: Mapped[str | None]

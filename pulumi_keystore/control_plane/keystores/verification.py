@@ -21,6 +21,7 @@ from pulumi_keystore.control_plane.keystores.tables import Verification
 from pulumi_keystore.control_plane.organizations import keystores, ledger, legacy, maintenance, registry
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.tenancy import KEY_NAME
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.archive_keys import VaultKeystore
@@ -36,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Kind:
+class Tally:
     """How many there are of a kind, and the names of the first: users, or for surplus ones what they are called."""
 
     count: int = 0
@@ -67,9 +68,9 @@ class Report:
     keystore: str
     at: datetime
     keys: int = 0
-    missing: Kind = field(default_factory=Kind)
-    damaged: Kind = field(default_factory=Kind)
-    surplus: Kind = field(default_factory=Kind)
+    missing: Tally = field(default_factory=Tally)
+    damaged: Tally = field(default_factory=Tally)
+    surplus: Tally = field(default_factory=Tally)
     given_up: int = 0
 
     @property
@@ -94,7 +95,7 @@ def verify(plane: ControlPlane, organization: str) -> Report:
         owner = registry.find(session, organization)
         active = keystores.require_active(session, owner)
     report = Report(active.name, now_utc())
-    if active.kind == "legacy":
+    if active.kind == Kind.LEGACY:
         _look_through_rows(plane, owner, report)
     else:
         vault = opening.vault_of(plane, owner, active, retry_for_s=min(plane.settings.retry_s, opening.PATIENCE_S))

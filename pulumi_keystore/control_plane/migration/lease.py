@@ -24,6 +24,7 @@ from pulumi_keystore.control_plane.organizations.legacy import read_rows
 from pulumi_keystore.control_plane.organizations.tables import LegacyKey
 from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.vault.record import ArchiveKey, Entry
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport
@@ -46,7 +47,7 @@ class Lease:
         self._destination = opening.vault_of(
             plane, owner, self._parties.destination, retry_for_s=retry_s, announce=announce
         )
-        legacy = self._parties.source.kind == "legacy"
+        legacy = self._parties.source.kind == Kind.LEGACY
         self._source = None if legacy else opening.vault_of(plane, owner, self._parties.source, retry_for_s=retry_s)
         self._work = Work.COPY
 

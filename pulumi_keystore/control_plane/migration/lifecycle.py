@@ -15,7 +15,7 @@ from pulumi_keystore.control_plane.keystores import checkpoints, fencing, openin
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.removal import Removal
-from pulumi_keystore.control_plane.keystores.tables import CleanUp
+from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.migration import messages, shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.parties import Parties
@@ -28,7 +28,7 @@ from pulumi_keystore.control_plane.organizations import history, keystores, ledg
 from pulumi_keystore.control_plane.organizations.tables import Keystore, LateKey, LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.migration import Mode, Phase, State
-from pulumi_keystore.declarations.names import check_email, check_mode
+from pulumi_keystore.declarations.names import Kind, check_email, check_mode
 from pulumi_keystore.errors import Conflict, InMaintenance
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
@@ -52,7 +52,7 @@ def check_ends(
     """
     owner, to = parties.organization, parties.destination
     source = None
-    if parties.source.kind != "legacy":
+    if parties.source.kind != Kind.LEGACY:
         source = opening.vault_of(plane, owner, parties.source, retry_for_s=retry_for_s)
     announce = fencing.for_leader(plane, to)
     destination = opening.vault_of(plane, owner, to, retry_for_s=retry_for_s, announce=announce)
@@ -144,7 +144,7 @@ def start(
         owner, source, to = found
         _require_vault(source, chosen)
         # If this process is killed while it proves the destination, somebody has to remove the canary.
-        proof = clean_ups_of.new(migration_id, to, clean_ups_of.PROOF, state=clean_ups_of.RESERVED)
+        proof = clean_ups_of.new(migration_id, to, Side.PROOF, state=CleanUpState.RESERVED)
         session.add(proof)
     probe = Migration(id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id)
     try:
@@ -171,7 +171,7 @@ def start(
         )  # fmt: skip
         session.add(row)
         maintenance.begin(owner, migration_id, chosen)
-        online = ", online" if chosen is Mode.ONLINE else ""
+        online = ", online" if chosen == Mode.ONLINE else ""
         history.append(
             session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
         )
@@ -182,7 +182,7 @@ def start(
 
 
 def _require_vault(source: Keystore, mode: Mode) -> None:
-    if mode is Mode.ONLINE and source.kind == "legacy":
+    if mode == Mode.ONLINE and source.kind == Kind.LEGACY:
         raise rules.MIGRATION_MODE.violation("a legacy keystore cannot be migrated online")
 
 
@@ -196,7 +196,7 @@ def cancel(session: Session, owner: Organization, migration_id: str, actor: str)
     """
     row = find(session, owner, migration_id)
     session.refresh(row, with_for_update=True)
-    if row.state is not State.RUNNING:
+    if row.state != State.RUNNING:
         raise Conflict(
             f"the migration {migration_id} has ended: {row.ending}",
             hint="to move the keys back, migrate to the keystore they came from",
@@ -224,7 +224,7 @@ def _destination(
     maintenance.require_cloud(owner)
     registry.require_known(owner)
     to = keystores.find(session, owner, destination)
-    if to.kind == "legacy":
+    if to.kind == Kind.LEGACY:
         raise rules.MIGRATION_TO_LEGACY.violation(f"{destination!r} is a legacy keystore")
     if owner.maintenance_by is not None:
         running = session.get(Migration, owner.maintenance_by)
@@ -250,14 +250,14 @@ def decide(plane: ControlPlane, session: Session, migration_id: str) -> None:
 
     """
     row = session.get_one(Migration, migration_id, with_for_update=True)
-    if row.state is State.SUCCEEDED:
+    if row.state == State.SUCCEEDED:
         return
     owner = session.get_one(Organization, row.organization_id, with_for_update=True)
     if row.cancel_by is not None:
         raise MigrationFailed(Ending.STALLED, canceled(row.cancel_by))
     if owner.suspended is not None:
         raise MigrationFailed(Ending.STALLED, f"the organization is suspended: {owner.suspended}")
-    if row.state is not State.RUNNING or owner.maintenance_by != migration_id:
+    if row.state != State.RUNNING or owner.maintenance_by != migration_id:
         raise MigrationFailed(Ending.STALLED, "the organization left maintenance before the decision")
     receipt = make_receipt(session, row, owner)
     source = session.get_one(Keystore, row.source_id)
@@ -272,11 +272,11 @@ def decide(plane: ControlPlane, session: Session, migration_id: str) -> None:
     )
     row.total = row.done = row.verified = receipt["keys"]
     row.receipt = {**receipt, "ended_at": row.ended_at.isoformat()}
-    if source.kind == "legacy":
+    if source.kind == Kind.LEGACY:
         session.execute(delete(LegacyKey).where(LegacyKey.organization_id == owner.id))
     else:
         retain_s = plane.settings.retain_s
-        session.add(clean_ups_of.new(migration_id, source, clean_ups_of.SOURCE, wait_s=retain_s))
+        session.add(clean_ups_of.new(migration_id, source, Side.SOURCE, wait_s=retain_s))
     annotated = shards.annotated(session, migration_id)
     remark = f"; {annotated:,} keys had custom metadata, which is not moved" if annotated else ""
     if left_behind := receipt["given_up"]:
@@ -290,7 +290,7 @@ def decide(plane: ControlPlane, session: Session, migration_id: str) -> None:
 def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
     """End a migration that failed: the source stays active. `cleaned` tells whether the destination is empty."""
     row = session.get_one(Migration, migration_id, with_for_update=True)
-    if row.state is not State.RUNNING:
+    if row.state != State.RUNNING:
         return
     owner = session.get_one(Organization, row.organization_id, with_for_update=True)
     if owner.maintenance_by == migration_id:
@@ -305,7 +305,7 @@ def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, c
     row.copy_ended_at = row.copy_ended_at or now_utc()
     if not cleaned:
         destination = session.get_one(Keystore, row.destination_id)
-        session.add(clean_ups_of.new(migration_id, destination, clean_ups_of.DESTINATION))
+        session.add(clean_ups_of.new(migration_id, destination, Side.DESTINATION))
         detail += "; copies at the destination are removed as soon as it lets us"
     shards.forget(session, migration_id)
     history.append(session, owner.id, history.SYSTEM, ending.value, detail)

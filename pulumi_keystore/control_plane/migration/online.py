@@ -25,6 +25,7 @@ from pulumi_keystore.control_plane.organizations import maintenance
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, LateKey
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError, Entry
 from pulumi_keystore.vault.requests import Flow
@@ -48,7 +49,7 @@ def decide(plane: ControlPlane, transport: Transport, parties: parties.Parties, 
         KeystoreFault: The destination cannot be reached.
 
     """
-    if parties.source.kind == "legacy":
+    if parties.source.kind == Kind.LEGACY:
         raise MigrationFailed(Ending.STALLED, "a legacy keystore cannot be migrated online")
     migration_id = parties.migration.id
     source = opening.vault_of(plane, parties.organization, parties.source, retry_for_s=plane.settings.retry_s)

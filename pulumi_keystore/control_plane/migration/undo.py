@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
-from pulumi_keystore.control_plane.keystores.tables import CleanUp
+from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.migration import views
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
@@ -49,7 +49,7 @@ def undo(plane: ControlPlane, actor: str, organization: str, migration_id: str) 
     with plane.transaction() as session:
         way = _find(session, organization, migration_id)
         # The clean-up must not begin meanwhile; a process that is killed here leaves it to the next one.
-        session.get_one(CleanUp, way.clean_up).state = clean_ups.RESERVED
+        session.get_one(CleanUp, way.clean_up).state = CleanUpState.RESERVED
     try:
         with (
             Transport() as transport,
@@ -74,8 +74,8 @@ def undo(plane: ControlPlane, actor: str, organization: str, migration_id: str) 
     except BaseException:
         with plane.transaction() as session:
             row = session.get_one(CleanUp, way.clean_up)
-            if row.state == clean_ups.RESERVED:
-                row.state = clean_ups.PENDING
+            if row.state == CleanUpState.RESERVED:
+                row.state = CleanUpState.PENDING
         raise
 
 
@@ -145,7 +145,7 @@ def _decide(session: Session, actor: str, owner: Organization, way: _Way) -> Non
     checkpoints.advance(owner)
     owner.active_keystore_id = way.source.id
     done = session.get_one(CleanUp, way.clean_up)
-    done.state, done.detail = clean_ups.DONE, "nothing was removed: the migration was undone"
-    session.add(clean_ups.new(way.migration.id, way.destination, clean_ups.SOURCE))
+    done.state, done.detail = CleanUpState.DONE, "nothing was removed: the migration was undone"
+    session.add(clean_ups.new(way.migration.id, way.destination, Side.SOURCE))
     detail = f"{way.destination.name} → {way.source.name}, {ledger.count_keys(session, owner):,} keys"
     history.append(session, owner.id, actor, "Migration undone", detail)

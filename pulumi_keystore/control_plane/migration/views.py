@@ -8,8 +8,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.keystores import clean_ups
-from pulumi_keystore.control_plane.keystores.tables import CleanUp
+from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.control_plane.runtime.tables import as_document
@@ -54,18 +53,18 @@ def describe(session: Session, owner: Organization, row: Migration, now: datetim
     """
     copying = _seconds(row.copy_started_at, row.copy_ended_at, now)
     verifying = _seconds(row.verify_started_at, row.verify_ended_at, now)
-    if row.state is not State.RUNNING:
-        rate = _rate(min(row.done, row.verified) if row.state is State.SUCCEEDED else row.done, copying + verifying)
+    if row.state != State.RUNNING:
+        rate = _rate(min(row.done, row.verified) if row.state == State.SUCCEEDED else row.done, copying + verifying)
     else:
-        rate = _rate(row.verified, verifying) if row.phase is Phase.VERIFY else _rate(row.done, copying)
+        rate = _rate(row.verified, verifying) if row.phase == Phase.VERIFY else _rate(row.done, copying)
     remaining_s = None
-    if rate and row.state is State.RUNNING:
+    if rate and row.state == State.RUNNING:
         # Reading back is quicker than copying; as long as nothing is known of it, it counts as much.
-        left = max(row.total - row.verified, 0) + (max(row.total - row.done, 0) if row.phase is Phase.COPY else 0)
+        left = max(row.total - row.verified, 0) + (max(row.total - row.done, 0) if row.phase == Phase.COPY else 0)
         remaining_s = round(left / rate, 1)
     kept = retained(session, row, now)
     pending = select(CleanUp.side).where(
-        CleanUp.migration_id == row.id, CleanUp.state == "pending", CleanUp.side != "proof"
+        CleanUp.migration_id == row.id, CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF
     )
     return {
         **as_document(
@@ -84,12 +83,12 @@ def retained(session: Session, row: Migration, now: datetime) -> CleanUp | None:
     """Return the clean-up that has not begun to empty a migration's source: as long there is a way back."""
     query = select(CleanUp).where(
         CleanUp.migration_id == row.id,
-        CleanUp.side == clean_ups.SOURCE,
-        CleanUp.state == clean_ups.PENDING,
+        CleanUp.side == Side.SOURCE,
+        CleanUp.state == CleanUpState.PENDING,
         CleanUp.attempts == 0,
         CleanUp.next_at > now,
     )
-    return session.scalar(query) if row.state is State.SUCCEEDED else None
+    return session.scalar(query) if row.state == State.SUCCEEDED else None
 
 
 def _seconds(begin: datetime | None, end: datetime | None, now: datetime) -> float:

@@ -32,6 +32,7 @@ from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.migration import Mode, Phase, State
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
@@ -245,9 +246,9 @@ def _decide(migration_id: str) -> Outcome:
     failpoints.reach("decide.begun")
     plane, _, _ = _given()
     parties = _load(plane, migration_id)
-    if parties.migration.state is not State.RUNNING:
+    if parties.migration.state != State.RUNNING:
         # Decided by an earlier attempt of this step, whose outcome was not recorded.
-        return None if parties.migration.state is State.SUCCEEDED else [Ending.STALLED.value, "it was given up"]
+        return None if parties.migration.state == State.SUCCEEDED else [Ending.STALLED.value, "it was given up"]
     destination = _destination(plane, parties, plane.settings.retry_s)
     try:
         with Transport() as transport:
@@ -255,7 +256,7 @@ def _decide(migration_id: str) -> Outcome:
                 # What the proof has shown may have been changed since.
                 transport.run_one(destination.detect())
                 checkpoints.look(plane, transport, destination, parties.organization.id)
-                if parties.migration.mode is Mode.ONLINE:
+                if parties.migration.mode == Mode.ONLINE:
                     online.decide(plane, transport, parties, destination)
                 else:
                     check_inventory(transport, destination, parties.migration.verified)
@@ -282,8 +283,8 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     failpoints.reach("roll-back.begun")
     plane, _, _ = _given()
     parties = _load(plane, migration_id)
-    if parties.migration.state is not State.RUNNING:
-        return parties.migration.state is not State.SUCCEEDED
+    if parties.migration.state != State.RUNNING:
+        return parties.migration.state != State.SUCCEEDED
     with plane.transaction() as session:
         leadership.require_lead(session, plane)
         # Nobody can get a token for it from now on, and no enrolment writes there any more.
@@ -351,7 +352,7 @@ def _remember(plane: ControlPlane, parties: parties.Parties) -> None:
     """Leave the decision at both ends, as far as they answer; the clean-up insists on it before it deletes anything."""
     with Transport() as transport:
         for keystore, active in ((parties.destination, True), (parties.source, False)):
-            if keystore.kind == "legacy":
+            if keystore.kind == Kind.LEGACY:
                 continue
             vault = opening.vault_of(
                 plane, parties.organization, keystore, announce=fencing.for_leader(plane, keystore)

@@ -15,6 +15,7 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore, Organiz
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.declarations.monitor import Timings, check_recipients, check_timings, check_webhook
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict, NotFound
 
 _DEFAULT = Timings()
@@ -75,7 +76,7 @@ def put(
         owner = registry.find(session, organization, lock=True)
         maintenance.require_cloud(owner)
         row = keystores.find(session, owner, keystore)
-        if row.kind != "self-administered":
+        if row.kind != Kind.SELF_ADMINISTERED:
             raise Conflict(
                 f"keystore: {keystore!r} is a {row.kind} keystore, and only self-administered ones are monitored",
                 hint="the provider watches its own keystores",

@@ -14,6 +14,7 @@ from pulumi_keystore.control_plane.monitoring import timeline
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.monitoring.timeline import Minutes
 from pulumi_keystore.control_plane.organizations.tables import Keystore
+from pulumi_keystore.declarations.names import Kind
 
 _GOLDEN: Final = 0.6180339887498949
 """Multiples of it, modulo 1, are spread evenly however many there are."""
@@ -41,7 +42,7 @@ def claim(session: Session, instance: str, now: datetime, length_s: float, lease
 
     """
     new = select(Keystore.id, func.mod(cast(Keystore.id * _GOLDEN, Numeric), 1)).where(
-        Keystore.kind == "self-administered", ~select(1).where(KeystoreHealth.keystore_id == Keystore.id).exists()
+        Keystore.kind == Kind.SELF_ADMINISTERED, ~select(1).where(KeystoreHealth.keystore_id == Keystore.id).exists()
     )
     session.execute(insert(KeystoreHealth).from_select(["keystore_id", "phase"], new).on_conflict_do_nothing())
     minute = func.floor(literal(now.timestamp() / length_s, Float) - KeystoreHealth.phase)

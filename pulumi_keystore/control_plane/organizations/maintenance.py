@@ -45,7 +45,7 @@ def require_cloud(row: Organization) -> None:
 
 def begin(row: Organization, migration_id: str, mode: Mode) -> None:
     """Put an organization, whose row is locked, in maintenance."""
-    row.maintenance_by, row.online = migration_id, mode is Mode.ONLINE
+    row.maintenance_by, row.online = migration_id, mode == Mode.ONLINE
 
 
 def mirror(row: Organization, keystore_id: int) -> None:

@@ -15,7 +15,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from pulumi_keystore.control_plane.runtime.tables import Base
+from pulumi_keystore.control_plane.runtime.tables import Base, word
+from pulumi_keystore.declarations.names import Kind
 
 
 class Organization(Base):
@@ -60,7 +61,7 @@ class Keystore(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str] = mapped_column(String(100))
-    kind: Mapped[str] = mapped_column(String(20))
+    kind: Mapped[Kind] = mapped_column(word(Kind, 20))
     address: Mapped[str | None] = mapped_column(String(300))
     mount: Mapped[str | None] = mapped_column(String(128))
     role: Mapped[str | None] = mapped_column(String(128))

@@ -97,7 +97,7 @@ class ServiceProcess:
             tail = self.log.read_text(errors="replace")[-3000:]
             raise RuntimeError(f"the service ended with status {self._process.returncode}:\n{tail}")
         try:
-            with urllib.request.urlopen(f"{self.url}/v1/health", timeout=5):  # noqa: S310 - our own URL
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5):  # noqa: S310 - our own URL
                 return True
         except OSError:
             return False

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from pulumi_keystore.cli import check, clean_ups, keys, keystores, migrations, monitors, organizations, service, tokens
 from pulumi_keystore.cli.output import fail
 from pulumi_keystore.errors import KeystoreError
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("pulumi-keystore"))
+        raise typer.Exit
+
 
 app = typer.Typer(
     help="Keystores of a cloud backup service: run the service, and look at organizations, migrations and history.\n\n"
@@ -17,6 +27,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def keystore(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """See `app.info.help`."""
+
+
 for module in (service, check, keystores, organizations):
     app.add_typer(module.commands)
 for name, group in (

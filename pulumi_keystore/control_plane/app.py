@@ -5,14 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
-from pulumi_keystore.control_plane.api import archive_keys, health, keystores, migrations, organizations, safety, tokens
-from pulumi_keystore.control_plane.api.access import Actor, ServicesOfApp
+from pulumi_keystore.control_plane.api import (
+    archive_keys,
+    health,
+    keystores,
+    migrations,
+    organizations,
+    safety,
+    service,
+    tokens,
+)
+from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors, problem
 from pulumi_keystore.control_plane.console import forms, pages
 from pulumi_keystore.control_plane.console.access import HOME, refusal
@@ -35,17 +43,8 @@ def create(services: ServicesOfApp | None) -> FastAPI:
     app.middleware("http")(_log_request)
     handle_errors(app)
 
-    @app.get("/v1/health", tags=["service"])
-    def alive() -> dict[str, Any]:
-        """Tell that the service runs; needs no token."""
-        return {"status": "ok", "version": app.version}
-
-    @app.get("/v1/whoami", tags=["service"])
-    def whoami(actor: Actor) -> dict[str, Any]:
-        """Tell whom the token stands for."""
-        return {"name": actor.name, "role": actor.role, "organization": actor.organization}
-
-    for noun in (organizations, keystores, health, migrations, archive_keys, safety, tokens):
+    app.include_router(service.probes)
+    for noun in (service, organizations, keystores, health, migrations, archive_keys, safety, tokens):
         app.include_router(noun.router, prefix="/v1")
     app.include_router(health.metrics_router)
     app.include_router(pages.router)

@@ -202,7 +202,7 @@ def test_every_other_fixture_gives_what_the_page_says(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import smtplib, urllib.request\n"
         "def test_service(keystore_testbed):\n"
-        "    with urllib.request.urlopen(keystore_testbed.service.url + '/v1/health') as answer:\n"
+        "    with urllib.request.urlopen(keystore_testbed.service.url + '/readyz') as answer:\n"
         "        assert answer.status == 200\n"
         "    assert all(vault.active for vault in keystore_testbed.vaults.values())\n"
         "def test_cluster(vault_cluster):\n"

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import subprocess
 import sys
 from base64 import b64encode
@@ -341,10 +342,15 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
         assert process.stderr is not None
         try:
             wait_until(lambda: "is ready on https://127.0.0.1" in process.stderr.readline(), "the service")
-            with Client(f"https://127.0.0.1:{port}", "x", str(tmp_path / "ca.pem")) as client:
-                assert client.request("GET", "health")["status"] == "ok"
+            trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+            for probe in ("healthz", "readyz"):
+                answer = httpx.get(f"https://127.0.0.1:{port}/{probe}", verify=trust, timeout=60)
+                assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+            trusting = Client(f"https://127.0.0.1:{port}", "x", str(tmp_path / "ca.pem"))
+            with trusting as client, pytest.raises(NotAuthenticated):
+                client.request("GET", "whoami")
             with Client(f"https://127.0.0.1:{port}", "x") as client, pytest.raises(ServiceUnavailable):
-                client.request("GET", "health")
+                client.request("GET", "whoami")
             hosts = {address[4][0] for address in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)}
             for host in hosts - {"127.0.0.1", "127.0.1.1"}:
                 with socket.socket() as probe:
@@ -359,7 +365,7 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
 def test_a_connection_that_nobody_uses_is_kept_for_longer_than_clients_keep_it(testbed):
     """Otherwise a request can meet the end of its connection, and a write would have come to nobody knows what."""
     with socket.create_connection(("127.0.0.1", testbed.service.port), 60) as connection:
-        connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: service\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: service\r\n\r\n")
         assert b" 200 " in connection.recv(65536)
         connection.settimeout(httpx.Limits().keepalive_expiry + 2)
         # What it says next would be the end of the connection, or the rest of its answer.

@@ -1,0 +1,52 @@
+"""The service itself: whether it lives, whether it can work, and who asks. Health of keystores: see `api.health`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+
+from pulumi_keystore.control_plane.api.access import Actor, Services
+
+probes = APIRouter(tags=["service"])
+router = APIRouter(tags=["service"])
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    model_config = ConfigDict(frozen=True)
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+class Whoami(BaseModel):
+    """Who the token stands for; an organization only where it is bound to one."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    role: str
+    organization: str | None
+
+
+@probes.get("/healthz")
+def alive() -> Liveness:
+    """Return 200 as long as the process answers; asks nothing else, and needs no token."""
+    return Liveness(version=version("pulumi-keystore"))
+
+
+@probes.get("/readyz")
+def ready(services: Services) -> Liveness:
+    """Return 200 if the database answers, too, and 503 if it does not; needs no token."""
+    with services.plane.transaction() as session:
+        session.execute(select(1))
+    return Liveness(version=version("pulumi-keystore"))
+
+
+@router.get("/whoami")
+def whoami(actor: Actor) -> Whoami:
+    """Return who the token stands for."""
+    return Whoami(name=actor.name, role=actor.role, organization=actor.organization)

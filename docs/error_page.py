@@ -11,7 +11,7 @@ HEAD: Final = """\
 # Errors
 
 Every error is one line: what was found, what is expected, and the next step. The command ends with status 1, `pulumi up`
-fails with the line, and the API answers with a problem document (RFC 9457) whose `type` is the name below. Nothing has been
+fails with the line, and the API answers with a problem document (RFC 9457) whose `type` is `urn:pulumi-keystore:error:` and the name below. Nothing has been
 changed then, unless the line says so. No error holds a secret.
 """
 NOTES: Final = {

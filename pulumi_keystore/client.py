@@ -91,7 +91,7 @@ class Client:
             document = answer.json()
         except ValueError:
             document = {}
-        if not isinstance(document, dict) or "title" not in document:
+        if not isinstance(document, dict) or not {"type", "title"} <= document.keys():
             raise ServiceUnavailable(
                 f"{self.url} answers HTTP {answer.status_code}, and not as a keystore service does",
                 hint="check KEYSTORE_URL",

@@ -28,7 +28,10 @@ a secret. Over HTTP an error travels as a problem document (RFC 9457).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+PROBLEM_TYPES: Final = "urn:pulumi-keystore:error:"
+"""What the `type` of each problem document begins with."""
 
 
 class KeystoreError(Exception):
@@ -45,7 +48,7 @@ class KeystoreError(Exception):
     status: ClassVar[int] = 500
     """HTTP status that the API answers with."""
     code: ClassVar[str] = "error"
-    """Stable machine-readable name of the error; the `type` of the problem document."""
+    """Stable machine-readable name of the error; the `type` of the problem document ends with it."""
 
     def __init__(
         self, summary: str, *, hint: str | None = None, prop: str | None = None, rule: str | None = None
@@ -63,9 +66,10 @@ class KeystoreError(Exception):
     def to_problem(self) -> dict[str, Any]:
         """Return the error as a problem document (RFC 9457)."""
         document = {
-            "type": self.code,
-            "title": self.summary,
+            "type": PROBLEM_TYPES + self.code,
+            "title": self.code.replace("-", " ").capitalize(),
             "status": self.status,
+            "detail": self.summary,
             "hint": self.hint,
             "property": self.prop,
             "rule": self.rule,
@@ -208,9 +212,9 @@ def _tree(base: type[KeystoreError]) -> dict[str, type[KeystoreError]]:
 
 def from_problem(document: dict[str, Any]) -> KeystoreError:
     """Return the error that a problem document describes; unknown types become `ServiceUnavailable`."""
-    kind = _tree(KeystoreError).get(str(document.get("type")), ServiceUnavailable)
-    return kind(
-        str(document.get("title") or "the service gave no reason"),
+    code = str(document.get("type")).removeprefix(PROBLEM_TYPES)
+    return _tree(KeystoreError).get(code, ServiceUnavailable)(
+        str(document.get("detail") or document.get("title") or "the service gave no reason"),
         hint=document.get("hint"),
         prop=document.get("property"),
         rule=document.get("rule"),

@@ -21,7 +21,7 @@ from pulumi_keystore.control_plane.api import (
     tokens,
 )
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
-from pulumi_keystore.control_plane.api.problems import BodyLimit, handle_errors, problem
+from pulumi_keystore.control_plane.api.problems import BodyLimit, describe, handle_errors, problem
 from pulumi_keystore.control_plane.console import forms, pages
 from pulumi_keystore.control_plane.console.access import HOME, refusal
 from pulumi_keystore.errors import KeystoreError
@@ -42,6 +42,7 @@ def create(services: ServicesOfApp | None) -> FastAPI:
     app.add_middleware(BodyLimit, refuse=_refuse)
     app.middleware("http")(_log_request)
     handle_errors(app)
+    describe(app)
 
     app.include_router(service.probes)
     for noun in (service, organizations, keystores, health, migrations, archive_keys, safety, tokens):

@@ -9,6 +9,7 @@ from keystore_harness.service import ServiceProcess
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane import app
+from pulumi_keystore.control_plane.api.problems import Problem
 from tests.conftest import WHOLE
 
 
@@ -37,4 +38,5 @@ def test_no_request_makes_the_service_fail(case, fuzzed):
     answer = case.call(base_url=service.url, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code < 500, answer.text
     if answer.status_code >= 400:
-        assert {"type", "title", "status"} <= set(answer.json())
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert Problem.model_validate(answer.json()).status == answer.status_code

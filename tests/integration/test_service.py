@@ -170,7 +170,7 @@ def test_malformed_input_gets_a_problem_document_that_repeats_no_secret(raw, met
     answer = raw.request(method, path, json=body)
     assert answer.status_code in {403, 422}
     assert answer.headers["content-type"] == "application/problem+json"
-    assert "\n" not in answer.json()["title"]
+    assert "\n" not in answer.json()["detail"]
     assert "CANARY" not in answer.text
 
 

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pulumi_keystore.errors import InvalidInput, KeystoreError, NotFound, ServiceUnavailable, TooLarge
+from pulumi_keystore.errors import PROBLEM_TYPES, InvalidInput, KeystoreError, NotFound, ServiceUnavailable, TooLarge
 
 MAX_BODY_BYTES: Final = 8 << 20
+_PROBLEM: Final = "application/problem+json"
 _log = structlog.get_logger(__name__)
+
+
+class Problem(BaseModel):
+    """Why a request was not carried out (RFC 9457)."""
+
+    model_config = ConfigDict(frozen=True)
+    type: str = Field(description=f"{PROBLEM_TYPES}NAME; docs/errors.md has every name")
+    title: str = Field(description="the name in words, the same each time")
+    status: int
+    detail: str | None = Field(default=None, description="what happened this time, in one line")
+    hint: str | None = Field(default=None, description="what to do next, in one line")
+    property: str | None = Field(default=None, description="the input that is to blame")
+    rule: str | None = Field(default=None, description="the id of the rule that was broken, such as KS004")
 
 
 def problem(error: KeystoreError) -> JSONResponse:
     """Return an error as a problem document."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None  # noqa: PLR2004
-    return JSONResponse(
-        error.to_problem(), status_code=error.status, media_type="application/problem+json", headers=headers
-    )
+    return JSONResponse(error.to_problem(), status_code=error.status, media_type=_PROBLEM, headers=headers)
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -48,9 +61,9 @@ def handle_errors(app: FastAPI) -> None:
         if error.status_code == 404:  # noqa: PLR2004
             return problem(NotFound("there is nothing under this path", hint="see /v1/openapi.json"))
         return JSONResponse(
-            {"type": "http", "title": str(error.detail), "status": error.status_code},
+            {"type": "about:blank", "title": str(error.detail), "status": error.status_code},
             status_code=error.status_code,
-            media_type="application/problem+json",
+            media_type=_PROBLEM,
             headers=dict(error.headers or {}),
         )
 
@@ -63,6 +76,29 @@ def handle_errors(app: FastAPI) -> None:
     def unexpected(_: Request, error: Exception) -> JSONResponse:
         _log.error("unexpected error", error=type(error).__name__)
         return problem(KeystoreError("internal error", hint="see the service's log"))
+
+
+def describe(app: FastAPI) -> None:
+    """Let the OpenAPI description say that every error is a problem document."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = described()
+            schemas = document["components"]["schemas"]
+            schemas["Problem"] = Problem.model_json_schema()
+            for operation in (one for path in document["paths"].values() for one in path.values()):
+                # FastAPI's own description of what it refuses, which is not how it is answered here.
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = {
+                    "description": "a problem document",
+                    "content": {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+                }
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
 
 
 class BodyLimit:

@@ -33,4 +33,4 @@ def test_a_service_whose_database_is_away_lives_and_is_not_ready(get):
     alive, ready = get("/healthz"), get("/readyz")
     assert (alive.status_code, alive.json()["status"]) == (200, "ok")
     assert ready.status_code == 503
-    assert "database does not answer" in ready.json()["title"]
+    assert "database does not answer" in ready.json()["detail"]

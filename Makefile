@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 ENGINE = export PULUMI_ENGINE="$$($(PYTHON) engine/obtain.py)"
 
-.PHONY: help setup demo quick test torture mutants lint format bench docs site clean
+.PHONY: help setup demo quick test pythons torture mutants lint format bench docs site clean
 
 help: ## Show what there is.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -57,6 +57,16 @@ test: .venv/.ready lint ## Run every check and test.
 	$(PYTHON) -m pytest $(ALONE) || failed=1; \
 	[ -z "$$failed" ]
 
+PYTHONS := 3.11 3.12 3.13
+
+pythons: .venv/.ready ## Run what needs no engine, and one migration, on each Python we support.
+	@for version in $(PYTHONS); do \
+	  echo "Python $$version"; export UV_PROJECT_ENVIRONMENT=.venv-$$version; \
+	  $(UV) sync --frozen --quiet --system-certs --compile-bytecode --python $$version; \
+	  .venv-$$version/bin/python -m pytest --quiet tests/unit; \
+	  .venv-$$version/bin/python -m pytest --quiet tests/integration/test_migration.py -k every_key_moves; \
+	done
+
 torture: .venv/.ready ## Let every call fail, kill everything at every moment, and play every scenario: hours.
 	@$(ENGINE); TORTURE_WHOLE=1 $(PYTHON) -m pytest -s tests $(PYTEST)
 
@@ -82,4 +92,4 @@ bench: .venv/.ready ## Measure migrations beside peers and the servers' own limi
 	@UV=$(UV) $(PYTHON) -m bench.migration $(or $(BENCH),--write)
 
 clean: ## Remove what this checkout made; the caches under ~/.cache/pulumi-keystore stay.
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,14 +10,14 @@ from pulumi_keystore.errors import KeystoreError
 HEAD: Final = """\
 # Errors
 
-Every error is one line: what was found, what is expected, and the next step. The command ends with status 1, `pulumi up`
-fails with the line, and the API answers with a problem document (RFC 9457) whose `type` is `urn:pulumi-keystore:error:` and the name below. Nothing has been
-changed then, unless the line says so. No error holds a secret.
+Every error is one line: what was found, what is expected, and what to do next. The command exits with status 1, `pulumi up` fails
+with that line, and the API answers with a problem document (RFC 9457) whose `type` is `urn:pulumi-keystore:error:` followed by the name
+below. Nothing has been changed unless the line says so. Errors never contain secrets.
 """
 NOTES: Final = {
     "error": (
         "`internal error`, or a setting of the service or the command that cannot be used.",
-        "Read the line. For an internal error look at the service's log, and report it.",
+        "Read the line. For an internal error, check the service's log and report it.",
     ),
     "invalid-input": (
         "`expected 1 to 3650`, `cannot be read (No such file or directory)`: a value, file or option.",
@@ -28,39 +28,39 @@ NOTES: Final = {
         "Look the rule up by its id: [rules](rules.md).",
     ),
     "not-authenticated": (
-        "`the API token is missing or not valid`: no token, a mistyped or revoked one, or one that has expired.",
-        "Set `KEYSTORE_TOKEN`, or `pulumi config set --secret keystore:token`; `keystore token list` says which there are.",
+        "`the API token is missing or not valid`: the token is missing, mistyped, revoked or expired.",
+        "Set `KEYSTORE_TOKEN`, or `pulumi config set --secret keystore:token`; `keystore token list` lists the existing ones.",
     ),
     "not-allowed": (
-        "`the role viewer may not change keystores`: the token is good, and not for this.",
+        "`the role viewer may not change keystores`: the token is valid, but its role does not allow this.",
         "Use a token with the role that the line names.",
     ),
     "not-found": (
-        "No such organization, keystore, migration or token, or none that the token may see.",
-        "List what there is, as the line says; or declare it.",
+        "The organization, keystore, migration or token does not exist, or the token may not see it.",
+        "List the existing ones, as the line says, or declare it.",
     ),
     "conflict": (
-        "Right in itself, refused as things are: `is active and holds 4 archive keys`, `is registered with another certificate`, "
+        "The request is valid but not possible in the current state: `is active and holds 4 archive keys`, `is registered with another certificate`, "
         "`lacks 20 of the 20 archive keys`, or a migration that failed.",
-        "Do first what the line says: migrate the keys, set `adopt=True`, or mend the cause and run `pulumi up` again.",
+        "Do what the line says first: migrate the keys, set `adopt=True`, or fix the cause and run `pulumi up` again.",
     ),
     "managed-elsewhere": (
         "`is managed by another Pulumi resource now, and stays`: a resource was renamed or replaced, or two stacks declare one "
         "object. In an update it is a warning.",
-        "Nothing, if that is what was meant. Otherwise remove it from the other program, too.",
+        "Nothing, if this is intended. Otherwise also remove it from the other program.",
     ),
     "recovery-needed": (
         "`the organization … is suspended: the keystore … remembers decision 12`: the database is an older copy, or another "
         "service works with the same keystores. Nothing is deleted or changed.",
-        "`keystore recover ORGANIZATION` shows what is where, and takes it over: [when something is lost](recovery.md).",
+        "`keystore recover ORGANIZATION` shows what each keystore holds and adds it to the ledger: [when something is lost](recovery.md).",
     ),
     "in-maintenance": (
-        "A migration of the organization is running: keys are read, none is enrolled, nothing is edited.",
-        "`keystore migration watch ORGANIZATION` until it has ended, and again.",
+        "A migration of the organization is in progress: keys can be read, but not enrolled, and nothing can be edited.",
+        "Wait with `keystore migration watch ORGANIZATION`, then try again.",
     ),
     "keystore-fault": (
-        "The server took a request and did something else: a key read back differs, or what was deleted is still there.",
-        "Look at the server's storage and its audit log before anything else.",
+        "The server accepted a request but did something else: a key read back differs, or a deleted key is still there.",
+        "Check the server's storage and its audit log before anything else.",
     ),
     "host-unavailable": (
         "`the name does not resolve`, `refuses the connection`, `the certificate is not valid`, `sealed`, "
@@ -68,13 +68,13 @@ NOTES: Final = {
         "[Recover from an outage](how-to.md#recover-from-an-outage): name, firewall, TLS certificate, unseal.",
     ),
     "another-cluster": (
-        "`another Vault cluster answers under this name`: the server was rebuilt, or the name leads to another one. Nothing is "
+        "`another Vault cluster answers under this name`: the server was rebuilt, or the name leads to another server. Nothing is "
         "written there.",
-        "Lead the name back; or, where it is on purpose, `keystore accept-cluster`: [when something is lost](recovery.md).",
+        "Correct the DNS name, or, if the change is intended, run `keystore accept-cluster`: [when something is lost](recovery.md).",
     ),
     "overloaded": (
         "The server answers 429, or 503 without being sealed. Migrations slow down by themselves.",
-        "Where it lasts, look at the server's load and its quotas (`sys/quotas/rate-limit`).",
+        "If it persists, check the server's load and its quotas (`sys/quotas/rate-limit`).",
     ),
     "unable-to-authenticate": (
         "`refuses this client certificate for the role`, `certificate login is not enabled`.",
@@ -82,20 +82,20 @@ NOTES: Final = {
         "[preparing a Vault server](vault-setup.md).",
     ),
     "access-denied": (
-        "`may not create archive keys` (read, list, delete): the login works, the policy lacks something.",
+        "`may not create archive keys` (or read, list, delete): the login works, but the policy is incomplete.",
         "Give the role the policy of [preparing a Vault server](vault-setup.md).",
     ),
     "unsuitable": (
         "`there is no mount`, `may overwrite archive keys`, `the destination holds something already`, one cluster at both ends.",
-        "Set the mount and policy up as in [preparing a Vault server](vault-setup.md); choose another server as the destination.",
+        "Set up the mount and policy as in [preparing a Vault server](vault-setup.md), or choose another server as the destination.",
     ),
     "too-large": (
-        "A request of more than 8 MiB.",
+        "The request is larger than 8 MiB.",
         "Send fewer keys at a time.",
     ),
     "service-unavailable": (
-        "`does not answer`: the control plane is down, restarts, or is behind another URL; or its database is away.",
-        "Check `KEYSTORE_URL`; start it with `keystore serve`. A migration goes on where it was.",
+        "`does not answer`: the control plane is down, restarting, or at another URL, or its database is unavailable.",
+        "Check `KEYSTORE_URL`, and start the service with `keystore serve`. A migration resumes where it was.",
     ),
 }
 
@@ -109,7 +109,7 @@ def page() -> str:
         lines += [f"## {kind.code}", "", f"{meaning} HTTP {kind.status}.", "", looks, "", f"**Do this:** {do}", ""]
     lines += ["## How a migration fails", "", "`pulumi up` and the history show one of", ""]
     lines += [f"- `{ending}`" for ending in Ending if ending is not Ending.SUCCEEDED]
-    lines += ["", "and a detail. Every key is then where it was: [migration](migration.md#how-it-ends).", ""]
+    lines += ["", "and a detail. All keys are then where they were: [migration](migration.md#how-it-ends).", ""]
     return "\n".join(lines)
 
 

@@ -30,14 +30,14 @@ def rule_list() -> str:
     lines = [
         "# Rules",
         "",
-        "Every input is judged by these rules, by the providers in preview, by the service and by the command alike.",
-        "A refusal names the rule, what was found, and what is expected.",
+        "The providers (in preview), the service and the command check every input against the same rules.",
+        "An error names the rule, what was found, and what is expected.",
         "",
-        "| rule | property | expected | breaking it |",
+        "| rule | property | expected | severity |",
         "| --- | --- | --- | --- |",
     ]
     for rule in rules.RULES.values():
-        outcome = "is refused" if rule.severity is rules.Severity.ERROR else "is warned of"
+        outcome = "error" if rule.severity is rules.Severity.ERROR else "warning"
         lines.append(f"| [{rule.id}](rules/{rule.id}.md) | `{rule.prop}` | {rule.expects} | {outcome} |")
     return "\n".join(lines) + "\n"
 
@@ -47,7 +47,7 @@ def settings() -> str:
     lines = [
         "# Settings",
         "",
-        "Of `keystore serve`, in the environment.",
+        "Settings of `keystore serve` and `keystore worker`, given in the environment.",
         "",
         "| setting | default | meaning |",
         "| --- | --- | --- |",
@@ -62,7 +62,7 @@ def settings() -> str:
 
 def command() -> str:
     """Return the page of the command's help."""
-    lines = ["# The command", "", "What `--help` says.", ""]
+    lines = ["# The command", "", "The output of `--help`.", ""]
 
     def describe(node: Any, path: str) -> None:
         context = typer.Context(node, info_name=path, max_content_width=100, terminal_width=100)
@@ -88,8 +88,8 @@ def vault_setup() -> str:
 VAULT_SETUP = """\
 # Preparing a Vault server
 
-One organization, here `acme`, gets a place of its own: a KV mount, a policy, and a role for its client certificate.
-With HashiCorp Vault say `vault` for `bao`.
+Each organization, here `acme`, needs a KV mount, a policy, and a role for its client certificate. With HashiCorp Vault, use
+`vault` instead of `bao`.
 
 ```console
 bao secrets enable -path=archive-keys -version=1 kv
@@ -99,18 +99,18 @@ bao write auth/cert/certs/keystore-acme \\
 {role}
 ```
 
-`acme-ca.pem` is the CA that issued the client certificate, and `allowed_common_names` its common name. The token gets
-no `default` policy: each request would be slower, and it grants more than is needed.
+`acme-ca.pem` is the CA that issued the client certificate, and `allowed_common_names` its common name. The token has no `default`
+policy, which would make each request slower and grants more than is needed.
 
-The policy, `keystore-acme.hcl`, for KV version 1, which is the better choice: with `create` and without `update` the
-server itself makes each key write-once, and it does about twice the requests a second.
+This is the policy, `keystore-acme.hcl`, for KV version 1. Version 1 is the better choice: with `create` but without `update` the server
+itself makes each key write-once, and it handles about twice as many requests a second.
 
 ```hcl
 {v1}
 ```
 
-For a mount of KV version 2 that you have already (keys are written with `cas=0`, and removed with all versions and
-metadata; `delete_version_after` must be 0):
+For an existing mount of KV version 2 (keys are written with `cas=0` and removed with all versions and metadata;
+`delete_version_after` must be 0):
 
 ```hcl
 {v2}
@@ -133,9 +133,9 @@ def policy_list() -> str:
     lines = [
         "# Policies",
         "",
-        "What a set of declarations has to look like as a whole, beside the [rules](rules.md) on single inputs.",
-        "Both are judged by the policy pack in [policies/](../policies/README.md) in every preview, and by",
-        "`keystore check` without Pulumi.",
+        "Policies check a set of declarations as a whole; [rules](rules.md) check single inputs.",
+        "The policy pack in [policies/](../policies/README.md) applies both in every preview, and",
+        "`keystore check` does the same without Pulumi.",
         "",
         "| policy | name in the pack | expected | level | what to do |",
         "| --- | --- | --- | --- | --- |",
@@ -150,8 +150,8 @@ def policy_list() -> str:
 
 POLICY_USE = """\
 
-KS100 says which inputs could not be judged, because they are secret, or known during the update only; the provider
-judges them then, before anything is changed.
+KS100 lists inputs that could not be checked because they are secret or known only during the update. The provider checks them then,
+before anything is changed.
 
 ## In Pulumi
 
@@ -159,8 +159,8 @@ judges them then, before anything is changed.
 pulumi up --policy-pack path/to/policies
 ```
 
-A mandatory policy keeps the update from beginning; with `--skip-preview` policies on a stack as a whole are only judged
-when it is over. How to choose levels and limits: [policies/README.md](../policies/README.md).
+A mandatory policy stops the update before it starts; with `--skip-preview`, policies on the whole stack are checked only after the
+update. [policies/README.md](../policies/README.md) explains how to choose levels and limits.
 
 ## Without Pulumi
 
@@ -188,7 +188,7 @@ monitors:
     recipients: [security@example.com]
 ```
 
-and prints a table, JSON, JUnit or SARIF. It ends with 0 where all is well, and 1 where something is wrong.
+and prints a table, JSON, JUnit or SARIF. It exits with 0 if there is nothing to report, and 1 otherwise.
 """
 
 PAGES = {

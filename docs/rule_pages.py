@@ -45,48 +45,48 @@ class Note:
 RULE_NOTES: Final = {
     "KS001": Note(
         "An address without https://",
-        "Archive keys and client certificates travel over TLS alone, to a server whose certificate is verified.",
-        "Write the scheme in full. A Vault that listens without TLS has to be given a certificate first.",
+        "Archive keys and client certificates are sent only over TLS, to a server whose certificate is verified.",
+        "Write the full scheme. A Vault that listens without TLS needs a certificate first.",
         "http://vault.example.com:8200",
     ),
     "KS002": Note(
         "An address without a usable port",
-        "Vault has no well-known port of its own behind load balancers and proxies: a guess could reach something else.",
-        "Write the port, for example `:8200`, or `:443` where that is what the server listens on.",
+        "Behind load balancers and proxies Vault has no fixed port, and a guess could reach another service.",
+        "Add the port, for example `:8200`, or `:443` if the server listens there.",
         "https://vault.example.com",
     ),
     "KS003": Note(
         "Something after the port",
         "A path, query, fragment or user name would be ignored or sent along, and two spellings of one server could be "
-        "taken for two.",
-        "Leave out everything after the port. Mount and role are inputs of their own.",
+        "mistaken for two servers.",
+        "Remove everything after the port. Mount and role are separate inputs.",
         "https://vault.example.com:8200/v1/archive-keys",
     ),
     "KS004": Note(
         "An IP address instead of a name",
         "Certificates are issued for names, and an address cannot be moved to another server without an edit. In some "
         "spellings (decimal, hexadecimal, octal, IPv6) it also hides an internal target.",
-        "Give the server a public DNS name and write that.",
+        "Give the server a public DNS name and use that.",
         "https://2130706433:8200",
     ),
     "KS005": Note(
         "A name that is not public",
-        "The service runs elsewhere and has to find the server by public DNS; names such as `localhost`, `.local`, "
-        "`.internal` or a single label lead to whatever the service's own network calls so.",
-        "Publish a name of at least two labels. It has to lead to public addresses only.",
+        "The service runs elsewhere and finds the server by public DNS. Names such as `localhost`, `.local`, `.internal` or a "
+        "single label resolve to something in the service's own network.",
+        "Publish a name of at least two labels that resolves only to public addresses.",
         "https://vault.internal:8200",
     ),
     "KS006": Note(
-        "A name that is no DNS name",
+        "An invalid DNS name",
         "Empty or overlong labels, underscores, a final dot and names that IDNA does not allow resolve differently, or not "
         "at all, from place to place.",
-        "Write the name as a browser shows it in a certificate, or in its `xn--` form.",
+        "Use the name as the certificate has it, or its `xn--` form.",
         "https://vault..example.com:8200",
     ),
     "KS007": Note(
-        "A character that cannot be seen",
-        "White space, control characters and zero-width ones make an address look like another one.",
-        "Type the address anew instead of pasting it.",
+        "An invisible character",
+        "White space, control characters and zero-width characters make one address look like another.",
+        "Type the address again instead of pasting it.",
         "https://va\u200bult.example.com:8200",
     ),
     "KS010": Note(
@@ -102,13 +102,13 @@ RULE_NOTES: Final = {
     ),
     "KS012": Note(
         "No key, or not its certificate",
-        "Without exactly one private key and the certificate that belongs to it nobody could log in.",
+        "Logging in takes exactly one private key and the certificate that belongs to it.",
         "Export the pair again, with `-inkey` naming the key that the certificate was requested with.",
     ),
     "KS013": Note(
         "Expired, or not valid yet",
-        "The server would refuse the login.",
-        "Issue a new certificate; where it is new, compare the clocks of the CA and the service.",
+        "The server would reject the login.",
+        "Issue a new certificate. If it is new, compare the clocks of the CA and the service.",
     ),
     "KS014": Note(
         "A weak or unknown algorithm",
@@ -118,44 +118,44 @@ RULE_NOTES: Final = {
     ),
     "KS015": Note(
         "Not for TLS clients",
-        "Vault checks the extended key usage of client certificates; one for servers alone is refused at login.",
+        "Vault checks the extended key usage of client certificates, and rejects one that is only for servers.",
         "Issue one with `extendedKeyUsage = clientAuth`.",
     ),
     "KS016": Note(
         "A file that is too large",
-        "A PKCS#12 file with a chain has some kilobytes; a larger one is something else, and is not read.",
+        "A PKCS#12 file with a chain takes a few kilobytes. A much larger file is something else and is not read.",
         "Export the one certificate, its key and its chain.",
     ),
     "KS017": Note(
         "A file that is too costly to open",
-        "The file says itself how often its password is hashed. An absurd count would keep the service busy for hours.",
+        "The file itself says how often its password is hashed. A very high count would keep the service busy for hours.",
         "Export it again; `-iter 600000` is more than enough.",
     ),
     "KS018": Note(
         "No integrity code",
-        "Without a MAC a changed file would go unnoticed.",
+        "Without a MAC a modified file would go unnoticed.",
         "Export it without `-nomac`.",
     ),
     "KS019": Note(
         "A broken cipher",
-        "RC4, DES, and MACs with MD5 protect the private key from nobody.",
+        "RC4, DES, and MACs with MD5 do not protect the private key.",
         "Export it again with a current OpenSSL, which takes AES-256.",
     ),
     "KS020": Note(
-        "Ends within 30 days",
-        "When it ends the service cannot log in any more, and the keystore is offline.",
+        "Expires within 30 days",
+        "Once it has expired the service can no longer log in, and the keystore is offline.",
         "[Rotate it](../how-to.md#rotate-a-client-certificate).",
     ),
     "KS021": Note(
         "An old cipher",
-        "3DES and RC2 come from old exports. They are opened, as the file is sealed anew anyway; the file on your disk is "
-        "what is weak.",
+        "3DES and RC2 come from old exports. The service accepts them, since it encrypts the file again; the file on your disk "
+        "remains weak.",
         "Export it again with a current OpenSSL, which takes AES-256.",
     ),
     "KS025": Note(
         "Not CA certificates",
-        "The server's certificate is verified with exactly these; a leaf certificate or a private key is not what is needed.",
-        "Give the PEM file of the CA that issued the server's certificate, or nothing where it is a public CA.",
+        "The server's certificate is verified with exactly these CAs; a leaf certificate or a private key cannot be used.",
+        "Use the PEM file of the CA that issued the server's certificate, or nothing if it is a public CA.",
         "no certificate",
     ),
     "KS030": Note(
@@ -165,19 +165,19 @@ RULE_NOTES: Final = {
         "cloud",
     ),
     "KS031": Note(
-        "Not a name of an organization",
-        "The name is part of paths and policies on the server, so it is held to what is safe everywhere.",
+        "Not an organization name",
+        "The name is part of paths and policies on the server, so only characters that are safe everywhere are allowed.",
         "Use lower case letters, digits and hyphens.",
         "Acme Inc.",
     ),
     "KS032": Note(
         "A migration into the provider's database",
-        "Legacy keystores are being given up: keys only leave them.",
+        "Legacy keystores are being phased out: keys can only leave them.",
         "Choose a provider or self-administered keystore as the destination.",
     ),
     "KS033": Note(
         "Not an e-mail address",
-        "Nobody would be told. One plain address each, without a display name.",
+        "Mail could not be delivered. Use one plain address without a display name.",
         "Write it as in ops@example.com.",
         "Ops <ops@example.com>",
     ),
@@ -189,67 +189,67 @@ RULE_NOTES: Final = {
     ),
     "KS035": Note(
         "Not a user id",
-        "It is stored, compared and shown; control characters and lone surrogates do not survive that.",
-        "Use what the product calls the user, up to 512 bytes of UTF-8.",
+        "The id is stored, compared and displayed, which control characters and lone surrogates do not survive.",
+        "Use the product's id of the user, up to 512 bytes of UTF-8.",
         "user\n1",
     ),
     "KS036": Note(
         "Not an archive key",
-        "An archive key has 256 bits; anything else is no key of the product's, and would not open a backup.",
+        "An archive key has 256 bits. Anything else is not a key of the product and would not decrypt a backup.",
         "Send the key itself in base64 (44 characters), not its hexadecimal form.",
     ),
     "KS037": Note(
-        "Not a name of a keystore",
-        "A name is a segment of the API's paths, and is read by people.",
+        "Not a keystore name",
+        "The name is part of the API's paths and is shown to people.",
         "Use up to 100 printable characters without `/`.",
         "a/b",
     ),
     "KS038": Note(
-        "An unknown mode, or one that cannot be",
-        "`online` enrols keys at both ends, which the provider's database cannot do.",
-        "Leave `mode` out.",
+        "An unknown or impossible mode",
+        "`online` writes new keys to both ends, which the provider's database cannot do.",
+        "Omit `mode`.",
         "fast",
     ),
     "KS039": Note(
-        "A monitor that tells nobody",
-        "An outage that nobody hears of is found by the first user who needs a key.",
-        "Give 1 to 20 addresses, each once, or a webhook.",
+        "A monitor without recipients",
+        "Without alerts, an outage is discovered by the first user who needs a key.",
+        "Set 1 to 20 addresses, each once, or a webhook.",
         [],
     ),
     "KS040": Note(
         "Timings out of range",
-        "Below a minute there is no test; over an hour, or a week between reminders, is too late.",
-        "Leave them out: 5 minutes, 24 hours and 5 minutes.",
+        "Health checks run once a minute; alerts after more than an hour, or reminders more than a week apart, are too late.",
+        "Omit them to use the defaults: 5 minutes, 24 hours and 5 minutes.",
         0,
     ),
     "KS041": Note(
         "Not a webhook",
-        "The service calls it, so it must lead to a public server over TLS; a user name or password in it would be sent in "
-        "clear to whoever logs URLs.",
-        "Give `https://HOST/PATH`; a secret belongs into the path, and the whole is kept secret.",
+        "The service calls it, so it must be a public server over TLS. A user name or password in the URL would appear in every "
+        "log of URLs.",
+        "Use `https://HOST/PATH`. A secret belongs in the path; the whole URL is stored encrypted.",
         "http://hooks.example.com/x",
     ),
 }
 POLICY_NOTES: Final = {
-    "KS101": "What ends unnoticed takes the keystore offline at night.",
-    "KS102": "Every self-administered keystore is tested each minute; without a monitor nobody is told what is found.",
-    "KS103": "A webhook that broke tells nobody that it did.",
-    "KS104": "Weaker timings than the usual ones are chosen by accident more often than not.",
-    "KS105": "A migration that runs for an hour is best followed by somebody who knows that it does.",
-    "KS106": "Legacy keystores are being given up: keys only leave them.",
-    "KS107": "In the federal environment keystores are not managed here.",
-    "KS108": "A line that is taken out of a program by mistake should not take a keystore with it, even one without keys.",
-    "KS109": "What is written in clear is in the history of the repository for ever.",
-    "KS110": "Which one came first would be chance. One at a time, or the second is refused.",
-    "KS111": "Copying keys of a server onto themselves and emptying it afterwards would lose them: the service refuses it.",
+    "KS101": "A certificate that expires unnoticed takes the keystore offline.",
+    "KS102": "Every self-administered keystore gets a health check each minute; without a monitor its failures alert no one.",
+    "KS103": "A broken webhook cannot report that it is broken.",
+    "KS104": "Timings that are weaker than the defaults are usually a mistake.",
+    "KS105": "With a mail address, an administrator learns when a migration starts and how it ends.",
+    "KS106": "Legacy keystores are being phased out: keys can only leave them.",
+    "KS107": "Keystores of the federal environment are not managed here.",
+    "KS108": "Deleting a line from a program by mistake should not delete a keystore, even one without keys.",
+    "KS109": "A secret in plain text stays in the history of the repository forever.",
+    "KS110": "Their order would be random. The service runs one at a time and rejects the second.",
+    "KS111": "Copying keys onto the same server and then emptying it would lose them, so the service rejects it.",
 }
 NOT_JUDGED: Final = """\
-# KS100: not judged
+# KS100: not checked
 
-Said of an input that is secret or only known during the update, where whoever judges cannot see it. It is no mistake, and
-nothing slips through: the provider judges it in preview as soon as it is known, and the service before anything is changed.
+Reported for an input that is secret or known only during the update, so that the policy pack cannot see it. It is not a mistake, and
+nothing is missed: the provider checks the input in preview as soon as it is known, and the service before anything changes.
 
-**Do this:** nothing; or give the value in a form that is known in preview, to hear of a mistake earlier.
+**Do this:** nothing, or set the value in a form that is known in preview, to learn of mistakes earlier.
 
 [All policies](../policies.md)
 """
@@ -285,9 +285,9 @@ def pages() -> dict[str, Callable[[], str]]:
 def rule_page(rule: rules.Rule) -> str:
     """Return the page of a rule on an input."""
     note = RULE_NOTES[rule.id]
-    outcome = "refused" if rule.severity is rules.Severity.ERROR else "warned of, and accepted"
+    outcome = "an error" if rule.severity is rules.Severity.ERROR else "accepted with a warning"
     lines = [f"# {rule.id}: {note.title}", ""]
-    lines += [f"Expected of `{rule.prop}`: {rule.expects}. Anything else is {outcome}.", "", note.why, ""]
+    lines += [f"Expected for `{rule.prop}`: {rule.expects}. Anything else is {outcome}.", "", note.why, ""]
     if note.example is not None:
         lines += ["For example", "", "```text", *_judged(rule, note.example), "```", ""]
     return "\n".join([*lines, f"**Do this:** {note.do}", "", "[All rules](../rules.md)", ""])
@@ -313,7 +313,7 @@ def policy_page(policy: Policy) -> str:
         [
             f"# {policy.id}: {policy.name}",
             "",
-            f"Expected: {policy.expects}. In the pack it is {level} unless it is configured otherwise.",
+            f"Expected: {policy.expects}. In the pack it is {level} unless configured otherwise.",
             "",
             POLICY_NOTES[policy.id],
             "",

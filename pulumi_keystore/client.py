@@ -213,7 +213,7 @@ class Client:
         return dict(self.request("PUT", *path, body=alerting, adopt=adopt, **_marked(mark)))
 
     def delete_monitor(self, organization: str, keystore: str, *, mark: str | None = None) -> None:
-        """Tell nobody any more."""
+        """Remove the monitor; health checks continue."""
         self.request("DELETE", "organizations", organization, "keystores", keystore, "monitor", **_marked(mark))
 
     def export_history(self, organization: str, form: str) -> str:

@@ -30,7 +30,7 @@ def check(
     days: Annotated[int, typer.Option(help="Warn of client certificates that end within so many days.")] = 30,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail, too.")] = False,
 ) -> None:
-    """Judge declarations by all rules and policies, without Pulumi and without a service.
+    """Check declarations against all rules and policies, without Pulumi and without a service.
 
     FILE is the output of `pulumi preview --json` or `pulumi stack export`, or YAML or JSON with the lists
     organizations, keystores, migrations and monitors, whose entries have the inputs of the resources; certificate is

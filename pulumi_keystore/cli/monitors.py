@@ -21,9 +21,9 @@ def monitor_set(
     webhook: Annotated[
         str | None, typer.Option(help="https://HOST/PATH that is called, too.", envvar="KEYSTORE_WEBHOOK")
     ] = None,
-    offline_minutes: Annotated[int, typer.Option(help="Minutes offline until they are told.")] = 5,
-    repeat_hours: Annotated[int, typer.Option(help="Hours until they are told again.")] = 24,
-    online_minutes: Annotated[int, typer.Option(help="Minutes online again until they are told.")] = 5,
+    offline_minutes: Annotated[int, typer.Option(help="Minutes offline before the first alert.")] = 5,
+    repeat_hours: Annotated[int, typer.Option(help="Hours between reminders.")] = 24,
+    online_minutes: Annotated[int, typer.Option(help="Minutes online again before the all-clear.")] = 5,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Say who is told when a self-administered keystore is offline; what was said before is replaced."""
@@ -49,6 +49,6 @@ def monitor_show(
 
 @monitor_app.command("remove")
 def monitor_remove(organization: OrganizationArgument, keystore: KeystoreArgument) -> None:
-    """Tell nobody any more; the tests go on."""
+    """Remove the monitor; health checks continue."""
     with ask() as service:
         service.delete_monitor(organization, keystore)

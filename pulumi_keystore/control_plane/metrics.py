@@ -26,23 +26,23 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _OF_KEYSTORE: Final = ("organization", "keystore")
 
 METRICS: Final = {
-    "keystore_online": ("1 online, 0 offline; no sample while unknown or not tested", _OF_KEYSTORE),
-    "keystore_reliability_ratio": ("online minutes by tested minutes of the last hour", _OF_KEYSTORE),
-    "keystore_last_test_timestamp_seconds": ("when the latest test ended", _OF_KEYSTORE),
-    "keystore_test_duration_seconds": ("how long the latest test took", _OF_KEYSTORE),
-    "keystore_warning": ("1 where it works and something is wrong, such as a sealed standby", _OF_KEYSTORE),
-    "keystore_certificate_not_after_timestamp_seconds": ("end of the client certificate", _OF_KEYSTORE),
+    "keystore_online": ("1 online, 0 offline; no sample while unknown or not checked", _OF_KEYSTORE),
+    "keystore_reliability_ratio": ("share of the checked minutes of the last hour that were online", _OF_KEYSTORE),
+    "keystore_last_health_check_timestamp_seconds": ("when the latest health check ended", _OF_KEYSTORE),
+    "keystore_health_check_duration_seconds": ("duration of the latest health check", _OF_KEYSTORE),
+    "keystore_warning": ("1 if it is online with a warning, such as a sealed standby", _OF_KEYSTORE),
+    "keystore_certificate_not_after_timestamp_seconds": ("when the client certificate expires", _OF_KEYSTORE),
     "keystore_active": ("1 for the keystore in use", _OF_KEYSTORE),
     "keystore_archive_keys": ("archive keys in escrow", ("organization",)),
-    "keystore_archive_keys_missing": ("archive keys that the latest count or look did not find", ("organization",)),
+    "keystore_archive_keys_missing": ("archive keys that the latest count or audit did not find", ("organization",)),
     "keystore_suspended": (
-        "1 where a keystore knows more than the database",
+        "1 if a keystore is newer than the database",
         ("organization",),
     ),
     "keystore_migration_running": ("1 while a migration runs", ("organization",)),
     "keystore_migration_keys": ("keys of the running migration: total, copied and verified", ("organization", "state")),
-    "keystore_clean_ups_pending": ("clean-ups that are left over from migrations", ()),
-    "keystore_outbox_waiting": ("mails and webhooks that have not been accepted yet", ("kind",)),
+    "keystore_clean_ups_pending": ("clean-ups still to be done after migrations", ()),
+    "keystore_outbox_waiting": ("mails and webhooks not accepted yet", ("kind",)),
 }
 """Name → what it says, and its labels; all are gauges."""
 
@@ -110,5 +110,5 @@ def _of_keystore(
     set_to("keystore_online", None if untested else known.get(shown.status))
     set_to("keystore_warning", shown.warning is not None)
     set_to("keystore_reliability_ratio", views.reliability(session, plane, keystore, now).ratio)
-    set_to("keystore_last_test_timestamp_seconds", row.tested_at.timestamp())
-    set_to("keystore_test_duration_seconds", row.seconds)
+    set_to("keystore_last_health_check_timestamp_seconds", row.tested_at.timestamp())
+    set_to("keystore_health_check_duration_seconds", row.seconds)

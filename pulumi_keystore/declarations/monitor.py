@@ -28,7 +28,7 @@ class Timings:
 def check_recipients(addresses: Sequence[str], *, others: bool) -> list[str]:
     """Return whom a monitor tells, or raise `RuleViolation` (KS033, KS039); none will do where there are `others`."""
     if not addresses and not others:
-        raise rules.MONITOR_RECIPIENTS.violation("the monitor would tell nobody")
+        raise rules.MONITOR_RECIPIENTS.violation("the monitor has no recipients")
     if len(addresses) > MAX_RECIPIENTS:
         raise rules.MONITOR_RECIPIENTS.violation(f"there are {len(addresses)} of them")
     for address in addresses:

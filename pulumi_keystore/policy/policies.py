@@ -97,8 +97,8 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
         yield Finding(rule, Level.WARNING, where, text, rules.RULES[rule].expects)
     for prop in sorted(one.hidden & set(_JUDGED[one.kind])):
         yield Finding(
-            "KS100", Level.NOTE, where, f"{prop} cannot be judged here: it is secret, or known during the update only",
-            "the provider judges it in preview, and the service before anything is changed",
+            "KS100", Level.NOTE, where, f"{prop} cannot be checked here: it is secret, or known only during the update",
+            "the provider checks it in preview, and the service before anything changes",
         )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def _unmonitored(declared: Sequence[Declared], _: Settings) -> Found:
     watched = {(one.organization, str(one.props.get("keystore"))) for one in monitors}
     for one in _all(declared, "keystore"):
         if one.props.get("kind") == Kind.SELF_ADMINISTERED and (one.organization, _name_of(one)) not in watched:
-            yield one, "nobody is told when this keystore is offline"
+            yield one, "no one is alerted when this keystore is offline"
 
 
 def _no_recipients(declared: Sequence[Declared], _: Settings) -> Found:
@@ -222,7 +222,7 @@ def _weak_timings(declared: Sequence[Declared], settings: Settings) -> Found:
 def _silent_migration(declared: Sequence[Declared], _: Settings) -> Found:
     for one in _all(declared, "migration"):
         if not one.props.get("notify_email") and "notify_email" not in one.hidden:
-            yield one, "nobody gets a mail about this migration"
+            yield one, "no one is notified about this migration"
 
 
 def _to_legacy(declared: Sequence[Declared], _: Settings) -> Found:
@@ -274,24 +274,24 @@ def _same_server(declared: Sequence[Declared], _: Settings) -> Found:
 
 POLICIES: Final = (
     Policy(
-        "KS101", "keystore-certificate-ends-soon", "client certificates that are valid for a while",
-        "issue a new one, put it in place of the old one, and run `pulumi up`", Level.WARNING, _certificate_ends,
+        "KS101", "keystore-certificate-expires-soon", "client certificates that do not expire soon",
+        "issue a new certificate, replace the file, and run `pulumi up`", Level.WARNING, _certificate_ends,
     ),
     Policy(
         "KS102", "keystore-is-monitored", "a HealthMonitor for each self-administered keystore",
         "declare HealthMonitor(name, keystore, recipients)", Level.WARNING, _unmonitored,
     ),
     Policy(
-        "KS103", "monitor-tells-administrators", "at least one recipient of mails",
-        "give recipients; a webhook alone is missed when it breaks", Level.WARNING, _no_recipients,
+        "KS103", "monitor-has-recipients", "at least one mail recipient",
+        "add recipients: nothing else reports a broken webhook", Level.WARNING, _no_recipients,
     ),
     Policy(
-        "KS104", "monitor-tells-in-time", "timings that are not weaker than the usual ones",
-        "leave offline_minutes and repeat_hours out", Level.WARNING, _weak_timings,
+        "KS104", "monitor-alerts-in-time", "timings at least as strict as the defaults",
+        "omit offline_minutes and repeat_hours", Level.WARNING, _weak_timings,
     ),
     Policy(
-        "KS105", "migration-tells-somebody", "an address for the mails about a migration",
-        "give notify_email", Level.WARNING, _silent_migration,
+        "KS105", "migration-has-notify-email", "a mail address for migration notices",
+        "set notify_email", Level.WARNING, _silent_migration,
     ),
     Policy(
         "KS106", "migration-not-to-legacy", "a provider or self-administered keystore as the destination",
@@ -299,22 +299,22 @@ POLICIES: Final = (
     ),
     Policy(
         "KS107", "no-keystores-in-federal", "no keystore of its own in the federal environment",
-        "take it away: only cloud organizations have keystores of their own", Level.ERROR, _federal,
+        "remove it: only cloud organizations have keystores of their own", Level.ERROR, _federal,
     ),
     Policy(
         "KS108", "keystore-is-protected", "keystores that are protected against deletion",
         "set opts=pulumi.ResourceOptions(protect=True)", Level.WARNING, _unprotected,
     ),
     Policy(
-        "KS109", "no-secrets-in-clear", "secrets that are not written in clear",
+        "KS109", "no-secrets-in-clear", "no secrets in plain text",
         "use `pulumi config set --secret`, or certificate_password_env in a file", Level.ERROR, _plain_secrets,
     ),
     Policy(
-        "KS110", "one-migration-an-update", "one migration for each organization",
+        "KS110", "one-migration-per-organization", "one migration for each organization",
         "keep one KeystoreMigration and change its destination", Level.ERROR, _two_migrations,
     ),
     Policy(
         "KS111", "destination-is-another-server", "keystores of one organization on different servers",
-        "give the address of the other server", Level.ERROR, _same_server,
+        "set the address of the other server", Level.ERROR, _same_server,
     ),
 )  # fmt: skip

@@ -77,7 +77,7 @@ class HealthMonitorProvider(KeystoreProvider):
 
     @one_line
     def delete(self, id_: str, props: dict[str, Any]) -> None:
-        """Tell nobody any more; the keystore stays, and goes on being tested.
+        """Remove the monitor; the keystore stays, and its health checks continue.
 
         A monitor that another resource manages by now, as after this one was renamed, stays.
         """
@@ -144,9 +144,9 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
         keystore: The `Keystore` resource, or a keystore's name.
         recipients: E-mail addresses of the administrators, 1 to 20; none will do where there is a webhook.
         webhook: https://HOST/PATH that is called, too. Kept secret.
-        offline_minutes: Minutes offline until they are told, 5 by default, at most 60.
-        repeat_hours: Hours until they are told again, 24 by default, at most 168.
-        online_minutes: Minutes online again until they are told, 5 by default, at most 60.
+        offline_minutes: Minutes offline before the first alert, 5 by default, at most 60.
+        repeat_hours: Hours between reminders, 24 by default, at most 168.
+        online_minutes: Minutes online again before the all-clear, 5 by default, at most 60.
         organization: Name of the organization; that of the `Keystore` resource by default.
         adopt: Take over a monitor that another resource manages and that says something else.
         opts: Pulumi's options.

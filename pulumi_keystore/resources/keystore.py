@@ -70,8 +70,8 @@ class KeystoreResourceProvider(KeystoreProvider):
         if replaces:
             tell(f"{id_}: another {' and '.join(replaces)} is another keystore: this one will be deleted")
         elif edits:
-            tell(f"{id_}: will be edited, no archive key moves: {'; '.join(_edits(olds, news, edits))}")
-            tell(f"{id_}: what is new has to log in and hold every archive key before it counts; else nothing changes")
+            tell(f"{id_}: updates in place, no keys move: {'; '.join(_edits(olds, news, edits))}")
+            tell(f"{id_}: the new settings take effect only after they pass verification; otherwise nothing changes")
         if "certificate" not in edits and olds.get("certificate_not_after"):
             for warning in expiry_warnings(datetime.fromisoformat(str(olds["certificate_not_after"])), now_utc()):
                 tell(f"warning: {id_}: {warning}")
@@ -162,7 +162,7 @@ def _certificate_edit(olds: Mapping[str, Any], news: Mapping[str, Any]) -> str:
     if new.fingerprint == olds.get("certificate_fingerprint"):
         return "the same certificate from another file"
     until = str(olds.get("certificate_not_after") or "unknown")[:10]
-    return f"client certificate that ends on {until} → one that ends on {new.not_after:%Y-%m-%d}"
+    return f"client certificate expiring {until} → {new.not_after:%Y-%m-%d}"
 
 
 def _body(props: Mapping[str, Any]) -> dict[str, Any]:

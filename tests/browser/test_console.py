@@ -284,7 +284,7 @@ def test_alerts_are_set_and_ended(desk, customer):
     acme = customer(keystores=("first",))
     one = desk()
     one.open_keystore(acme.name)
-    expect(one.page.get_by_text("nobody is told when it is offline")).to_be_visible()
+    expect(one.page.get_by_text("no alerts when it is offline")).to_be_visible()
     one.action("Edit Alerts")
     page = one.page
     for recipients, minutes, says in (("", "5", "KS039"), ("nobody", "5", "KS033"), ("a@example.com", "61", "KS040"),
@@ -301,7 +301,7 @@ def test_alerts_are_set_and_ended(desk, customer):
     one.action("Edit Alerts")
     page.get_by_label("E-mail addresses").fill("")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("nobody is told when it is offline")).to_be_visible()
+    expect(page.get_by_text("no alerts when it is offline")).to_be_visible()
 
 
 def test_everything_works_without_javascript(desk, customer, testbed, pfx):

@@ -126,7 +126,7 @@ def test_what_a_person_made_anew_stays(acme):
     acme.admin.put_monitor(acme.name, "first", WATCH, mark=OLD)
     acme.admin.delete_monitor(acme.name, "first")
     acme.admin.put_monitor(acme.name, "first", WATCH)
-    assert "was made anew by somebody else, and stays" in kept(acme, acme.admin.delete_monitor, "first")
+    assert "was created again by another owner, and stays" in kept(acme, acme.admin.delete_monitor, "first")
 
 
 def test_a_person_deletes_whatever_manages_it(acme):

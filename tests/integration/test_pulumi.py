@@ -110,7 +110,7 @@ def test_a_new_certificate_is_one_update_in_place(team):
     preview = team.stack.preview().stdout
     assert "~ certificate" in preview
     assert "1 to update" in preview
-    assert "/first: will be edited, no archive key moves: client certificate that ends on 20" in preview
+    assert "/first: updates in place, no keys move: client certificate expiring 20" in preview
     assert before["certificate_fingerprint"] not in preview
     assert_as_documented(preview, "acme/ours: ")
     assert "1 updated" in team.stack.up().stdout
@@ -281,7 +281,7 @@ def test_drift_is_shown_by_refresh_and_mended_by_up(team):
     assert "~ certificate" in refreshed
     mended = team.stack.up().stdout
     assert "1 updated" in mended
-    words = f"/first: will be edited, no archive key moves: address https://{server.alias}:{server.port} → {server.address}; "
+    words = f"/first: updates in place, no keys move: address https://{server.alias}:{server.port} → {server.address}; "
     assert words in mended
     assert acme.admin.keystore(acme.name, "first")["address"] == server.address
     acme.migrate("second")

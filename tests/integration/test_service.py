@@ -6,6 +6,8 @@ import ssl
 import subprocess
 import sys
 from base64 import b64encode
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -364,13 +366,15 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
 
 def test_a_connection_that_nobody_uses_is_kept_for_longer_than_clients_keep_it(testbed):
     """Otherwise a request can meet the end of its connection, and a write would have come to nobody knows what."""
-    with socket.create_connection(("127.0.0.1", testbed.service.port), 60) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: service\r\n\r\n")
-        assert b" 200 " in connection.recv(65536)
-        connection.settimeout(httpx.Limits().keepalive_expiry + 2)
-        # What it says next would be the end of the connection, or the rest of its answer.
+    connection = HTTPConnection("127.0.0.1", testbed.service.port, timeout=60)
+    with closing(connection):
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["status"]) == (200, "ok")
+        connection.sock.settimeout(httpx.Limits().keepalive_expiry + 2)
+        # The next that could come is the end of the connection.
         with pytest.raises(TimeoutError):
-            connection.recv(65536)
+            connection.sock.recv(1)
 
 
 def test_a_service_that_is_older_than_its_database_does_not_start(tmp_path):

@@ -60,8 +60,8 @@ def test_levels_and_limits_are_chosen_and_weak_timings_mended(mistakes, tmp_path
             {
                 "all": "advisory",
                 "keystore-is-monitored": "mandatory",
-                "keystore-certificate-ends-soon": {"enforcementLevel": "advisory", "certificate_days": 1},
-                "monitor-tells-in-time": "remediate",
+                "keystore-certificate-expires-soon": {"enforcementLevel": "advisory", "certificate_days": 1},
+                "monitor-alerts-in-time": "remediate",
             }
         )
     )

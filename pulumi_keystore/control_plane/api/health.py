@@ -26,9 +26,11 @@ class MonitorBody(Body):
 
     recipients: list[str] = Field(default=[], description="e-mail addresses of the administrators")
     webhook: SecretStr | None = Field(default=None, description="https://HOST/PATH that is called, too")
-    offline_minutes: int = Field(default=Alerting().offline_minutes, description="minutes offline until they are told")
-    repeat_hours: int = Field(default=Alerting().repeat_hours, description="hours until they are told again")
-    online_minutes: int = Field(default=Alerting().online_minutes, description="minutes online until they are told")
+    offline_minutes: int = Field(
+        default=Alerting().offline_minutes, description="minutes offline before the first alert"
+    )
+    repeat_hours: int = Field(default=Alerting().repeat_hours, description="hours between reminders")
+    online_minutes: int = Field(default=Alerting().online_minutes, description="minutes online before the all-clear")
 
     def declared(self) -> Alerting:
         """Return what was declared."""
@@ -82,7 +84,7 @@ def put_monitor(
 
 @router.delete("/organizations/{organization}/keystores/{name}/monitor", status_code=204)
 def delete_monitor(organization: str, name: str, actor: Actor, services: Services, mark: Mark = None) -> None:
-    """Tell nobody any more; the tests go on."""
+    """Remove the monitor; health checks continue."""
     actor.require(Right.MANAGE, organization)
     monitors.remove(services.plane, actor.name, organization, name, mark)
 

@@ -69,7 +69,8 @@ def put(
         owner = registry.find(session, organization, lock=True)
         if named(session, owner, name) is not None:
             raise Conflict(
-                f"the keystore {name!r} was registered by somebody else meanwhile", hint="look, and try again"
+                f"the keystore {name!r} was registered by another request meanwhile",
+                hint="check its current state and try again",
             )
         _require_free(session, owner, binding, found.proof)
         row = Keystore(organization_id=owner.id, name=name, kind=binding.kind, created_at=now_utc(), revision=0)
@@ -142,7 +143,7 @@ def swap(
     Raises:
         RuleViolation: A property breaks a rule.
         KeystoreFault: The proof fails, or keys are missing: "migrate, do not edit".
-        Conflict: The keystore was changed by somebody else meanwhile.
+        Conflict: The keystore was changed by another request meanwhile.
 
     """
     binding = declared.judge(organization)
@@ -205,7 +206,10 @@ def _swap(
         _require_changeable(owner)
         row = find(session, owner, name)
         if row.revision != revision or (owner.active_keystore_id == row.id) != active:
-            raise Conflict(f"the keystore {name!r} was changed by somebody else meanwhile", hint="look, and try again")
+            raise Conflict(
+                f"the keystore {name!r} was changed by another request meanwhile",
+                hint="check its current state and try again",
+            )
         _require_room(session, owner, row, change)
         if active and change.elsewhere:
             # What was enrolled since the look began went to where the keystore is now.

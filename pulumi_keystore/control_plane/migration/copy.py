@@ -77,7 +77,7 @@ class Copier:
         except DamagedRecordError as damage:
             raise _unverified(f"found at the destination: {damage}") from None
         if found is not None and not (found.same_key(copy) and found.origin == self.origin):
-            raise _unverified("somebody else has written a key at the destination")
+            raise _unverified("another writer has written a key at the destination")
         failpoints.reach("shard.copying")
         return digest
 

@@ -246,7 +246,7 @@ def _own(task: Task, holder: str) -> Update:
 
 def _must_change(result: object) -> None:
     if not isinstance(result, CursorResult) or result.rowcount != 1:
-        raise Superseded("the shard was given to somebody else")
+        raise Superseded("the shard was given to another worker")
 
 
 def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce:
@@ -256,7 +256,7 @@ def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce
         with plane.transaction() as session:
             held = select(Shard.id).where(Shard.holder == holder, Shard.state == ShardState.LEASED).limit(1)
             if session.scalar(held.with_for_update(read=True)) is None:
-                raise Superseded("the shard was given to somebody else")
+                raise Superseded("the shard was given to another worker")
             fencing.record(plane, session, keystore, holder, token, cluster_id)
         failpoints.reach("shard.granted")
 

@@ -98,7 +98,9 @@ def _require_unchanged(owner: Organization, way: _Way) -> None:
     registry.require_known(owner)
     maintenance.require_no_maintenance(owner)
     if owner.active_keystore_id != way.destination.id:
-        raise Conflict("another keystore has become the active one meanwhile", hint="look, and try again")
+        raise Conflict(
+            "another keystore has become the active one meanwhile", hint="check its current state and try again"
+        )
 
 
 def _look(plane: ControlPlane, transport: Transport, vault: VaultKeystore, way: _Way) -> None:

@@ -102,7 +102,7 @@ def put(
             if before is None or before.webhook != wanted.webhook:
                 monitor.webhook_sealed = plane.master_key.seal(webhooks.PURPOSE, "", wanted.webhook.encode())
         if before != wanted:
-            recipients = ", ".join(wanted.recipients) or "nobody by mail"
+            recipients = ", ".join(wanted.recipients) or "no mail"
             hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
             history.append(session, owner.id, actor, "Health monitor set", f"{keystore}: {recipients}{hook}")
         what = f"the monitor of {keystore!r}"
@@ -140,7 +140,7 @@ def _require(session: Session, keystore: Keystore) -> HealthMonitor:
 
 
 def remove(plane: ControlPlane, actor: str, organization: str, keystore: str, mark: str | None = None) -> None:
-    """Tell nobody any more; the tests go on.
+    """Remove the monitor; health checks continue.
 
     Raises:
         NotFound: It has no monitor.

@@ -55,6 +55,6 @@ def require_owned(row: Owned, mark: str | None, what: str) -> None:
     raise ManagedElsewhere(
         f"{what} is managed by another Pulumi resource now, and stays"
         if row.owner_mark
-        else f"{what} was made anew by somebody else, and stays",
+        else f"{what} was created again by another owner, and stays",
         hint="delete it with the keystore command or in the console",
     )

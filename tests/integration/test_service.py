@@ -181,7 +181,7 @@ def test_what_is_no_json_or_too_large_is_refused(raw):
     assert raw.put(path, content=b"\xff\xfe{").status_code == 422
     assert raw.put(path, content=b"x" * (9 << 20)).status_code == 413
     assert raw.put(path, content=(b"x" * 65536 for _ in range(200))).status_code in {413, 422}
-    assert raw.get("/v1/nothing").json()["type"] == "not-found"
+    assert raw.get("/v1/nothing").json()["type"] == "urn:pulumi-keystore:error:not-found"
     for path in ("organizations/%00", "organizations/acme/keystores/%00", "organizations/%0a/migrations/%00"):
         assert raw.get(f"/v1/{path}").status_code == 404
     assert raw.delete("/v1/tokens/%00").status_code == 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -207,6 +208,12 @@ class Vault:
 
         """
         self.timeline.note(self.name, "snapshot restored")
-        # Applied while the request lasts, but the server then reloads what it keeps in memory.
         self.client(timeout_s=120).sys.force_restore_raft_snapshot(snapshot)
-        wait_until(lambda: self.active, f"{self.name} to be active after the restore", 60)
+        # Applied while the request lasts. A moment later the server reloads what it keeps in memory, and seals itself if
+        # it is too busy to do so in time.
+        for _ in range(5):
+            wait_until(self._is_open_again, f"{self.name} to be active after the restore")
+            time.sleep(0.2)
+
+    def _is_open_again(self) -> bool:
+        return self.active

@@ -38,5 +38,5 @@ def test_no_request_makes_the_service_fail(case, fuzzed):
     answer = case.call(base_url=service.url, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code < 500, answer.text
     if answer.status_code >= 400:
-        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["content-type"] == ["application/problem+json"]
         assert Problem.model_validate(answer.json()).status == answer.status_code

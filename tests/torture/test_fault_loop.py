@@ -46,7 +46,7 @@ def test_an_undisturbed_migration_makes_about_as_many_calls_as_are_tried(vaults,
     queries = database.database_plan.calls
     assert database.settle(row) == "Migration succeeded"
     print(f"Vault calls: {made}, SQL calls: {queries}")
-    assert VAULT_CALLS - 10 <= made <= VAULT_CALLS + 20  # on a slow machine some are repeated
+    assert VAULT_CALLS - 10 <= made <= VAULT_CALLS + 80  # on a slow machine some are repeated
     # Those who wait ask the database, too, so on a slow machine there are more.
     assert queries >= SQL_CALLS // 3
 

@@ -209,8 +209,8 @@ class Vault:
         """
         self.timeline.note(self.name, "snapshot restored")
         self.client(timeout_s=120).sys.force_restore_raft_snapshot(snapshot)
-        # Applied while the request lasts. A moment later the server reloads what it keeps in memory, and seals itself if
-        # it is too busy to do so in time.
+        # Applied while the request lasts. A moment later the server reloads what it keeps in memory, and seals itself
+        # if it is too busy to do so in time.
         for _ in range(5):
             wait_until(self._is_open_again, f"{self.name} to be active after the restore")
             time.sleep(0.2)

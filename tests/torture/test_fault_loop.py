@@ -17,6 +17,8 @@ VAULT_STRIDE, SQL_STRIDE = (1, 1) if WHOLE else (276, 601)
 if "TORTURE_STRIDE" in os.environ:
     VAULT_STRIDE = SQL_STRIDE = int(os.environ["TORTURE_STRIDE"])
 FAILURES = list(Failure)
+# A time-out, and what fails for good, costs so many seconds.
+QUICK = {"retry_s": "1.5", "request_s": "1.5"}
 
 
 def numbers(calls: int, stride: int, shift: int, kinds: int) -> range:
@@ -26,13 +28,13 @@ def numbers(calls: int, stride: int, shift: int, kinds: int) -> range:
 
 @pytest.fixture(scope="module")
 def vaults():
-    with stage(intercepted=True) as made:
+    with stage(intercepted=True, **QUICK) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def database():
-    with stage(intercepted=False) as made:
+    with stage(intercepted=False, **QUICK) as made:
         yield made
 
 

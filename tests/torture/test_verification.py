@@ -74,7 +74,7 @@ def test_a_copy_is_tampered_with(scene, tamper, moment):
     assert len(names) == 25
     tamper(place, names)
     scene.go()
-    assert scene.finish(row)["ending"] == VERIFICATION
+    assert scene.finish_cleanly(row)["ending"] == VERIFICATION
     # What was ours there is gone; what somebody else wrote is not ours to remove.
     for name in place.names():
         assert place.record(name).get("origin") != row["id"]
@@ -89,7 +89,7 @@ def test_somebody_adds_a_key_at_the_destination(scene, moment):
     added = place.add("nobody@example.com")
     before = place.record(added)
     scene.go()
-    ended = scene.finish(row)
+    ended = scene.finish_cleanly(row)
     assert ended["ending"] == VERIFICATION
     assert "1 entries at the destination are not of this migration" in ended["detail"]
     assert place.names() == [added]
@@ -114,7 +114,7 @@ def test_somebody_else_writes_during_the_copy(scene):
     name = scene.place(scene.here).names()[24]
     place.put(name, {"whose": "not ours"})
     scene.go()
-    ended = scene.finish(row)
+    ended = scene.finish_cleanly(row)
     assert ended["ending"] == VERIFICATION
     assert place.names() == [name]
     assert place.record(name) == {"whose": "not ours"}
@@ -137,7 +137,7 @@ def test_nothing_is_written_over_even_where_the_role_would_let_it():
         name = scene.place("first").names()[24]
         place.put(name, {"whose": "not ours"})
         scene.go()
-        assert scene.finish(row)["ending"] == VERIFICATION
+        assert scene.finish_cleanly(row)["ending"] == VERIFICATION
         assert place.record(name) == {"whose": "not ours"}
         place.remove(name)
         scene.settle(row)

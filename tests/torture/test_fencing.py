@@ -180,8 +180,9 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
         scene.go()
         engine = connect(scene.database.direct_url)
         with engine.begin() as connection:
-            # As after the network between them was cut: the database gives its lock to the next one.
-            connection.execute(text("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"))
+            # As after the network between them was cut: the database gives its locks to the next one.
+            mine = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+            connection.execute(text(f"{mine} and backend_type = 'client backend'"))
         engine.dispose()
         second = ServiceProcess({**first.settings, "master_key_file": str(first.data / "master.key")}, first.timeline)
         with second:

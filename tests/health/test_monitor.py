@@ -213,7 +213,7 @@ def test_several_processes_together_test_each_minute_once(watch):
         new = log.read_text().splitlines()[lines:]
         logins = [line for line in new if '"type":"response"' in line and "auth/cert/login" in line and role in line]
     # Never more than one a minute; fewer where the machine has no time for them.
-    assert elapsed / 2 <= len(logins) <= elapsed + 2
+    assert elapsed / 5 <= len(logins) <= elapsed + 2
     assert acme.health()["reliability"]["buckets"][-8:-1] == ["online"] * 7
 
 

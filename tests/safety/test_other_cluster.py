@@ -75,8 +75,8 @@ def test_the_destination_restored_from_a_snapshot_of_before_the_migration(bed):
     snapshot = bed.testbed.servers["c"].snapshot()
     with acme.may_not_delete("first"):
         acme.migrated("second")
+        # Each attempt of the clean-up brings back what is missing, beginning at once.
         bed.testbed.servers["c"].restore(snapshot)
-        assert acme.names("second") == []
     acme.await_no_clean_up()
     acme.assert_complete("second", empty="first")
 

@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Tally:
+class Count:
     """How many there are of a kind, and the names of the first: users, or for surplus ones what they are called."""
 
     count: int = 0
@@ -68,9 +68,9 @@ class Report:
     keystore: str
     at: datetime
     keys: int = 0
-    missing: Tally = field(default_factory=Tally)
-    damaged: Tally = field(default_factory=Tally)
-    surplus: Tally = field(default_factory=Tally)
+    missing: Count = field(default_factory=Count)
+    damaged: Count = field(default_factory=Count)
+    surplus: Count = field(default_factory=Count)
     given_up: int = 0
 
     @property

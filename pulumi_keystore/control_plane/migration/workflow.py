@@ -291,7 +291,8 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
         maintenance.stop_writes(session, parties.organization.id)
         row = session.get_one(Migration, migration_id, with_for_update=True)
         owner = session.get_one(Organization, row.organization_id, with_for_update=True)
-        row.phase, owner.mirror_id = Phase.ROLL_BACK, None
+        row.phase = Phase.ROLL_BACK
+        maintenance.stop_mirroring(owner)
         shards.take_all_away(session, migration_id)
     destination = _destination(plane, parties)
     cleaned = False

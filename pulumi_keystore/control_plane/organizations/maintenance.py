@@ -54,6 +54,11 @@ def mirror(row: Organization, keystore_id: int) -> None:
         row.mirror_id = keystore_id
 
 
+def stop_mirroring(row: Organization) -> None:
+    """Let keys go to the active keystore alone again; the gate is closed."""
+    row.mirror_id = None
+
+
 def end(row: Organization) -> None:
     """Let an organization, whose row is locked, out of maintenance."""
     row.maintenance_by, row.online, row.mirror_id = None, False, None

@@ -43,9 +43,9 @@ quick: .venv/.ready lint ## Check style, types, and all that needs no server: a 
 	@$(PYTHON) -m pytest --quiet -n 2 tests/unit/$(T)
 
 # Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
-HALF := $(addprefix tests/,harness torture safety) --ignore=tests/torture/test_recovery.py
-OTHERS := $(addprefix tests/,unit contract stacks policies integration browser outage torture/test_recovery.py)
-ALONE := tests/health
+ALONE := tests/health/test_monitor.py
+HALF := $(addprefix tests/,harness torture safety health) --ignore=$(ALONE)
+OTHERS := $(addprefix tests/,unit contract browser stacks policies integration outage)
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +39,8 @@ def serve(
     Every option, and some more, can be given in the environment as KEYSTORE_ and its name in capitals. Make the
     first token in another terminal: `keystore token create admin --role provider-admin --local`.
     """
-    from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415 - other commands start faster
+    with _nothing_collected():
+        from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415 - other commands start faster
 
     given = {name: value for name, value in locals().items() if value is not None and name != "run"}
     run(_settings(given), lambda text: err.print(text, markup=False))
@@ -62,10 +66,22 @@ def worker(
     Any number of workers share the keys of running migrations with each other and with the service. One that dies is
     replaced; nothing is lost with it. It needs the service's database and master key, and must reach the keystores.
     """
-    from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415 - other commands start faster
+    with _nothing_collected():
+        from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415 - other commands start faster
 
     given = {name: value for name, value in locals().items() if value is not None and name != "work"}
     work(_settings(given), lambda text: err.print(text, markup=False))
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Import without the garbage collector: it finds nothing in what stays for good, and takes a fifth of the start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _settings(given: dict[str, Any]) -> Any:

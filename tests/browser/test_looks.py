@@ -5,6 +5,7 @@ With SCREENSHOTS=1 the pictures of docs/ are made anew.
 
 import itertools
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,7 @@ def test_the_page_is_used_by_keyboard_alone(desk, customer):
     # The bars say under themselves what a mouse would be shown.
     page.locator(".bars").focus()
     page.keyboard.press("ArrowLeft")
-    expect(page.locator(".bar-detail")).to_contain_text("online")
+    # A busy machine may not have tested it in the minute before: then that is what is said.
+    expect(page.locator(".bar-detail")).to_contain_text(re.compile(r"^\d+:\d+ [AP]M: (online|no test made)"))
     page.keyboard.press("Home")
     expect(page.locator(".bar-detail")).to_contain_text("no test made")

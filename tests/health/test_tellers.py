@@ -47,7 +47,7 @@ class Hooks:
 @pytest.fixture(scope="module")
 def hooked(tmp_path_factory):
     """A service of its own that knows where hooks.example.com is."""
-    testbed = Testbed("a", {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "2"})
+    testbed = Testbed("a", {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "4"})
     hooks = Hooks(testbed.ca)
     ca = tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.write_text(testbed.ca.pem)
@@ -137,9 +137,10 @@ def test_the_metrics_are_those_that_are_documented(watch, testbed, admin_token):
 def test_the_command_tells_the_same(watch, testbed, admin_token):
     acme = watch()
     name, run = acme.customer.name, lambda *words, **more: testbed.service.run(*words, token=admin_token, **more)
-    shown = run("status", name)
-    assert "each minute" in shown.stdout
-    assert "Online since" in shown.stdout
+    shown = wait_until(
+        lambda: (said := run("status", name, check=False).stdout) and "Online since" in said and said, "it to be online"
+    )
+    assert "each minute" in shown
     bars = run("reliability", name)
     assert "█" in bars.stdout
     assert "not tested" in bars.stdout

@@ -34,6 +34,7 @@ class Bed:
 
     def __init__(self, testbed: Testbed) -> None:
         self.testbed = testbed
+        self.customers: list[str] = []
         self.admin_token = testbed.service.make_token("ops", "provider-admin")
         self.admin = Client(testbed.service.url, self.admin_token)
         self.escrow_client = Client(testbed.service.url, testbed.service.make_token("authority", "authority"))
@@ -54,6 +55,7 @@ class Bed:
         acme = Acme(name, self.testbed, self.admin, self.escrow_client, letters=dict(letters), bed=self)
         acme.versions = dict.fromkeys(letters, version)
         acme.mounts = dict.fromkeys(letters, mount)
+        self.customers.append(name)
         self.admin.put_organization(name)
         for keystore in letters:
             acme.admit(keystore)

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import pytest
 from keystore_harness import Testbed
 
+from tests.conftest import retire
 from tests.safety.bed import SETTINGS, Bed
 
 
@@ -13,3 +14,12 @@ def bed() -> Iterator[Bed]:
         made = Bed(testbed)
         yield made
         made.close()
+
+
+@pytest.fixture(autouse=True)
+def retired(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nobody looks at the customers of earlier tests."""
+    yield
+    if "bed" in request.fixturenames:
+        bed = request.getfixturevalue("bed")
+        retire(bed.testbed, bed.customers)

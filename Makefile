@@ -40,12 +40,12 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 
 # What needs no server; T=migration for the tests of one domain.
 quick: .venv/.ready lint ## Check style, types, and all that needs no server: a minute; T=migration for one domain.
-	@$(PYTHON) -m pytest --quiet -n 2 tests/unit/$(T)
+	@$(PYTHON) -m pytest --quiet -n 2 $(wildcard tests/unit/$(T) tests/database/$(T))
 
 # Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
 ALONE := tests/health/test_monitor.py
 HALF := $(addprefix tests/,harness torture safety health) --ignore=$(ALONE)
-OTHERS := $(addprefix tests/,unit contract browser stacks policies integration outage)
+OTHERS := $(addprefix tests/,unit contract database browser stacks policies integration outage)
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \
@@ -63,7 +63,7 @@ pythons: .venv/.ready ## Run what needs no engine, and one migration, on each Py
 	@for version in $(PYTHONS); do \
 	  echo "Python $$version"; export UV_PROJECT_ENVIRONMENT=.venv-$$version; \
 	  $(UV) sync --frozen --quiet --system-certs --compile-bytecode --python $$version; \
-	  .venv-$$version/bin/python -m pytest --quiet tests/unit; \
+	  .venv-$$version/bin/python -m pytest --quiet tests/unit tests/contract tests/database; \
 	  .venv-$$version/bin/python -m pytest --quiet tests/integration/test_migration.py -k every_key_moves; \
 	done
 

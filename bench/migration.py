@@ -435,7 +435,7 @@ def million(bench: Bench, keys: int, sections: list[str]) -> None:
         bench.admin.put_keystore(organization, keystore, bench.testbed.declaration(letter, organization, PASSWORD))
     say(f"writing {keys:,} legacy rows ...")
     settings = Settings(database_url=service.database_url, master_key_file=service.data / "master.key")
-    with opened(settings, as_guest=True) as database, psycopg.connect(service.database_url) as connection:
+    with opened(settings) as database, psycopg.connect(service.database_url) as connection:
         master_key, cursor = database.plane.master_key, connection.cursor()
         query = "select id from organizations where name = %s"
         (number,) = cursor.execute(query, (organization,)).fetchone() or (0,)

@@ -55,14 +55,12 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
     logs.configure()
     with ExitStack() as stack:
         port = stack.enter_context(listener.listen(settings.host, settings.port))
-        database = stack.enter_context(opened(settings))
+        lead = Leadership()
+        stack.callback(lead.release)
+        database = stack.enter_context(opened(settings, lambda engine: lead.acquire(engine, _LEADER_TIMEOUT_S, say)))
         plane = database.plane
         mail_sender = MailSender(plane.sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name)
         mail_sender.check()
-        engine = plane.sessions.kw["bind"]
-        lead = Leadership(engine)
-        lead.acquire(_LEADER_TIMEOUT_S, say)
-        stack.callback(lead.release)
         previous = leadership.lead(plane)
         clean_ups, workers = CleanUps(plane), Workers(plane, settings.slots)
         clean_ups.release_all()
@@ -70,7 +68,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
             _release(plane, previous)
         workflow.configure(plane, clean_ups, workers)
         workers.start()
-        workflows.launch(url_of(engine))
+        workflows.launch(url_of(plane.sessions.kw["bind"]))
         resuming.resume(plane)
         connections, checkpoints = Connections(plane), Checkpoints(plane)
         webhook_sender = WebhookSender(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)
@@ -109,7 +107,11 @@ def work(settings: Settings, say: Callable[[str], None]) -> NoReturn:
     """
     _share_arenas()
     logs.configure()
-    with opened(settings, as_guest=True) as database:
+    if settings.database_url is None:
+        raise KeystoreError(
+            "no database is named", hint="give --database-url, or KEYSTORE_DATABASE_URL, of the service's database"
+        )
+    with opened(settings) as database:
         plane, stop = database.plane, threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

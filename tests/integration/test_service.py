@@ -12,12 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import sqlalchemy
 from keystore_harness import CertificateAuthority, free_port, wait_until
 
 from pulumi_keystore.client import Client
-from pulumi_keystore.control_plane.runtime.opening import opened
-from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.errors import (
     InvalidInput,
     KeystoreError,
@@ -193,22 +190,6 @@ def test_the_openapi_document_is_published_and_is_the_one_in_docs(raw):
     assert published == documented, "run `make docs`"
 
 
-def test_history_cannot_be_changed_even_in_the_database(customer, testbed):
-    from sqlalchemy import text  # noqa: PLC0415
-    from sqlalchemy.exc import DatabaseError  # noqa: PLC0415
-
-    from pulumi_keystore.control_plane.runtime.database import connect  # noqa: PLC0415
-
-    acme = customer()
-    before = acme.history()
-    database = connect(testbed.service.database_url)
-    for statement in ("update history set actor = 'x'", "delete from history", "truncate history"):
-        with pytest.raises(DatabaseError, match="append-only"), database.begin() as connection:
-            connection.execute(text(statement))
-    database.dispose()
-    assert acme.history() == before
-
-
 def test_mail_waits_for_a_server_that_refuses_it_and_arrives_once(customer, testbed):
     acme = customer(keys=1)
     address = f"late@{acme.name}.example.com"
@@ -375,12 +356,3 @@ def test_a_connection_that_nobody_uses_is_kept_for_longer_than_clients_keep_it(t
         # The next that could come is the end of the connection.
         with pytest.raises(TimeoutError):
             connection.sock.recv(1)
-
-
-def test_a_service_that_is_older_than_its_database_does_not_start(tmp_path):
-    settings = Settings(data=tmp_path)
-    with opened(settings) as database, database.plane.transaction() as session:
-        session.execute(sqlalchemy.text("update alembic_version set version_num = '9999'"))
-    told = "is of version 9999, which this program does not know; it was upgraded"
-    with pytest.raises(KeystoreError, match=told), opened(settings):
-        pass

@@ -206,7 +206,7 @@ def test_only_who_holds_the_work_gets_a_token(crew):
     """A process that believes to lead, or to hold a shard, and does not: its token is refused before it is used."""
     service = crew.testbed.service
     settings = Settings(database_url=crew.database.direct_url, master_key_file=service.data / "master.key")
-    with opened(settings, as_guest=True) as database:
+    with opened(settings) as database:
         row = Keystore(id=1, organization_id=1)
         for announce in (fencing.for_leader(database.plane, row), shards.for_holder(database.plane, row, "nobody")):
             with pytest.raises(Superseded):

@@ -51,6 +51,20 @@ class EmbeddedPostgres:
         self._server.cleanup()
 
 
+def require_database(folder: Path) -> None:
+    """Make sure that a service has made its database in this data folder.
+
+    Raises:
+        KeystoreError: There is none.
+
+    """
+    if not (folder / "postgres" / "PG_VERSION").exists():
+        raise KeystoreError(
+            f"there is no database in the data folder {folder}",
+            hint="start the service first (keystore serve), or name its data folder (--data, KEYSTORE_DATA)",
+        )
+
+
 def _await_end_of_a_killed_server(home: Path) -> None:
     """Wait until a server that was killed is gone: it must not be taken for one that runs."""
     deadline = time.monotonic() + _DEATH_S

@@ -29,19 +29,18 @@ _SILENCE_S: Final = 30
 class Leadership:
     """A session-level advisory lock: of services started on one database by mistake, one does the work."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._url = url_of(engine)
+    def __init__(self) -> None:
         self._connection: psycopg.Connection[Any] | None = None
         self._silent_s = 0
 
-    def acquire(self, timeout_s: float, say: Callable[[str], None]) -> None:
-        """Take the lock; a service that was just killed may hold it for a moment.
+    def acquire(self, engine: Engine, timeout_s: float, say: Callable[[str], None]) -> None:
+        """Take the lock of a database; a service that was just killed may hold it for a moment.
 
         Raises:
             Conflict: Another service holds it.
 
         """
-        self._connection = psycopg.connect(self._url, autocommit=True)
+        self._connection = psycopg.connect(url_of(engine), autocommit=True)
         deadline, told = time.monotonic() + timeout_s, False
         while True:
             row = self._connection.execute("select pg_try_advisory_lock(%s)", (_LEADER_LOCK,)).fetchone()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
 
 from pulumi_keystore.control_plane.runtime.database import (
     check_master_key,
@@ -14,11 +17,10 @@ from pulumi_keystore.control_plane.runtime.database import (
     sessions,
     upgrade_schema,
 )
-from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
+from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres, require_database
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
 from pulumi_keystore.control_plane.runtime.settings import Settings
-from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.resolver import HostMap, Resolver
 
 
@@ -31,12 +33,13 @@ class Opened:
 
 
 @contextmanager
-def opened(settings: Settings, *, as_guest: bool = False) -> Iterator[Opened]:
+def opened(settings: Settings, lead: Callable[[Engine], None] | None = None) -> Iterator[Opened]:
     """Open database and master key, without serving anything.
 
     Args:
         settings: What to open.
-        as_guest: Take both as another process has made them; make nothing.
+        lead: Makes this process the service that leads. Only then are a database, a master key and tables made, or
+            tables upgraded; without it they are taken as the service has made them.
 
     Raises:
         KeystoreError: A setting is unusable, or the database cannot be reached.
@@ -44,28 +47,34 @@ def opened(settings: Settings, *, as_guest: bool = False) -> Iterator[Opened]:
     """
     with ExitStack() as stack:
         url, embedded = settings.database_url, None
-        if url is None and as_guest:
-            raise KeystoreError(
-                "no database is named", hint="give --database-url, or KEYSTORE_DATABASE_URL, of the service's database"
-            )
         if url is None:
+            if lead is None:
+                require_database(settings.data)
             embedded = EmbeddedPostgres(settings.data)
             stack.callback(embedded.stop)
             url = embedded.url
         engine = connect(url)
         stack.callback(engine.dispose)
         key_file = settings.master_key_file or settings.data / "master.key"
-        if as_guest:
-            check_schema(engine)
-            key = MasterKey.load(key_file)
-        else:
-            # A new one beside a database that has one would open nothing of it. Before anything of that is changed.
-            known = knows_master_key(engine)
-            key = MasterKey.load(key_file) if known else MasterKey.load_or_create(key_file)
-            if known:
-                check_master_key(sessions(engine), key)
-            upgrade_schema(engine)
+        key = _as_it_is(engine, key_file) if lead is None else _led(engine, key_file, lead)
         factory = sessions(engine)
         check_master_key(factory, key)
         plane = ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map)))
         yield Opened(plane, embedded)
+
+
+def _as_it_is(engine: Engine, key_file: Path) -> MasterKey:
+    check_schema(engine)
+    return MasterKey.load(key_file)
+
+
+def _led(engine: Engine, key_file: Path, lead: Callable[[Engine], None]) -> MasterKey:
+    """Return the master key, the schema being of this version; nothing is made or changed before this process leads."""
+    if knows_master_key(engine):
+        # A wrong key is told at once, not after waiting for the lead.
+        check_master_key(sessions(engine), MasterKey.load(key_file))
+    lead(engine)
+    # A new one beside a database that has one would open nothing of it.
+    key = MasterKey.load(key_file) if knows_master_key(engine) else MasterKey.load_or_create(key_file)
+    upgrade_schema(engine)
+    return key

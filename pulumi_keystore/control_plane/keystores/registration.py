@@ -63,7 +63,7 @@ def put(
                     hint="set adopt=True to take it over and change it to what is declared",
                 )
     if existing is not None:
-        return swap(plane, actor, organization, name, declared, mark=mark)
+        return _swap(plane, actor, organization, name, lambda _owner, _row: binding, mark=mark)
     found = _prove(plane, organization, binding)
     with plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)

@@ -1,0 +1,48 @@
+"""What registration does before it asks a server."""
+
+from base64 import b64encode
+
+import pytest
+from keystore_harness import CertificateAuthority
+
+from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime.opening import opened
+from pulumi_keystore.control_plane.runtime.settings import Settings
+from pulumi_keystore.declarations import pkcs12
+from pulumi_keystore.declarations.keystore import Declaration
+from pulumi_keystore.errors import KeystoreFault
+
+
+@pytest.fixture
+def plane(database_url, master_key_file):
+    settings = Settings(database_url=database_url, master_key_file=master_key_file, retry_s=0.1, request_s=1)
+    with opened(settings, lambda _: None) as database:
+        yield database.plane
+
+
+def test_a_certificate_file_is_opened_once_where_a_keystore_is_taken_over(plane, monkeypatch):
+    issued = CertificateAuthority().issue("acme")
+    declared = Declaration(
+        kind="self-administered",
+        address="https://nobody.example.com:8200",
+        certificate=b64encode(issued.pkcs12("secret")).decode(),
+        certificate_password="secret",
+    )
+    with plane.transaction() as session:
+        session.add(Organization(id=1, name="acme", environment="cloud"))
+        session.flush()
+        session.add(
+            Keystore(organization_id=1, name="first", kind="self-administered", address="https://other.example")
+        )
+    seen = []
+    unhindered = pkcs12.open_file
+
+    def open_file(*arguments):
+        seen.append(arguments)
+        return unhindered(*arguments)
+
+    monkeypatch.setattr(pkcs12, "open_file", open_file)
+    with pytest.raises(KeystoreFault):
+        registration.put(plane, "ops", "acme", "first", declared, adopt=True)
+    assert len(seen) == 1

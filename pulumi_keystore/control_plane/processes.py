@@ -21,6 +21,7 @@ from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.keystores.verification import Audits
 from pulumi_keystore.control_plane.migration import resuming, shards, workflow
+from pulumi_keystore.control_plane.migration.resuming import Unfinished
 from pulumi_keystore.control_plane.migration.worker import Workers
 from pulumi_keystore.control_plane.monitoring import results, schedule
 from pulumi_keystore.control_plane.monitoring.runner import HealthChecks
@@ -83,7 +84,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
                 Work("clean-ups", 2.0, clean_ups.work),
                 Work("checkpoints", 2.0, checkpoints.work),
                 Work("connections", 5.0, connections.close_idle),
-                Work("unfinished migrations", 5.0, lambda: resuming.finalize(plane)),
+                Work("unfinished migrations", 5.0, Unfinished(plane).work),
                 Work("verification", 30.0, Audits(plane).work),
                 Work("old data", 600.0, lambda: _forget_old(plane)),
             ]

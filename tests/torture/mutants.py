@@ -323,9 +323,20 @@ BUGS = [
     Bug(
         "a missing master key is made anew",
         "control_plane/runtime/opening.py",
-        "key = MasterKey.load(key_file) if known else MasterKey.load_or_create(key_file)",
-        "key = MasterKey.load_or_create(key_file)",
+        "MasterKey.load(key_file))", "MasterKey.load_or_create(key_file))",
         "tests/integration/test_service.py", "missing_is_not_made_anew",
+    ),
+    Bug(
+        "a service that does not lead changes the schema",
+        "control_plane/runtime/opening.py",
+        "    lead(engine)\n", "    upgrade_schema(engine)\n    lead(engine)\n",
+        "tests/database/runtime/test_opening.py", "does_not_lead_makes",
+    ),
+    Bug(
+        "a workflow that nobody runs is left",
+        "control_plane/migration/resuming.py",
+        "for workflow_id in stranded & self._suspects:", "for workflow_id in set[str]():",
+        RECOVERY, "took_with_it",
     ),
     Bug(
         "a renamed resource deletes what it managed",

@@ -61,6 +61,21 @@ def test_a_database_that_hangs_ends_the_service_and_the_next_one_goes_on(scene):
     assert scene.settle(row) == SUCCEEDED
 
 
+def test_a_workflow_that_a_replaced_service_took_with_it_goes_on(scene):
+    """As where that took it in the moment before it found out: whoever leads finds it in nobody's hands."""
+    row = scene.stop_at("copy.planned")
+    scene.testbed.service.kill()
+    scene.clear_moments()
+    with psycopg.connect(scene.database.direct_url) as connection:
+        taken = (
+            "UPDATE dbos.workflow_status SET executor_id = 'replaced' WHERE workflow_uuid = %s AND status = 'PENDING'"
+        )
+        assert connection.execute(taken, [row["id"]]).rowcount == 1
+    scene.testbed.service.start()
+    assert scene.settle(row) == SUCCEEDED
+    assert "is run by no process" in scene.testbed.service.log.read_text()
+
+
 @pytest.mark.parametrize(("given", "limit_ms"), [("", 20_000), ("&tcp_user_timeout=7000", 7000)])
 def test_the_system_gives_up_a_connection_whose_other_side_is_gone(scene, given, limit_ms):
     database = connect(scene.database.url + given)

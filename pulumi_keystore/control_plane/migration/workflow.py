@@ -6,7 +6,8 @@ The workflow plans shards, watches over whoever works on them, and decides; the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final
 
@@ -46,6 +47,20 @@ Outcome = list[str] | None
 _context: tuple[ControlPlane, CleanUps, Workers] | None = None
 
 
+running: Final[set[str]] = set()
+"""Ids of the workflows that this process runs."""
+
+
+@contextmanager
+def _run_here() -> Iterator[None]:
+    workflow_id = DBOS.workflow_id or ""
+    running.add(workflow_id)
+    try:
+        yield
+    finally:
+        running.discard(workflow_id)
+
+
 def configure(plane: ControlPlane, clean_ups: CleanUps, workers: Workers) -> None:
     """Give the workflow what it works with; DBOS workflows are module functions and there is one service a process."""
     global _context  # noqa: PLW0603 - as above
@@ -61,6 +76,11 @@ def begin(migration_id: str) -> None:
 @DBOS.workflow(name="migrate", max_recovery_attempts=1_000_000)
 def migrate(migration_id: str) -> None:
     """Move every key, or none."""
+    with _run_here():
+        _migrate(migration_id)
+
+
+def _migrate(migration_id: str) -> None:
     outcome: Outcome = None
     try:
         for name, step in (("preflight", _preflight), ("copy", _copy), ("verify", _verify), ("decide", _decide)):
@@ -117,8 +137,9 @@ def _step(name: str) -> Callable[[Step], Step]:
 def finalize(migration_id: str) -> None:
     """Bring a migration to its end whose workflow has ended without: nobody else would."""
     reason = [Ending.STALLED.value, "internal error; see the service's log"]
-    if not _roll_back(migration_id, reason):
-        _clean_up(migration_id)
+    with _run_here():
+        if not _roll_back(migration_id, reason):
+            _clean_up(migration_id)
 
 
 @_step("preflight")

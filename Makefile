@@ -73,10 +73,15 @@ torture: .venv/.ready ## Let every call fail, kill everything at every moment, a
 mutants: .venv/.ready ## Put bugs into a copy of the code and see that a test catches each.
 	@$(PYTHON) -m tests.torture.mutants --uv $(UV)
 
-lint: .venv/.ready ## Check style, types, and who knows whom.
+# What users read; the pages of docs/ hold the command's help and the texts of rules, policies and routes.
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs stacks/README.md $(wildcard stacks/*/README.md) harness/README.md \
+  policies/README.md pulumi_keystore/control_plane/console/templates
+
+lint: .venv/.ready ## Check style, types, imports between layers, and the words of what users read.
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
+	@.venv/bin/codespell --dictionary - --dictionary docs/words.txt --skip '*.png,*.py,*/words.txt' $(PROSE)
 	@said=$$(.venv/bin/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 
 format: .venv/.ready ## Format the code.

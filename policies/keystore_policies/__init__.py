@@ -62,7 +62,7 @@ def policies() -> list[Any]:
     made: list[Any] = [_of_rule(rule) for rule in rules.RULES.values() if rule.id not in silent]
     made.append(
         _resource_policy(
-            "KS100", "ks100-not-judged", "says which inputs are only known during the update", "", Level.NOTE
+            "KS100", "ks100-not-checked", "says which inputs are only known during the update", "", Level.NOTE
         )
     )
     for policy in POLICIES:

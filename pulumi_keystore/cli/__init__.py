@@ -19,9 +19,9 @@ def _show_version(wanted: bool) -> None:
 
 
 app = typer.Typer(
-    help="Keystores of a cloud backup service: run the service, and look at organizations, migrations and history.\n\n"
-    "The service is found by KEYSTORE_URL (http://127.0.0.1:8700 by default) and asked with the token in "
-    "KEYSTORE_TOKEN; KEYSTORE_CA_FILE names the CA of its certificate.",
+    help="Run and manage the keystores of a cloud backup service.\n\n"
+    "KEYSTORE_URL sets the service's URL (default http://127.0.0.1:8700), KEYSTORE_TOKEN the API token, and "
+    "KEYSTORE_CA_FILE the CA of the service's certificate.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -25,18 +25,18 @@ class Report(StrEnum):
 
 @commands.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="What to judge; - for standard input.", show_default=False)],
-    output: Annotated[Report, typer.Option("--format", help="How to print what is found.")] = Report.TABLE,
-    days: Annotated[int, typer.Option(help="Warn of client certificates that end within so many days.")] = 30,
-    strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail, too.")] = False,
+    file: Annotated[Path, typer.Argument(help="File to check; - reads standard input.", show_default=False)],
+    output: Annotated[Report, typer.Option("--format", help="Output format.")] = Report.TABLE,
+    days: Annotated[int, typer.Option(help="Warn about client certificates that expire within this many days.")] = 30,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
     """Check declarations against all rules and policies, without Pulumi and without a service.
 
-    FILE is the output of `pulumi preview --json` or `pulumi stack export`, or YAML or JSON with the lists
-    organizations, keystores, migrations and monitors, whose entries have the inputs of the resources; certificate is
-    then the path of a PKCS#12 file, and certificate_password_env a variable of the environment.
+    FILE is the output of `pulumi preview --json` or `pulumi stack export`, or a YAML or JSON file with the lists
+    organizations, keystores, migrations and monitors. Their entries take the inputs of the resources; in such a file,
+    certificate is the path of a PKCS#12 file and certificate_password_env names an environment variable.
 
-    Exit status: 0 fine, 1 something is wrong (with --strict: or should be otherwise).
+    Exit status: 0 no errors, 1 at least one error (with --strict: or warning).
     """
     from pulumi_keystore.policy import declared, policies, report  # noqa: PLC0415 - other commands start faster
 

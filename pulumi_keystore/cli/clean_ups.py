@@ -1,4 +1,4 @@
-"""`keystore clean-up …`: what is still to be removed."""
+"""`keystore clean-up …`: keys that still have to be removed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from pulumi_keystore.cli.output import Format, FormatOption, OrganizationArgument, ReasonOption, ask, print_rows, show
 
 clean_up_app = typer.Typer(
-    help="Keys that are still to be removed from the losing side of a migration.", no_args_is_help=True
+    help="Manage the removal of keys from the keystore that a migration left.", no_args_is_help=True
 )
 _CLEAN_UP_COLUMNS = ("id", "keystore", "side", "state", "place", "attempts", "next_at", "detail")
 
@@ -17,10 +17,10 @@ _CLEAN_UP_COLUMNS = ("id", "keystore", "side", "state", "place", "attempts", "ne
 @clean_up_app.command("list")
 def clean_up_list(
     organization: OrganizationArgument,
-    all_: Annotated[bool, typer.Option("--all", help="Show those that have ended, too.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Include finished clean-ups.")] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List the clean-ups that are pending, and why."""
+    """List pending clean-ups and why they are pending."""
     with ask() as service:
         print_rows(service.clean_ups(organization, ended=all_), _CLEAN_UP_COLUMNS, output)
 
@@ -31,7 +31,7 @@ def clean_up_retry(
     number: Annotated[int, typer.Argument(help="Number of the clean-up.", show_default=False)],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Try a clean-up now; the service tries it again by itself, too."""
+    """Retry a clean-up now. The service also retries it on its own."""
     with ask() as service:
         show(service.retry_clean_up(organization, number), output)
 
@@ -43,6 +43,6 @@ def clean_up_abandon(
     reason: ReasonOption,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Give a clean-up up, of a server that is gone for good, say: copies of keys may stay there."""
+    """Abandon a clean-up, for example of a server that is gone for good. Copies of keys may remain there."""
     with ask() as service:
         show(service.abandon_clean_up(organization, number, reason), output)

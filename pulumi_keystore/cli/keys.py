@@ -1,4 +1,4 @@
-"""`keystore key …`: single archive keys are destroyed, or given up."""
+"""`keystore key …`: destroy single archive keys, or give them up as lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from pulumi_keystore.cli.output import OrganizationArgument, ReasonOption, YesOption, ask, err
 from pulumi_keystore.errors import KeystoreError
 
-key_app = typer.Typer(help="Single archive keys: destroyed, or given up as lost.", no_args_is_help=True)
+key_app = typer.Typer(help="Destroy single archive keys, or give them up as lost.", no_args_is_help=True)
 
 
 @key_app.command("destroy")
@@ -19,12 +19,12 @@ def key_destroy(
     reason: ReasonOption,
     yes: YesOption = False,
 ) -> None:
-    """Take a user's archive key out of escrow for good: at the keystore, then in the ledger.
+    """Permanently destroy a user's archive key, first in the keystore and then in the ledger.
 
-    What was backed up with it can then be restored only by a device that still has the key.
+    Backups made with the key can then be restored only on a device that still has it.
     """
-    if not yes and typer.prompt("This cannot be undone. Type the user id to go on", err=True) != user:
-        raise KeystoreError("that is not the user id; nothing was destroyed")
+    if not yes and typer.prompt("This cannot be undone. Type the user id to continue", err=True) != user:
+        raise KeystoreError("the user id does not match; nothing was destroyed")
     with ask() as service:
         service.destroy_key(organization, user, reason)
 
@@ -36,10 +36,10 @@ def key_give_up(
     reason: ReasonOption,
     yes: YesOption = False,
 ) -> None:
-    """Note that users' keys are lost: edits and migrations are not refused because they are missing.
+    """Record that users' keys are lost, so that they no longer block edits and migrations.
 
-    Nothing is deleted. A key that is there after all moves like any other; a device may enrol its key again, or a new
-    one. `keystore verify` names the users whose key is missing.
+    Nothing is deleted: a key that turns up later moves like any other, and a device can enrol its key again or a new
+    one. `keystore verify` lists the users whose key is missing.
     """
     if not yes and not typer.confirm(f"Give up the archive keys of {len(user)} users?", err=True):
         raise typer.Exit(1)

@@ -57,14 +57,14 @@ def show_keystore(
 @commands.command()
 def status(
     organization: OrganizationArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on and show each change, until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(help="With --watch: seconds between two looks.", min=0.1)] = 5.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep running and show each change until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(help="With --watch: seconds between checks.", min=0.1)] = 5.0,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show the active keystore and test its connection now.
+    """Show the active keystore and test its connection.
 
-    For a self-administered keystore also what the tests of every minute say. With --watch a line (or with --format
-    json a JSON document on a line of its own) is printed whenever something has changed.
+    For a self-administered keystore, also show the latest health check. With --watch, print a line for each change
+    (with --format json, a JSON document per line).
 
     Exit status: 0 online, 1 error, 2 offline.
     """
@@ -155,13 +155,13 @@ def _health_lines(monitored: dict[str, Any] | None) -> dict[str, Any]:
 def reliability(
     organization: OrganizationArgument,
     keystore: Annotated[
-        str | None, typer.Argument(help="Name of the keystore; the active one by default.", show_default=False)
+        str | None, typer.Argument(help="Name of the keystore; defaults to the active one.", show_default=False)
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show the last hour of a self-administered keystore: a bar for each minute, oldest first.
+    """Show the last hour of a self-administered keystore, a bar for each minute, oldest first.
 
-    A high bar is a minute online, a low one offline, a dot one in which no test was made.
+    A high bar stands for a minute online, a low bar for a minute offline, a dot for a minute without a health check.
     """
     with ask() as service:
         keystore = keystore or service.organization(organization)["active_keystore"]
@@ -192,11 +192,11 @@ _BARS = {"online": ("█", "green"), "offline": ("▁", "red"), "unknown": ("·"
 
 @commands.command()
 def verify(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
-    """Read every archive key at the active keystore and compare it with the ledger.
+    """Read every archive key in the active keystore and compare it with the ledger.
 
-    Names the users whose key is missing or damaged, and archive keys that are not in the ledger.
+    Lists users whose key is missing or damaged, and archive keys that are not in the ledger.
 
-    Exit status: 0 every key is there, 2 something is wrong, 1 an error.
+    Exit status: 0 all keys are sound, 1 error, 2 some keys are not.
     """
     with ask() as service:
         report = service.verify(organization)
@@ -223,11 +223,10 @@ def recover(
     yes: YesOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Bring an organization back whose keystores know more than the database: it was lost, or restored from a backup.
+    """Recover an organization after the database was lost or restored from a backup.
 
-    Reads every registered keystore and shows what would be taken over; after a confirmation the keystore that
-    remembers the latest decision becomes the active one, and the archive keys there are taken into the ledger. Nothing
-    is deleted.
+    Reads every registered keystore and shows the plan. After confirmation, the keystore with the latest recorded
+    decision becomes active, and its archive keys are added to the ledger. Nothing is deleted.
     """
     with ask() as service:
         plan = service.plan_recovery(organization)
@@ -247,12 +246,12 @@ def _show_recovery(plan: dict[str, Any]) -> None:
         out.print(f"suspended: {plan['suspended']}", markup=False)
     columns = ("keystore", "address", "readable", "epoch", "was_active", "remembered_at", "keys", "detail")
     print_rows(plan["sides"], columns, Format.TABLE)
-    out.print(f"{plan['keystore']} becomes the active keystore", markup=False)
+    out.print(f"{plan['keystore']} will become the active keystore", markup=False)
     said = {
-        "added": "are taken into the ledger",
-        "replaced": "take the place of another key in the ledger",
-        "gathered": "lie only at another keystore, and are written to the active one",
-        "missing": "are in the ledger and were found nowhere",
+        "added": "will be added to the ledger",
+        "replaced": "will replace another key in the ledger",
+        "gathered": "exist only in another keystore and will be copied to the active one",
+        "missing": "are in the ledger but were not found in any keystore",
     }
     for kind, text in said.items():
         users = plan[kind]
@@ -267,11 +266,11 @@ def accept_cluster(
     yes: YesOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Accept the Vault cluster that answers under a keystore's name now: its server was rebuilt or replaced on purpose.
+    """Accept the Vault cluster that now answers at a keystore's address, after its server was rebuilt or replaced.
 
-    The keystore is proved as if it were new, and where it is active it has to hold every archive key.
+    The keystore must pass the same proof as a new one; an active keystore must also hold every archive key.
     """
-    if not yes and not typer.confirm(f"Is another cluster on purpose what answers for {keystore}?", err=True):
+    if not yes and not typer.confirm(f"Accept the cluster that now answers for {keystore}?", err=True):
         raise typer.Exit(1)
     with ask() as service:
         show(service.accept_cluster(organization, keystore), output)

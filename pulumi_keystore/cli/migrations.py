@@ -22,16 +22,16 @@ from pulumi_keystore.cli.output import (
 from pulumi_keystore.client import Client
 from pulumi_keystore.errors import KeystoreError
 
-migration_app = typer.Typer(help="Moving all archive keys to another keystore.", no_args_is_help=True)
+migration_app = typer.Typer(help="Move all archive keys to another keystore.", no_args_is_help=True)
 
 
 @migration_app.command("plan")
 def migration_plan(
     organization: OrganizationArgument,
-    destination: Annotated[str, typer.Argument(help="Keystore that shall become active.", show_default=False)],
+    destination: Annotated[str, typer.Argument(help="Keystore to make active.", show_default=False)],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what a migration would do; nothing is changed."""
+    """Show what a migration would do, without changing anything."""
     with ask() as service:
         show(service.plan_migration(organization, destination), output)
 
@@ -39,12 +39,12 @@ def migration_plan(
 @migration_app.command("start")
 def migration_start(
     organization: OrganizationArgument,
-    destination: Annotated[str, typer.Argument(help="Keystore that shall become active.", show_default=False)],
-    notify: Annotated[str | None, typer.Option(help="E-mail address that gets the mails about it.")] = None,
+    destination: Annotated[str, typer.Argument(help="Keystore to make active.", show_default=False)],
+    notify: Annotated[str | None, typer.Option(help="Email address to notify about the migration.")] = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Let keys be enrolled meanwhile; they are held for a moment at the end.")
+        bool, typer.Option("--online", help="Accept new keys during the migration; they wait only briefly at the end.")
     ] = False,
-    watch: Annotated[bool, typer.Option(help="Stay and show the progress.")] = True,
+    watch: Annotated[bool, typer.Option(help="Wait and show progress.")] = True,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Move all archive keys to another keystore and make it the active one, or change nothing.
@@ -64,7 +64,7 @@ def migration_start(
 
 @migration_app.command("list")
 def migration_list(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
-    """List the migrations of an organization, the latest first."""
+    """List the migrations of an organization, newest first."""
     with ask() as service:
         rows = service.migrations(organization)
     print_rows(rows, ("started_at", "source", "destination", "state", "done", "total", "rate", "ending", "id"), output)
@@ -73,7 +73,9 @@ def migration_list(organization: OrganizationArgument, output: FormatOption = Fo
 @migration_app.command("watch")
 def migration_watch(
     organization: OrganizationArgument,
-    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    migration: Annotated[
+        str | None, typer.Argument(help="Migration id; defaults to the latest.", show_default=False)
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show the progress of a migration until it ends; Ctrl-C leaves it running.
@@ -87,12 +89,14 @@ def migration_watch(
 @migration_app.command("cancel")
 def migration_cancel(
     organization: OrganizationArgument,
-    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    migration: Annotated[
+        str | None, typer.Argument(help="Migration id; defaults to the latest.", show_default=False)
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """End a migration where it is: every key stays in the keystore it came from, and the other is emptied.
+    """Cancel a running migration: all keys stay in the source, and the copies at the destination are removed.
 
-    Exit status: 0 canceled, 1 it had ended already, or was decided first.
+    Exit status: 0 canceled, 1 too late: the migration has ended or was already decided.
     """
     with ask() as service:
         migration = migration or _latest(service, organization)
@@ -102,19 +106,23 @@ def migration_cancel(
             row = service.migration(organization, migration)
     show(row, output)
     if row["state"] == "succeeded":
-        raise KeystoreError(f"the migration {migration} had been decided", hint="to move back, start another one")
+        raise KeystoreError(
+            f"the migration {migration} was already decided", hint="start another migration to move back"
+        )
 
 
 @migration_app.command("undo")
 def migration_undo(
     organization: OrganizationArgument,
-    migration: Annotated[str | None, typer.Argument(help="Its id; the latest by default.", show_default=False)] = None,
+    migration: Annotated[
+        str | None, typer.Argument(help="Migration id; defaults to the latest.", show_default=False)
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Make the keystore active again that the latest migration came from, as long as its keys are retained there.
+    """Undo the latest migration while the source still retains its keys.
 
-    The service's setting KEYSTORE_RETAIN_S says for how long; by default the source is emptied at once. Keys that were
-    enrolled since are copied back first.
+    KEYSTORE_RETAIN_S sets how long the service retains them; by default it empties the source immediately. Keys
+    enrolled since the migration are copied back first.
     """
     with ask() as service:
         show(service.undo_migration(organization, migration or _latest(service, organization)), output)
@@ -123,7 +131,7 @@ def migration_undo(
 def _latest(service: Client, organization: str) -> str:
     rows = service.migrations(organization)
     if not rows:
-        raise KeystoreError(f"{organization!r} has had no migration", hint="start one, or run `pulumi up`")
+        raise KeystoreError(f"{organization!r} has no migrations", hint="start one, or run `pulumi up`")
     return str(rows[0]["id"])
 
 

@@ -1,4 +1,4 @@
-"""`keystore monitor …`: who is told."""
+"""`keystore monitor …`: who is alerted."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ import typer
 
 from pulumi_keystore.cli.output import Format, FormatOption, KeystoreArgument, OrganizationArgument, ask, show
 
-monitor_app = typer.Typer(help="Who is told when a keystore is offline.", no_args_is_help=True)
+monitor_app = typer.Typer(help="Alert recipients of a keystore.", no_args_is_help=True)
 
 
 @monitor_app.command("set")
 def monitor_set(
     organization: OrganizationArgument,
     keystore: KeystoreArgument,
-    recipient: Annotated[
-        list[str] | None, typer.Option(help="E-mail address of an administrator; may be given again.")
-    ] = None,
+    recipient: Annotated[list[str] | None, typer.Option(help="Email address to alert; repeatable.")] = None,
     webhook: Annotated[
-        str | None, typer.Option(help="https://HOST/PATH that is called, too.", envvar="KEYSTORE_WEBHOOK")
+        str | None, typer.Option(help="Webhook URL to call, https://HOST/PATH.", envvar="KEYSTORE_WEBHOOK")
     ] = None,
     offline_minutes: Annotated[int, typer.Option(help="Minutes offline before the first alert.")] = 5,
     repeat_hours: Annotated[int, typer.Option(help="Hours between reminders.")] = 24,
-    online_minutes: Annotated[int, typer.Option(help="Minutes online again before the all-clear.")] = 5,
+    online_minutes: Annotated[int, typer.Option(help="Minutes online before the recovery notice.")] = 5,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Say who is told when a self-administered keystore is offline; what was said before is replaced."""
+    """Set the alert recipients and timings of a self-administered keystore, replacing earlier ones."""
     body = {
         "recipients": recipient or [],
         "webhook": webhook,
@@ -42,13 +40,13 @@ def monitor_set(
 def monitor_show(
     organization: OrganizationArgument, keystore: KeystoreArgument, output: FormatOption = Format.TABLE
 ) -> None:
-    """Show who is told when a keystore is offline."""
+    """Show the alert recipients and timings of a keystore."""
     with ask() as service:
         show(service.monitor(organization, keystore), output)
 
 
 @monitor_app.command("remove")
 def monitor_remove(organization: OrganizationArgument, keystore: KeystoreArgument) -> None:
-    """Remove the monitor; health checks continue."""
+    """Remove the monitor. Health checks continue."""
     with ask() as service:
         service.delete_monitor(organization, keystore)

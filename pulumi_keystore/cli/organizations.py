@@ -21,7 +21,7 @@ class HistoryFormat(StrEnum):
     CSV = "csv"
 
 
-organization_app = typer.Typer(help="The customers whose archive keys are kept.", no_args_is_help=True)
+organization_app = typer.Typer(help="Manage organizations, the customers of the backup service.", no_args_is_help=True)
 
 
 @organization_app.command("create")
@@ -30,14 +30,14 @@ def organization_create(
     environment: Annotated[str, typer.Option(help="cloud or federal.")] = "cloud",
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Create an organization; fine if it is there already."""
+    """Create an organization. Succeeds if it already exists."""
     with ask() as service:
         show(service.put_organization(organization, environment), output)
 
 
 @organization_app.command("list")
 def organization_list(output: FormatOption = Format.TABLE) -> None:
-    """List the organizations that your token may see."""
+    """List the organizations your token can view."""
     with ask() as service:
         rows = service.request("GET", "organizations")
     print_rows(rows, ("name", "environment", "active_keystore", "archive_keys", "maintenance"), output)
@@ -60,12 +60,12 @@ def organization_delete(organization: OrganizationArgument) -> None:
 @commands.command()
 def history(
     organization: OrganizationArgument,
-    limit: Annotated[int, typer.Option(help="How many of the latest entries.")] = 100,
+    limit: Annotated[int, typer.Option(help="Number of most recent entries.")] = 100,
     output: Annotated[
-        HistoryFormat, typer.Option("--format", help="How to print them; csv is the whole history, for a file.")
+        HistoryFormat, typer.Option("--format", help="Output format; csv exports the whole history.")
     ] = HistoryFormat.TABLE,
 ) -> None:
-    """Show who did what when, oldest first."""
+    """Show who did what and when, oldest first."""
     with ask() as service:
         if output is HistoryFormat.CSV:
             sys.stdout.write(service.export_history(organization, "csv"))

@@ -1,4 +1,4 @@
-"""How results are shown, and errors told; what several commands have in common."""
+"""How results and errors are shown; what several commands have in common."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Format(StrEnum):
 
 
 OrganizationArgument = Annotated[str, typer.Argument(help="Name of the organization.", show_default=False)]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
-# Into a pipe lines are never wrapped: somebody will grep them.
+FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
+# Lines in a pipe are never wrapped, so that grep works on them.
 out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -56,8 +56,8 @@ def span(seconds: float) -> str:
 
 
 KeystoreArgument = Annotated[str, typer.Argument(help="Name of the keystore.", show_default=False)]
-ReasonOption = Annotated[str, typer.Option(help="Why, in one line; history keeps it.", show_default=False)]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+ReasonOption = Annotated[str, typer.Option(help="Reason, recorded in the history.", show_default=False)]
+YesOption = Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")]
 
 
 def print_json(value: Any) -> None:

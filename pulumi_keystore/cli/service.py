@@ -19,25 +19,29 @@ commands = typer.Typer()
 
 @commands.command()
 def serve(
-    data: Annotated[Path | None, typer.Option(help="Folder for the embedded database and the master key.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the embedded database and the master key.")] = None,
     database_url: Annotated[
-        str | None, typer.Option(help="PostgreSQL URL instead of the embedded one.", envvar="KEYSTORE_DATABASE_URL")
+        str | None,
+        typer.Option(
+            help="URL of a PostgreSQL database to use instead of the embedded one.", envvar="KEYSTORE_DATABASE_URL"
+        ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; loopback by default.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 8700 by default, 0 for a free one.")] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate to serve HTTPS with.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; defaults to loopback.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; defaults to 8700, 0 picks a free one.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file with the certificate for HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's key.")] = None,
     host_map: Annotated[
-        str | None, typer.Option(help="JSON object from public to dialled HOST:PORT, for tests and demos only.")
+        str | None, typer.Option(help="JSON object that maps public to real HOST:PORT; for tests and demos only.")
     ] = None,
     smtp_url: Annotated[
-        str | None, typer.Option(help="smtp://HOST:PORT for mails.", envvar="KEYSTORE_SMTP_URL")
+        str | None,
+        typer.Option(help="SMTP server for alerts and notices, smtp://HOST:PORT.", envvar="KEYSTORE_SMTP_URL"),
     ] = None,
 ) -> None:
     """Run the control plane service until Ctrl-C or SIGTERM.
 
-    Every option, and some more, can be given in the environment as KEYSTORE_ and its name in capitals. Make the
-    first token in another terminal: `keystore token create admin --role provider-admin --local`.
+    Every option can also be set in the environment as KEYSTORE_ followed by its name in capitals. Create the first
+    token in another terminal: `keystore token create admin --role provider-admin --local`.
     """
     with _nothing_collected():
         from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415 - other commands start faster
@@ -52,19 +56,17 @@ def worker(
         str | None, typer.Option(help="PostgreSQL URL of the service's database.", envvar="KEYSTORE_DATABASE_URL")
     ] = None,
     master_key_file: Annotated[
-        Path | None, typer.Option(help="The service's master key.", envvar="KEYSTORE_MASTER_KEY_FILE")
+        Path | None, typer.Option(help="File with the service's master key.", envvar="KEYSTORE_MASTER_KEY_FILE")
     ] = None,
-    slots: Annotated[
-        int | None, typer.Option(help="Organizations whose keys it moves at a time; 4 by default.")
-    ] = None,
+    slots: Annotated[int | None, typer.Option(help="Number of organizations to move at a time; defaults to 4.")] = None,
     host_map: Annotated[
-        str | None, typer.Option(help="JSON object from public to dialled HOST:PORT, for tests and demos only.")
+        str | None, typer.Option(help="JSON object that maps public to real HOST:PORT; for tests and demos only.")
     ] = None,
 ) -> None:
-    """Help a service with its migrations, from this machine, until Ctrl-C or SIGTERM.
+    """Run migrations and health checks for a service until Ctrl-C or SIGTERM.
 
-    Any number of workers share the keys of running migrations with each other and with the service. One that dies is
-    replaced; nothing is lost with it. It needs the service's database and master key, and must reach the keystores.
+    Workers share the keys of running migrations with each other and with the service; if one dies, another takes over
+    and nothing is lost. A worker needs the service's database and master key, and must be able to reach the keystores.
     """
     with _nothing_collected():
         from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415 - other commands start faster

@@ -42,7 +42,7 @@ METRICS: Final = {
     "keystore_migration_running": ("1 while a migration runs", ("organization",)),
     "keystore_migration_keys": ("keys of the running migration: total, copied and verified", ("organization", "state")),
     "keystore_clean_ups_pending": ("clean-ups still to be done after migrations", ()),
-    "keystore_outbox_waiting": ("mails and webhooks not accepted yet", ("kind",)),
+    "keystore_outbox_waiting": ("emails and webhooks not accepted yet", ("kind",)),
 }
 """Name → what it says, and its labels; all are gauges."""
 

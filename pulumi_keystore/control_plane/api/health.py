@@ -22,7 +22,7 @@ metrics_router = APIRouter(tags=["service"])
 
 
 class MonitorBody(Body):
-    """Who is told when a keystore is offline, and when."""
+    """Who is alerted when a keystore is offline, and when."""
 
     recipients: list[str] = Field(default=[], description="e-mail addresses of the administrators")
     webhook: SecretStr | None = Field(default=None, description="https://HOST/PATH that is called, too")
@@ -60,7 +60,7 @@ def get_health(organization: str, name: str, actor: Actor, services: Services) -
 
 @router.get("/organizations/{organization}/keystores/{name}/monitor")
 def get_monitor(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
-    """Return who is told when the keystore is offline."""
+    """Return the alert recipients and timings of a keystore."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         return monitors.get(services.plane, session, registry.find(session, organization), name)
@@ -77,7 +77,7 @@ def put_monitor(
     adopt: bool = True,
     mark: Mark = None,
 ) -> dict[str, Any]:
-    """Have a keystore monitored, or change who is told."""
+    """Set the alert recipients and timings of a keystore."""
     actor.require(Right.MANAGE, organization)
     return monitors.put(services.plane, actor.name, organization, name, body.declared(), adopt=adopt, mark=mark)
 

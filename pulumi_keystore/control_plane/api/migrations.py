@@ -21,13 +21,13 @@ router = APIRouter(tags=["migrations"])
 class PlanBody(Body):
     """Where keys would go."""
 
-    destination: str = Field(description="name of the keystore that shall become active")
+    destination: str = Field(description="name of the keystore to make active")
 
 
 class MigrationBody(PlanBody):
-    """Where keys shall go, and who is told."""
+    """Where the keys go, and who is notified."""
 
-    notify_email: str | None = Field(default=None, description="gets the mails about this migration")
+    notify_email: str | None = Field(default=None, description="address to notify about this migration")
     mode: str = Field(
         default=Mode.MAINTENANCE,
         description="maintenance: no key is enrolled meanwhile; online: keys are, and are held for a moment at the end",

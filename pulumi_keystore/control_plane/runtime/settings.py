@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     master_key_file: Path | None = Field(
         default=None, description="file with the base64 master key; made in the data folder if not given"
     )
-    host: str = Field(default="127.0.0.1", description="address to listen on; loopback unless told otherwise")
+    host: str = Field(default="127.0.0.1", description="address to listen on; defaults to loopback")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=DEFAULT_PORT, description="port to listen on")
     tls_certificate: Path | None = Field(default=None, description="PEM certificate chain to serve HTTPS with")
     tls_key: Path | None = Field(default=None, description="PEM private key of the certificate")
@@ -39,8 +39,8 @@ class Settings(BaseSettings):
         default="", description="JSON object from public HOST:PORT to the dialled one; for tests and demos only"
     )
     smtp_url: str = Field(default="", description="smtp://[user:password@]HOST:PORT or smtps://; empty for no mail")
-    mail_from: str = Field(default="keystore@localhost", description="sender address of mails")
-    mail_sender_name: str = Field(default="The Keystore Security Center", description="sender name of mails")
+    mail_from: str = Field(default="keystore@localhost", description="sender address of emails")
+    mail_sender_name: str = Field(default="The Keystore Security Center", description="sender name of emails")
     webhook_ca: Path | None = Field(
         default=None, description="PEM file of the CA that webhooks' servers are verified with; the public ones if none"
     )

@@ -86,7 +86,7 @@ NOTES: Final = {
         "Give the role the policy of [preparing a Vault server](vault-setup.md).",
     ),
     "unsuitable": (
-        "`there is no mount`, `may overwrite archive keys`, `the destination holds something already`, one cluster at both ends.",
+        "`the mount … does not exist`, `may overwrite archive keys`, `the destination holds something already`, one cluster at both ends.",
         "Set up the mount and policy as in [preparing a Vault server](vault-setup.md), or choose another server as the destination.",
     ),
     "too-large": (

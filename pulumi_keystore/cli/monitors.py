@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pulumi_keystore.cli.output import Format, FormatOption, KeystoreArgument, OrganizationArgument, ask, show
+from pulumi_keystore.declarations.monitor import OFFLINE_MINUTES, ONLINE_MINUTES, REPEAT_HOURS
 
 monitor_app = typer.Typer(help="Alert recipients of a keystore.", no_args_is_help=True)
 
@@ -19,9 +20,9 @@ def monitor_set(
     webhook: Annotated[
         str | None, typer.Option(help="Webhook URL to call, https://HOST/PATH.", envvar="KEYSTORE_WEBHOOK")
     ] = None,
-    offline_minutes: Annotated[int, typer.Option(help="Minutes offline before the first alert.")] = 5,
-    repeat_hours: Annotated[int, typer.Option(help="Hours between reminders.")] = 24,
-    online_minutes: Annotated[int, typer.Option(help="Minutes online before the recovery notice.")] = 5,
+    offline_minutes: Annotated[int, typer.Option(help="Minutes offline before the first alert.")] = OFFLINE_MINUTES,
+    repeat_hours: Annotated[int, typer.Option(help="Hours between reminders.")] = REPEAT_HOURS,
+    online_minutes: Annotated[int, typer.Option(help="Minutes online before the recovery notice.")] = ONLINE_MINUTES,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Set the alert recipients and timings of a self-administered keystore, replacing earlier ones."""

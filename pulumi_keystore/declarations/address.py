@@ -97,7 +97,7 @@ def _public_name(host: str, text: str) -> str:
         name = idna.encode(mapped, uts46=True, std3_rules=True).decode("ascii")
         idna.decode(name)
     except (idna.IDNAError, UnicodeError):
-        raise rules.ADDRESS_NAME.violation(f"{_quoted(text)} has a host that is no valid DNS name") from None
+        raise rules.ADDRESS_NAME.violation(f"{_quoted(text)} has a host that is not a valid DNS name") from None
     if len(name) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in name.split(".")):
-        raise rules.ADDRESS_NAME.violation(f"{_quoted(text)} has a host that is no valid DNS name")
+        raise rules.ADDRESS_NAME.violation(f"{_quoted(text)} has a host that is not a valid DNS name")
     return name

@@ -12,21 +12,24 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.names import check_email
 from pulumi_keystore.errors import RuleViolation
 
+OFFLINE_MINUTES: Final = 5
+REPEAT_HOURS: Final = 24
+ONLINE_MINUTES: Final = 5
 MAX_RECIPIENTS: Final = 20
 MAX_WEBHOOK_LENGTH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """After how many minutes somebody is told: of being offline, again while it lasts, of being online again."""
+    """Minutes before an alert: of being offline, again while it lasts, of being online again."""
 
-    offline: int = 5
-    repeat: int = 24 * 60
-    online: int = 5
+    offline: int = OFFLINE_MINUTES
+    repeat: int = REPEAT_HOURS * 60
+    online: int = ONLINE_MINUTES
 
 
 def check_recipients(addresses: Sequence[str], *, others: bool) -> list[str]:
-    """Return whom a monitor tells, or raise `RuleViolation` (KS033, KS039); none will do where there are `others`."""
+    """Return a monitor's recipients, or raise `RuleViolation` (KS033, KS039); where there are `others`, none is fine."""
     if not addresses and not others:
         raise rules.MONITOR_RECIPIENTS.violation("the monitor has no recipients")
     if len(addresses) > MAX_RECIPIENTS:
@@ -51,18 +54,17 @@ def check_timings(offline_minutes: float, repeat_hours: float, online_minutes: f
     ):
         if not (1 <= value <= most and float(value).is_integer()):
             raise rules.Rule(rules.MONITOR_TIMINGS.id, name, f"a whole number from 1 to {most}").violation(
-                f"{value:g} is too little, too much or no whole number"
+                f"{value:g} is out of range or not a whole number"
             )
 
 
 def check_declared_timings(given: Mapping[str, Any]) -> None:
     """Raise `RuleViolation` (KS040) where timings of a declaration are wrong; those left out are the usual ones."""
-    usual = Timings()
-    known = {"offline_minutes": usual.offline, "repeat_hours": usual.repeat // 60, "online_minutes": usual.online}
+    known = {"offline_minutes": OFFLINE_MINUTES, "repeat_hours": REPEAT_HOURS, "online_minutes": ONLINE_MINUTES}
     try:
         timings = {name: float(default if given.get(name) is None else given[name]) for name, default in known.items()}
     except (TypeError, ValueError):
-        raise rules.MONITOR_TIMINGS.violation("a timing is no number") from None
+        raise rules.MONITOR_TIMINGS.violation("a timing is not a number") from None
     check_timings(**timings)
 
 

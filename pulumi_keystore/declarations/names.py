@@ -38,7 +38,7 @@ def check_kind(kind: str) -> Kind:
     try:
         return Kind(kind)
     except ValueError:
-        raise rules.KIND.violation(f"{kind!r} is no kind of keystore") from None
+        raise rules.KIND.violation(f"unknown kind {kind!r}") from None
 
 
 def check_mode(mode: str) -> Mode:
@@ -46,7 +46,7 @@ def check_mode(mode: str) -> Mode:
     try:
         return Mode(mode)
     except ValueError:
-        raise rules.MIGRATION_MODE.violation(f"{mode!r} is no mode of a migration") from None
+        raise rules.MIGRATION_MODE.violation(f"unknown mode {mode!r}") from None
 
 
 def check_email(address: str) -> str:

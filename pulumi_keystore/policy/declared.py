@@ -86,7 +86,7 @@ def read(path: Path) -> list[Declared]:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InvalidInput(f"{path}: cannot be read ({reason})", hint="give a file of declarations") from None
     return parse(text, path.parent, str(path))
 
@@ -156,7 +156,7 @@ def _of_lists(document: Mapping[str, Any], folder: Path, file: str) -> Iterator[
     for plural, kind in _PLURALS.items():
         entries = document.get(plural) or []
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise InvalidInput(f"{file}: {plural} is no list of declarations", hint=f"begin each of {plural} with '-'")
+            raise InvalidInput(f"{file}: {plural} is not a list of declarations", hint="begin each one with '-'")
         for number, entry in enumerate(entries, 1):
             props = {str(key): value for key, value in entry.items() if value is not None}
             name = str(props.get("name") or props.get("organization") or f"{kind} {number}")

@@ -17,7 +17,13 @@ from pulumi_keystore import rules
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
 from pulumi_keystore.declarations.keystore import Declaration
-from pulumi_keystore.declarations.monitor import Timings, check_declared_timings, check_recipients, check_webhook
+from pulumi_keystore.declarations.monitor import (
+    OFFLINE_MINUTES,
+    REPEAT_HOURS,
+    check_declared_timings,
+    check_recipients,
+    check_webhook,
+)
 from pulumi_keystore.declarations.names import Kind, check_email, check_mode, check_name, check_organization
 from pulumi_keystore.errors import InvalidInput
 from pulumi_keystore.policy.declared import Declared
@@ -46,8 +52,8 @@ class Settings:
     """
 
     certificate_days: int = 30
-    offline_minutes: int = Timings().offline
-    repeat_hours: int = Timings().repeat // 60
+    offline_minutes: int = OFFLINE_MINUTES
+    repeat_hours: int = REPEAT_HOURS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,14 @@ from typing import Any, Final
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
-from pulumi_keystore.declarations.monitor import check_declared_timings, check_recipients, check_webhook
+from pulumi_keystore.declarations.monitor import (
+    OFFLINE_MINUTES,
+    ONLINE_MINUTES,
+    REPEAT_HOURS,
+    check_declared_timings,
+    check_recipients,
+    check_webhook,
+)
 from pulumi_keystore.declarations.names import check_name, check_organization
 from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
 from pulumi_keystore.resources.keystore import Keystore
@@ -167,9 +174,9 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
         keystore: Keystore | pulumi.Input[str],
         recipients: pulumi.Input[Sequence[pulumi.Input[str]]] = (),
         webhook: pulumi.Input[str] | None = None,
-        offline_minutes: pulumi.Input[int] = 5,
-        repeat_hours: pulumi.Input[int] = 24,
-        online_minutes: pulumi.Input[int] = 5,
+        offline_minutes: pulumi.Input[int] = OFFLINE_MINUTES,
+        repeat_hours: pulumi.Input[int] = REPEAT_HOURS,
+        online_minutes: pulumi.Input[int] = ONLINE_MINUTES,
         organization: pulumi.Input[str] | None = None,
         adopt: pulumi.Input[bool] = False,
         opts: pulumi.ResourceOptions | None = None,

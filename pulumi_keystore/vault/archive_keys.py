@@ -149,7 +149,7 @@ class VaultKeystore(VaultSession):
         if response.status == 404:  # noqa: PLR2004
             if "no handler" in response.errors:
                 raise Unsuitable(
-                    f"{self}: there is no mount {self.tenancy.mount!r}",
+                    f"{self}: the mount {self.tenancy.mount!r} does not exist",
                     hint="enable it again, or restore the server from a snapshot that has it",
                 )
             return None
@@ -296,7 +296,7 @@ class VaultKeystore(VaultSession):
         data = _object(response.json().get("data"))
         if response.status in (403, 404):
             raise Unsuitable(
-                f"{self}: there is no mount {mount!r} that the role {self.tenancy.role_name!r} may use",
+                f"{self}: the role {self.tenancy.role_name!r} cannot use a mount {mount!r}",
                 hint=f"run `bao secrets enable -path={mount} -version=1 kv` and give the role its policy",
             )
         if data.get("type") != "kv":

@@ -288,7 +288,7 @@ def test_alerts_are_set_and_ended(desk, customer):
     one.action("Edit Alerts")
     page = one.page
     for recipients, minutes, says in (("", "5", "KS039"), ("nobody", "5", "KS033"), ("a@example.com", "61", "KS040"),
-                                      ("a@example.com", "x", "no whole number")):  # fmt: skip
+                                      ("a@example.com", "x", "not a whole number")):  # fmt: skip
         page.get_by_label("E-mail addresses").fill(recipients)
         page.get_by_label("Minutes offline").fill(minutes)
         page.get_by_role("button", name="Save").click()

@@ -304,7 +304,7 @@ def alerts(
 
 def _whole(text: str, prop: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6):  # noqa: PLR2004 - far more than any limit
-        raise InvalidInput(f"{prop}: this is no whole number", hint="give digits only", prop=prop)
+        raise InvalidInput(f"{prop}: not a whole number", hint="give digits only", prop=prop)
     return int(text)
 
 

@@ -45,7 +45,7 @@ router = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
 def static(name: str) -> Response:
     """Return a style sheet, a script or an icon."""
     if name not in _FILES:
-        raise NotFound("there is no such file")
+        raise NotFound("the file does not exist")
     return Response((STATIC / name).read_bytes(), media_type=_FILES[name], headers={"Cache-Control": "max-age=3600"})
 
 

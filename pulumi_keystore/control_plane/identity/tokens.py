@@ -33,11 +33,11 @@ def create(
 
     """
     if role not in set(Role):
-        raise InvalidInput(f"role: {role!r} is no role", hint=f"expected one of {', '.join(Role)}", prop="role")
+        raise InvalidInput(f"role: unknown role {role!r}", hint=f"expected one of {', '.join(Role)}", prop="role")
     if not 1 <= len(name) <= 100 or not name.isprintable():  # noqa: PLR2004
         raise InvalidInput("name: not 1 to 100 printable characters", hint="give the token another name", prop="name")
     if days is not None and not 1 <= days <= 3650:  # noqa: PLR2004
-        raise InvalidInput(f"days: {days} is no usable lifetime", hint="expected 1 to 3650", prop="days")
+        raise InvalidInput(f"days: {days} is out of range", hint="expected 1 to 3650", prop="days")
     owner = None
     if organization is not None:
         owner = session.scalar(select(Organization).where(Organization.name == organization))

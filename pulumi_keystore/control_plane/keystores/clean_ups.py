@@ -338,6 +338,6 @@ def _tell(
             history.append(session, owner.id, history.SYSTEM, "Clean-up pending", detail)
         return
     if tally.foreign and row.side == Side.SOURCE:
-        where += f"; {tally.foreign:,} entries that are no archive keys are left there"
+        where += f"; {tally.foreign:,} entries that are not archive keys remain there"
     if tally.foreign or row.attempts > 1 or row.side == Side.DESTINATION:
         history.append(session, owner.id, history.SYSTEM, "Clean-up finished", where)

@@ -14,11 +14,16 @@ from pulumi_keystore.control_plane.organizations import history, keystores, main
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import as_document
-from pulumi_keystore.declarations.monitor import Timings, check_recipients, check_timings, check_webhook
+from pulumi_keystore.declarations.monitor import (
+    OFFLINE_MINUTES,
+    ONLINE_MINUTES,
+    REPEAT_HOURS,
+    check_recipients,
+    check_timings,
+    check_webhook,
+)
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict, NotFound
-
-_DEFAULT = Timings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,9 @@ class Alerting:
 
     recipients: tuple[str, ...] = ()
     webhook: str | None = field(default=None, repr=False)
-    offline_minutes: int = _DEFAULT.offline
-    repeat_hours: int = _DEFAULT.repeat // 60
-    online_minutes: int = _DEFAULT.online
+    offline_minutes: int = OFFLINE_MINUTES
+    repeat_hours: int = REPEAT_HOURS
+    online_minutes: int = ONLINE_MINUTES
 
     def check(self) -> None:
         """Apply every rule.

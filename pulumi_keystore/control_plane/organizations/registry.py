@@ -53,7 +53,9 @@ def put(
     check_organization(name)
     if environment not in ENVIRONMENTS:
         raise InvalidInput(
-            f"environment: {environment[:40]!r} is no environment", hint="expected cloud or federal", prop="environment"
+            f"environment: unknown value {environment[:40]!r}",
+            hint="expected cloud or federal",
+            prop="environment",
         )
     new = insert(Organization).values(name=name, environment=environment, created_at=now_utc())
     session.execute(new.on_conflict_do_nothing())

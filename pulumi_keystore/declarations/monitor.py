@@ -29,7 +29,7 @@ class Timings:
 
 
 def check_recipients(addresses: Sequence[str], *, others: bool) -> list[str]:
-    """Return a monitor's recipients, or raise `RuleViolation` (KS033, KS039); where there are `others`, none is fine."""
+    """Return a monitor's recipients, or raise `RuleViolation` (KS033, KS039); with `others` there may be none."""
     if not addresses and not others:
         raise rules.MONITOR_RECIPIENTS.violation("the monitor has no recipients")
     if len(addresses) > MAX_RECIPIENTS:

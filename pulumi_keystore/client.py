@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, urlsplit
 
 import httpx
 
 from pulumi_keystore.errors import KeystoreError, ServiceUnavailable, from_problem
+
+if TYPE_CHECKING:
+    from pulumi_keystore.answers import (
+        CleanUpAnswer,
+        HealthAnswer,
+        KeystoreAnswer,
+        MigrationAnswer,
+        MigrationPlanAnswer,
+        MonitorAnswer,
+        OrganizationAnswer,
+        RecoveryAnswer,
+        ReportAnswer,
+        StatusAnswer,
+        UnchangedAnswer,
+    )
 
 DEFAULT_URL: Final = "http://127.0.0.1:8700"
 TIMEOUT_S: Final = 120.0
@@ -71,7 +86,7 @@ class Client:
         return answer.json() if answer.content else None
 
     def text(self, *path: str, **query: Any) -> str:
-        """Make a GET request for something that is no JSON; see `request`."""
+        """Make a GET request for something other than JSON; see `request`."""
         return self._send("GET", path, None, query).text
 
     def _send(
@@ -102,14 +117,20 @@ class Client:
 
     def put_organization(
         self, organization: str, environment: str = "cloud", *, mark: str | None = None
-    ) -> dict[str, Any]:
+    ) -> OrganizationAnswer:
         """Create an organization, or return the one there is."""
         body = {"environment": environment}
-        return dict(self.request("PUT", "organizations", organization, body=body, **_marked(mark)))
+        return cast(
+            "OrganizationAnswer", self.request("PUT", "organizations", organization, body=body, **_marked(mark))
+        )
 
-    def organization(self, organization: str) -> dict[str, Any]:
+    def organization(self, organization: str) -> OrganizationAnswer:
         """Return an organization."""
-        return dict(self.request("GET", "organizations", organization))
+        return cast("OrganizationAnswer", self.request("GET", "organizations", organization))
+
+    def status(self, organization: str) -> StatusAnswer:
+        """Return an organization with its active keystore, tested now, and the running migration."""
+        return cast("StatusAnswer", self.request("GET", "organizations", organization, "status"))
 
     def delete_organization(self, organization: str, *, mark: str | None = None) -> None:
         """Delete an organization that has no keystores and no keys."""
@@ -125,30 +146,30 @@ class Client:
         *,
         adopt: bool = False,
         mark: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> KeystoreAnswer:
         """Prove and register a keystore."""
         path = ("organizations", organization, "keystores", name)
-        return dict(self.request("PUT", *path, body=declaration, adopt=adopt, **_marked(mark)))
+        return cast("KeystoreAnswer", self.request("PUT", *path, body=declaration, adopt=adopt, **_marked(mark)))
 
     def swap_keystore(
         self, organization: str, name: str, declaration: Mapping[str, Any], *, mark: str | None = None
-    ) -> dict[str, Any]:
+    ) -> KeystoreAnswer:
         """Prove and swap in a new address, certificate or both."""
         path = ("organizations", organization, "keystores", name, "swap")
-        return dict(self.request("POST", *path, body=declaration, **_marked(mark)))
+        return cast("KeystoreAnswer", self.request("POST", *path, body=declaration, **_marked(mark)))
 
-    def keystore(self, organization: str, name: str) -> dict[str, Any]:
+    def keystore(self, organization: str, name: str) -> KeystoreAnswer:
         """Return a keystore."""
-        return dict(self.request("GET", "organizations", organization, "keystores", name))
+        return cast("KeystoreAnswer", self.request("GET", "organizations", organization, "keystores", name))
 
     def delete_keystore(self, organization: str, name: str, *, mark: str | None = None) -> None:
         """Forget a keystore."""
         self.request("DELETE", "organizations", organization, "keystores", name, **_marked(mark))
 
-    def accept_cluster(self, organization: str, name: str) -> dict[str, Any]:
+    def accept_cluster(self, organization: str, name: str) -> KeystoreAnswer:
         """Use the cluster that answers under a keystore's name now."""
         path = ("organizations", organization, "keystores", name, "accept-cluster")
-        return dict(self.request("POST", *path))
+        return cast("KeystoreAnswer", self.request("POST", *path))
 
     # Archive keys, and what keeps them safe.
 
@@ -164,40 +185,46 @@ class Client:
             self.request("POST", "organizations", organization, "archive-keys", "give-up", body=body)["given_up"]
         )
 
-    def verify(self, organization: str) -> dict[str, Any]:
+    def verify(self, organization: str) -> ReportAnswer:
         """Return what a look through every archive key has found."""
-        return dict(self.request("POST", "organizations", organization, "verify"))
+        return cast("ReportAnswer", self.request("POST", "organizations", organization, "verify"))
 
-    def plan_recovery(self, organization: str) -> dict[str, Any]:
+    def plan_recovery(self, organization: str) -> RecoveryAnswer:
         """Return what a recovery would take over."""
-        return dict(self.request("GET", "organizations", organization, "recovery"))
+        return cast("RecoveryAnswer", self.request("GET", "organizations", organization, "recovery"))
 
-    def recover(self, organization: str, code: str) -> dict[str, Any]:
+    def recover(self, organization: str, code: str) -> RecoveryAnswer:
         """Recover an organization as the plan of that code says."""
-        return dict(self.request("POST", "organizations", organization, "recovery", body={"code": code}))
+        return cast(
+            "RecoveryAnswer", self.request("POST", "organizations", organization, "recovery", body={"code": code})
+        )
 
-    def clean_ups(self, organization: str, *, ended: bool = False) -> list[dict[str, Any]]:
+    def clean_ups(self, organization: str, *, ended: bool = False) -> list[CleanUpAnswer]:
         """Return the clean-ups that are pending, or all."""
-        return list(self.request("GET", "organizations", organization, "clean-ups", ended=ended))
+        return cast("list[CleanUpAnswer]", self.request("GET", "organizations", organization, "clean-ups", ended=ended))
 
-    def retry_clean_up(self, organization: str, number: int) -> dict[str, Any]:
+    def retry_clean_up(self, organization: str, number: int) -> CleanUpAnswer:
         """Try a clean-up now."""
-        return dict(self.request("POST", "organizations", organization, "clean-ups", str(number), "retry"))
+        return cast(
+            "CleanUpAnswer", self.request("POST", "organizations", organization, "clean-ups", str(number), "retry")
+        )
 
-    def abandon_clean_up(self, organization: str, number: int, reason: str) -> dict[str, Any]:
+    def abandon_clean_up(self, organization: str, number: int, reason: str) -> CleanUpAnswer:
         """Give a clean-up up."""
         path = ("organizations", organization, "clean-ups", str(number), "abandon")
-        return dict(self.request("POST", *path, body={"reason": reason}))
+        return cast("CleanUpAnswer", self.request("POST", *path, body={"reason": reason}))
 
     # Health.
 
-    def health(self, organization: str, keystore: str) -> dict[str, Any]:
+    def health(self, organization: str, keystore: str) -> HealthAnswer:
         """Return status, reason, detail and the last hour of a self-administered keystore."""
-        return dict(self.request("GET", "organizations", organization, "keystores", keystore, "health"))
+        return cast("HealthAnswer", self.request("GET", "organizations", organization, "keystores", keystore, "health"))
 
-    def monitor(self, organization: str, keystore: str) -> dict[str, Any]:
-        """Return who is told when a keystore is offline."""
-        return dict(self.request("GET", "organizations", organization, "keystores", keystore, "monitor"))
+    def monitor(self, organization: str, keystore: str) -> MonitorAnswer:
+        """Return the alert recipients and timings of a keystore."""
+        return cast(
+            "MonitorAnswer", self.request("GET", "organizations", organization, "keystores", keystore, "monitor")
+        )
 
     def put_monitor(
         self,
@@ -207,10 +234,10 @@ class Client:
         *,
         adopt: bool = True,
         mark: str | None = None,
-    ) -> dict[str, Any]:
-        """Have a keystore monitored, or change who is told."""
+    ) -> MonitorAnswer:
+        """Set the alert recipients and timings of a keystore."""
         path = ("organizations", organization, "keystores", keystore, "monitor")
-        return dict(self.request("PUT", *path, body=alerting, adopt=adopt, **_marked(mark)))
+        return cast("MonitorAnswer", self.request("PUT", *path, body=alerting, adopt=adopt, **_marked(mark)))
 
     def delete_monitor(self, organization: str, keystore: str, *, mark: str | None = None) -> None:
         """Remove the monitor; health checks continue."""
@@ -222,33 +249,40 @@ class Client:
 
     # Migrations.
 
-    def plan_migration(self, organization: str, destination: str) -> dict[str, Any]:
+    def plan_migration(self, organization: str, destination: str) -> MigrationPlanAnswer:
         """Return what a migration would do."""
         path = ("organizations", organization, "migrations", "plan")
-        return dict(self.request("POST", *path, body={"destination": destination}))
+        return cast("MigrationPlanAnswer", self.request("POST", *path, body={"destination": destination}))
 
     def start_migration(
         self, organization: str, destination: str, notify_email: str | None = None, mode: str = "maintenance"
-    ) -> dict[str, Any]:
-        """Begin a migration or attach to it."""
+    ) -> MigrationAnswer | None:
+        """Start a migration or attach to it; return None if the destination is active already."""
         body = {"destination": destination, "notify_email": notify_email, "mode": mode}
-        return dict(self.request("POST", "organizations", organization, "migrations", body=body))
+        answer: MigrationAnswer | UnchangedAnswer = self.request(
+            "POST", "organizations", organization, "migrations", body=body
+        )
+        return None if answer["id"] is None else answer
 
-    def migration(self, organization: str, migration_id: str) -> dict[str, Any]:
+    def migration(self, organization: str, migration_id: str) -> MigrationAnswer:
         """Return a migration with its progress."""
-        return dict(self.request("GET", "organizations", organization, "migrations", migration_id))
+        return cast("MigrationAnswer", self.request("GET", "organizations", organization, "migrations", migration_id))
 
-    def migrations(self, organization: str) -> list[dict[str, Any]]:
+    def migrations(self, organization: str) -> list[MigrationAnswer]:
         """Return the migrations of an organization, the latest first."""
-        return list(self.request("GET", "organizations", organization, "migrations"))
+        return cast("list[MigrationAnswer]", self.request("GET", "organizations", organization, "migrations"))
 
-    def cancel_migration(self, organization: str, migration_id: str) -> dict[str, Any]:
+    def cancel_migration(self, organization: str, migration_id: str) -> MigrationAnswer:
         """End a migration where it is."""
-        return dict(self.request("POST", "organizations", organization, "migrations", migration_id, "cancel"))
+        return cast(
+            "MigrationAnswer", self.request("POST", "organizations", organization, "migrations", migration_id, "cancel")
+        )
 
-    def undo_migration(self, organization: str, migration_id: str) -> dict[str, Any]:
+    def undo_migration(self, organization: str, migration_id: str) -> MigrationAnswer:
         """Make the source of a migration the active keystore again."""
-        return dict(self.request("POST", "organizations", organization, "migrations", migration_id, "undo"))
+        return cast(
+            "MigrationAnswer", self.request("POST", "organizations", organization, "migrations", migration_id, "undo")
+        )
 
 
 def _marked(mark: str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.text import Text
 
+from pulumi_keystore.answers import ConnectionAnswer, HealthAnswer, RecoveryAnswer, StatusAnswer, VerificationAnswer
 from pulumi_keystore.cli.migrations import progress_line
 from pulumi_keystore.cli.output import (
     Format,
@@ -71,17 +72,17 @@ def status(
     with ask() as service:
         if watch:
             _watch_status(service, organization, every, output)
-        shown = service.request("GET", "organizations", organization, "status")
+        shown = service.status(organization)
     if output is Format.JSON:
         print_json(shown)
     else:
-        active, connection = shown["keystore"], shown["connection"] or {}
+        active, connection = shown["keystore"], shown["connection"]
         line = {
             "organization": shown["name"],
             "active keystore": f"{active['name']} ({active['kind']})" if active else "none",
             "address": active and active["address_display"],
             "connection": _connection(connection) or None,
-            "detail": connection.get("detail"),
+            "detail": connection and connection["detail"],
             **_health_lines(shown["health"]),
             "certificate until": active
             and active["certificate_not_after"]
@@ -96,10 +97,11 @@ def status(
         raise typer.Exit(OFFLINE)
 
 
-def _verified(shown: dict[str, Any] | None) -> str | None:
+def _verified(shown: VerificationAnswer | None) -> str | None:
     if shown is None:
         return None
-    wrong = [f"{shown[kind]:,} {kind}" for kind in ("missing", "damaged", "surplus") if shown[kind]]
+    counts = {"missing": shown["missing"], "damaged": shown["damaged"], "surplus": shown["surplus"]}
+    wrong = [f"{count:,} {kind}" for kind, count in counts.items() if count]
     return f"{local_time(shown['at'])}: {', '.join(wrong) or 'every key is there'}"
 
 
@@ -107,8 +109,8 @@ def _watch_status(service: Client, organization: str, every: float, output: Form
     told = ""
     while True:
         try:
-            shown = service.request("GET", "organizations", organization, "status")
-            line = _status_line(shown)
+            status = service.status(organization)
+            shown, line = dict(status), _status_line(status)
         except ServiceUnavailable as error:
             # A service that restarts is no reason to stop looking.
             shown, line = {"error": error.summary}, f"the service does not answer: {error.summary}"
@@ -122,27 +124,27 @@ def _watch_status(service: Client, organization: str, every: float, output: Form
         time.sleep(every)
 
 
-def _status_line(shown: dict[str, Any]) -> str:
+def _status_line(shown: StatusAnswer) -> str:
     if shown["migration"]:
         return f"in maintenance, {progress_line(shown['migration'])}"
-    connection, monitored = shown["connection"] or {"status": "no active keystore"}, shown["health"]
-    parts = [_connection(connection)]
-    if connection.get("detail"):
+    connection, monitored = shown["connection"], shown["health"]
+    parts = [_connection(connection) or "no active keystore"]
+    if connection and connection["detail"]:
         parts.append(connection["detail"])
     if monitored:
         parts.append(f"each minute: {_connection(monitored)}")
     return ", ".join(parts)
 
 
-def _connection(shown: dict[str, Any]) -> str:
-    return " / ".join(filter(None, (shown.get("status"), shown.get("reason"))))
+def _connection(shown: ConnectionAnswer | HealthAnswer | None) -> str:
+    return " / ".join(filter(None, (shown["status"], shown["reason"]))) if shown else ""
 
 
-def _health_lines(monitored: dict[str, Any] | None) -> dict[str, Any]:
+def _health_lines(monitored: HealthAnswer | None) -> dict[str, Any]:
     if monitored is None:
         return {}
     ratio = monitored["reliability"]["ratio"]
-    since = f" since {local_time(monitored['since'])} ({span(monitored['for_s'])})" if monitored["since"] else ""
+    since = f" since {local_time(monitored['since'])} ({span(monitored['for_s'] or 0)})" if monitored["since"] else ""
     return {
         "each minute": f"{_connection(monitored)}{since}",
         "what it says": monitored["detail"],
@@ -204,8 +206,11 @@ def verify(organization: OrganizationArgument, output: FormatOption = Format.TAB
         print_json(report)
     else:
         out.print(f"{report['keystore']}: {report['keys']:,} archive keys in the ledger", markup=False)
-        for kind in ("missing", "damaged", "surplus"):
-            found = report[kind]
+        for kind, found in (
+            ("missing", report["missing"]),
+            ("damaged", report["damaged"]),
+            ("surplus", report["surplus"]),
+        ):
             out.print(f"{found['count']:,} {kind}" + (":" if found["count"] else ""), markup=False)
             for name in found["names"]:
                 out.print(f"  {name}", markup=False)
@@ -241,20 +246,18 @@ def recover(
         out.print(f"recovered; check it with `keystore verify {organization}`", markup=False)
 
 
-def _show_recovery(plan: dict[str, Any]) -> None:
+def _show_recovery(plan: RecoveryAnswer) -> None:
     if plan["suspended"]:
         out.print(f"suspended: {plan['suspended']}", markup=False)
     columns = ("keystore", "address", "readable", "epoch", "was_active", "remembered_at", "keys", "detail")
     print_rows(plan["sides"], columns, Format.TABLE)
     out.print(f"{plan['keystore']} will become the active keystore", markup=False)
-    said = {
-        "added": "will be added to the ledger",
-        "replaced": "will replace another key in the ledger",
-        "gathered": "exist only in another keystore and will be copied to the active one",
-        "missing": "are in the ledger but were not found in any keystore",
-    }
-    for kind, text in said.items():
-        users = plan[kind]
+    for users, text in (
+        (plan["added"], "will be added to the ledger"),
+        (plan["replaced"], "will replace another key in the ledger"),
+        (plan["gathered"], "exist only in another keystore and will be copied to the active one"),
+        (plan["missing"], "are in the ledger but were not found in any keystore"),
+    ):
         named = ", ".join(users["names"]) + (", …" if users["count"] > len(users["names"]) else "")
         out.print(f"{users['count']:,} keys {text}" + (f": {named}" if named else ""), markup=False)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pulumi_keystore.answers import MigrationAnswer
 from pulumi_keystore.cli.output import (
     Format,
     FormatOption,
@@ -53,8 +54,8 @@ def migration_start(
     """
     with ask() as service:
         row = service.start_migration(organization, destination, notify, "online" if online else "maintenance")
-        if row["id"] is None:
-            err.print(f"{destination} is the active keystore already; nothing has to move", markup=False)
+        if row is None:
+            err.print(f"{destination} is already the active keystore; nothing to move", markup=False)
             return
         if watch:
             _watch(service, organization, row["id"], output)
@@ -155,16 +156,16 @@ def _watch(service: Client, organization: str, migration: str, output: Format) -
     if output is Format.JSON:
         print_json(row)
     else:
-        out.print(row["ending"] + (f": {row['detail']}" if row["detail"] else ""), markup=False)
+        out.print(f"{row['ending']}: {row['detail']}" if row["detail"] else row["ending"], markup=False)
     if row["state"] != "succeeded":
         raise typer.Exit(1)
 
 
-def _moved(row: dict[str, Any]) -> int:
+def _moved(row: MigrationAnswer) -> int:
     return int(row["verified"] if row["phase"] == "verify" else row["done"])
 
 
-def progress_line(row: dict[str, Any]) -> str:
+def progress_line(row: MigrationAnswer) -> str:
     """Return in one line how far a migration is."""
     parts = [f"{row['phase']}: {_moved(row):,} of {row['total']:,} keys"]
     if row["rate"]:

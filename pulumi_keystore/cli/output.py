@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, NoReturn
@@ -65,7 +66,7 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def show(row: dict[str, Any], output: Format) -> None:
+def show(row: Mapping[str, object], output: Format) -> None:
     """Print one object."""
     if output is Format.JSON:
         print_json(row)
@@ -73,7 +74,7 @@ def show(row: dict[str, Any], output: Format) -> None:
         pairs({name.replace("_", " "): value for name, value in row.items() if value not in (None, [])})
 
 
-def pairs(values: dict[str, Any]) -> None:
+def pairs(values: Mapping[str, object]) -> None:
     """Print names and values below each other."""
     width = max(len(name) for name in values)
     for name, value in values.items():
@@ -82,7 +83,7 @@ def pairs(values: dict[str, Any]) -> None:
             out.print(f"{name:<{width}}  {text}", markup=False)
 
 
-def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], output: Format) -> None:
+def print_rows(rows: Sequence[Mapping[str, object]], columns: tuple[str, ...], output: Format) -> None:
     """Print a table of some columns, or everything as JSON."""
     if output is Format.JSON:
         print_json(rows)
@@ -98,7 +99,7 @@ def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], output: For
         err.print("nothing to show", markup=False)
 
 
-def text_of(name: str, value: Any) -> str:
+def text_of(name: str, value: object) -> str:
     """Return a value as people read it."""
     if value is None:
         return "-"

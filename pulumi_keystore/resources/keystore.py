@@ -106,12 +106,11 @@ class KeystoreResourceProvider(KeystoreProvider):
             except NotFound:
                 return ReadResult(None, {})
         outs = {**props, **_found(found)}
-        for given in ("address", "kind"):
-            outs[given] = found[given]
-        for given in ("server_ca", "mount", "role"):
+        outs |= {"address": found["address"], "kind": found["kind"]}
+        for given, value in (("server_ca", found["server_ca"]), ("mount", found["mount"]), ("role", found["role"])):
             # A default that the service filled in is no change of what was left out.
-            if props.get(given) is not None and _pem(props[given]) != _pem(found[given]):
-                outs[given] = found[given]
+            if props.get(given) is not None and _pem(props[given]) != _pem(value):
+                outs[given] = value
         if found["certificate_fingerprint"] != props.get("certificate_fingerprint"):
             tell(f"{id_}: the certificate was changed outside Pulumi, SHA-256 {found['certificate_fingerprint']}")
             outs["certificate"] = f"changed outside Pulumi, SHA-256 {found['certificate_fingerprint']}"

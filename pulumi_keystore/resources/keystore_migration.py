@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
+from pulumi_keystore.answers import MigrationAnswer
 from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.names import check_email, check_mode, check_name, check_organization
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound, ServiceUnavailable
@@ -90,13 +91,13 @@ class KeystoreMigrationProvider(KeystoreProvider):
         with self.client() as service:
             mode = str(props.get("mode") or "maintenance")
             row = service.start_migration(organization, destination, props.get("notify_email"), mode)
-            if row["id"] is not None:
-                row = _wait(service, organization, row)
-        moved = row.get("done", 0) if row["id"] else 0
-        return {**props, "keys_moved": moved, "ending": row.get("ending"), "migration_id": row["id"]}
+            if row is None:
+                return {**props, "keys_moved": 0, "ending": None, "migration_id": None}
+            row = _wait(service, organization, row)
+        return {**props, "keys_moved": row["done"], "ending": row["ending"], "migration_id": row["id"]}
 
 
-def _wait(service: Client, organization: str, row: dict[str, Any]) -> dict[str, Any]:
+def _wait(service: Client, organization: str, row: MigrationAnswer) -> MigrationAnswer:
     """Follow a migration to its end, with a line now and then; it goes on if we are interrupted.
 
     Raises:
@@ -128,7 +129,7 @@ def _wait(service: Client, organization: str, row: dict[str, Any]) -> dict[str, 
     return row
 
 
-def _progress(row: dict[str, Any]) -> str:
+def _progress(row: MigrationAnswer) -> str:
     moved = row["verified"] if row["phase"] == "verify" else row["done"]
     text = f"{row['phase']}, {moved:,} of {row['total']:,} keys"
     if row["rate"]:

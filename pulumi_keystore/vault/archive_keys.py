@@ -296,7 +296,7 @@ class VaultKeystore(VaultSession):
         data = _object(response.json().get("data"))
         if response.status in (403, 404):
             raise Unsuitable(
-                f"{self}: the role {self.tenancy.role_name!r} cannot use a mount {mount!r}",
+                f"{self}: the mount {mount!r} does not exist, or the role {self.tenancy.role_name!r} cannot use it",
                 hint=f"run `bao secrets enable -path={mount} -version=1 kv` and give the role its policy",
             )
         if data.get("type") != "kv":

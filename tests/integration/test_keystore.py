@@ -191,7 +191,7 @@ def test_a_policy_that_lacks_something_is_refused_with_the_fix(customer, removed
 
 def test_a_mount_that_is_missing_or_of_another_type_is_refused_with_the_fix(customer):
     acme = customer(keystores=())
-    with pytest.raises(Unsuitable, match="no mount 'nowhere'"):
+    with pytest.raises(Unsuitable, match="the mount 'nowhere' does not exist"):
         acme.register("first", mount="nowhere")
     client = acme.testbed.vaults["a"].client()
     if "transit/" not in client.sys.list_mounted_secrets_engines()["data"]:

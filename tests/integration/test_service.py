@@ -239,7 +239,7 @@ def test_the_command_lists_and_shows(customer, testbed, admin_token):
     started = run("migration", "start", acme.name, "second", token=admin_token)
     assert started.stdout == "Migration succeeded\n"
     assert "2 of 2 keys" in started.stderr
-    assert "nothing has to move" in run("migration", "start", acme.name, "second", token=admin_token).stderr
+    assert "nothing to move" in run("migration", "start", acme.name, "second", token=admin_token).stderr
     assert json.loads(run("migration", "list", acme.name, "--format", "json", token=admin_token).stdout)[0]["done"] == 2
     assert "Migration succeeded" in run("history", acme.name, token=admin_token).stdout
     assert run("migration", "watch", acme.name, token=admin_token).returncode == 0

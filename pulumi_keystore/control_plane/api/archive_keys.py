@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Any
 
 from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
+from pulumi_keystore.answers import EnrolledAnswer, GivenUpAnswer, ReleasedAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.escrow import deposit, endings
 from pulumi_keystore.control_plane.escrow.release import release as release_to_user
@@ -46,7 +46,7 @@ class GiveUpBody(Body):
 
 
 @router.post("/organizations/{organization}/archive-keys")
-def escrow(organization: str, body: EscrowBody, actor: Actor, services: Services) -> dict[str, Any]:
+def escrow(organization: str, body: EscrowBody, actor: Actor, services: Services) -> EnrolledAnswer:
     """Put users' archive keys into escrow, all or nothing."""
     actor.require(Right.ESCROW, organization)
     keys = {user: deposit.decode_key(key.get_secret_value()) for user, key in body.keys.items()}
@@ -55,7 +55,7 @@ def escrow(organization: str, body: EscrowBody, actor: Actor, services: Services
 
 
 @router.post("/organizations/{organization}/archive-keys/release")
-def release(organization: str, body: ReleaseBody, actor: Actor, services: Services) -> dict[str, Any]:
+def release(organization: str, body: ReleaseBody, actor: Actor, services: Services) -> ReleasedAnswer:
     """Return a user's archive key, encrypted to the caller's public key (HPKE, RFC 9180)."""
     actor.require(Right.ESCROW, organization)
     sealed = release_to_user(services.plane, services.connections, organization, body.user, body.public_key)
@@ -70,7 +70,7 @@ def destroy(organization: str, body: DestroyBody, actor: Actor, services: Servic
 
 
 @router.post("/organizations/{organization}/archive-keys/give-up")
-def give_up(organization: str, body: GiveUpBody, actor: Actor, services: Services) -> dict[str, Any]:
+def give_up(organization: str, body: GiveUpBody, actor: Actor, services: Services) -> GivenUpAnswer:
     """Note that archive keys may be missing: edits and migrations are not refused because of them any more."""
     actor.require(Right.MANAGE, organization)
     return {"given_up": endings.give_up(services.plane, actor.name, organization, body.users, body.reason)}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Response
 from pydantic import Field, SecretStr
 
+from pulumi_keystore.answers import HealthAnswer, MonitorAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import metrics
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
@@ -44,7 +43,7 @@ class MonitorBody(Body):
 
 
 @router.get("/organizations/{organization}/keystores/{name}/health")
-def get_health(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
+def get_health(organization: str, name: str, actor: Actor, services: Services) -> HealthAnswer:
     """Return what the tests of every minute say: status, reason, detail, since when, and the last hour."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
@@ -59,7 +58,7 @@ def get_health(organization: str, name: str, actor: Actor, services: Services) -
 
 
 @router.get("/organizations/{organization}/keystores/{name}/monitor")
-def get_monitor(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
+def get_monitor(organization: str, name: str, actor: Actor, services: Services) -> MonitorAnswer:
     """Return the alert recipients and timings of a keystore."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
@@ -76,7 +75,7 @@ def put_monitor(
     *,
     adopt: bool = True,
     mark: Mark = None,
-) -> dict[str, Any]:
+) -> MonitorAnswer:
     """Set the alert recipients and timings of a keystore."""
     actor.require(Right.MANAGE, organization)
     return monitors.put(services.plane, actor.name, organization, name, body.declared(), adopt=adopt, mark=mark)

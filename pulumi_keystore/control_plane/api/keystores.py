@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
+from pulumi_keystore.answers import KeystoreAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import registration
@@ -41,7 +40,7 @@ class KeystoreBody(Body):
 
 
 @router.get("/organizations/{organization}/keystores")
-def list_keystores(organization: str, actor: Actor, services: Services) -> list[dict[str, Any]]:
+def list_keystores(organization: str, actor: Actor, services: Services) -> list[KeystoreAnswer]:
     """List the keystores of an organization."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
@@ -49,7 +48,7 @@ def list_keystores(organization: str, actor: Actor, services: Services) -> list[
 
 
 @router.get("/organizations/{organization}/keystores/{name}")
-def get_keystore(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
+def get_keystore(organization: str, name: str, actor: Actor, services: Services) -> KeystoreAnswer:
     """Return one keystore."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
@@ -67,7 +66,7 @@ def put_keystore(
     *,
     adopt: bool = False,
     mark: Mark = None,
-) -> dict[str, Any]:
+) -> KeystoreAnswer:
     """Prove a keystore and register it; with `adopt` take over one that is registered differently."""
     actor.require(Right.MANAGE, organization)
     shown, warnings = registration.put(
@@ -79,7 +78,7 @@ def put_keystore(
 @router.post("/organizations/{organization}/keystores/{name}/swap")
 def swap_keystore(
     organization: str, name: str, body: KeystoreBody, actor: Actor, services: Services, mark: Mark = None
-) -> dict[str, Any]:
+) -> KeystoreAnswer:
     """Prove a new address, certificate or both, and swap them in; on any failure the old pair stays."""
     actor.require(Right.MANAGE, organization)
     shown, warnings = registration.swap(services.plane, actor.name, organization, name, body.declared(), mark=mark)
@@ -87,7 +86,7 @@ def swap_keystore(
 
 
 @router.post("/organizations/{organization}/keystores/{name}/accept-cluster")
-def accept_cluster(organization: str, name: str, actor: Actor, services: Services) -> dict[str, Any]:
+def accept_cluster(organization: str, name: str, actor: Actor, services: Services) -> KeystoreAnswer:
     """Prove the cluster that answers under a keystore's name now, and use it from then on."""
     actor.require(Right.MANAGE, organization)
     shown, warnings = registration.accept_cluster(services.plane, actor.name, organization, name)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from pydantic import Field
 
+from pulumi_keystore.answers import MigrationAnswer, MigrationPlanAnswer, UnchangedAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.identity.roles import Right
@@ -35,14 +34,16 @@ class MigrationBody(PlanBody):
 
 
 @router.post("/organizations/{organization}/migrations/plan")
-def plan_migration(organization: str, body: PlanBody, actor: Actor, services: Services) -> dict[str, Any]:
+def plan_migration(organization: str, body: PlanBody, actor: Actor, services: Services) -> MigrationPlanAnswer:
     """Say what a migration would do; nothing is changed."""
     actor.require(Right.VIEW, organization)
     return lifecycle.plan(services.plane, organization, body.destination)
 
 
 @router.post("/organizations/{organization}/migrations")
-def start_migration(organization: str, body: MigrationBody, actor: Actor, services: Services) -> dict[str, Any]:
+def start_migration(
+    organization: str, body: MigrationBody, actor: Actor, services: Services
+) -> MigrationAnswer | UnchangedAnswer:
     """Begin a migration, or attach to the one that goes there; state "unchanged" if nothing has to move."""
     actor.require(Right.MANAGE, organization)
     migration_id, new = lifecycle.start(
@@ -56,7 +57,7 @@ def start_migration(organization: str, body: MigrationBody, actor: Actor, servic
 
 
 @router.get("/organizations/{organization}/migrations")
-def list_migrations(organization: str, actor: Actor, services: Services) -> list[dict[str, Any]]:
+def list_migrations(organization: str, actor: Actor, services: Services) -> list[MigrationAnswer]:
     """List the migrations of an organization, the latest first."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
@@ -64,14 +65,14 @@ def list_migrations(organization: str, actor: Actor, services: Services) -> list
 
 
 @router.get("/organizations/{organization}/migrations/{migration_id}")
-def get_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> dict[str, Any]:
+def get_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> MigrationAnswer:
     """Return a migration with its progress."""
     actor.require(Right.VIEW, organization)
     return _describe(services.plane, organization, migration_id)
 
 
 @router.post("/organizations/{organization}/migrations/{migration_id}/cancel")
-def cancel_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> dict[str, Any]:
+def cancel_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> MigrationAnswer:
     """End a migration where it is; every key stays at, or goes back to, the source."""
     actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
@@ -80,14 +81,14 @@ def cancel_migration(organization: str, migration_id: str, actor: Actor, service
 
 
 @router.post("/organizations/{organization}/migrations/{migration_id}/undo")
-def undo_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> dict[str, Any]:
+def undo_migration(organization: str, migration_id: str, actor: Actor, services: Services) -> MigrationAnswer:
     """Make the source of a migration the active keystore again, as long as the keys are retained there."""
     actor.require(Right.MANAGE, organization)
     undo.undo(services.plane, actor.name, organization, migration_id)
     return _describe(services.plane, organization, migration_id)
 
 
-def _describe(plane: ControlPlane, organization: str, migration_id: str) -> dict[str, Any]:
+def _describe(plane: ControlPlane, organization: str, migration_id: str) -> MigrationAnswer:
     with plane.transaction() as session:
         owner = registry.find(session, organization)
         row = views.find(session, owner, migration_id)

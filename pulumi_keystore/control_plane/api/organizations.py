@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import Field
+from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import HistoryAnswer, OrganizationAnswer, StatusAnswer, VerificationAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services, ServicesOfApp
 from pulumi_keystore.control_plane.identity.roles import Right
@@ -16,7 +17,7 @@ from pulumi_keystore.control_plane.migration import parties
 from pulumi_keystore.control_plane.migration import views as migration_views
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
-from pulumi_keystore.control_plane.runtime.tables import as_document
+from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.declarations.names import Kind
 
 router = APIRouter(tags=["organizations"])
@@ -36,7 +37,7 @@ class OrganizationBody(Body):
 
 
 @router.get("/organizations")
-def list_organizations(actor: Actor, services: Services) -> list[dict[str, Any]]:
+def list_organizations(actor: Actor, services: Services) -> list[OrganizationAnswer]:
     """List the organizations that the token may see."""
     actor.require(Right.VIEW, actor.organization)
     with services.plane.transaction() as session:
@@ -48,7 +49,7 @@ def list_organizations(actor: Actor, services: Services) -> list[dict[str, Any]]
 
 
 @router.get("/organizations/{organization}")
-def get_organization(organization: str, actor: Actor, services: Services) -> dict[str, Any]:
+def get_organization(organization: str, actor: Actor, services: Services) -> OrganizationAnswer:
     """Return one organization."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
@@ -58,7 +59,7 @@ def get_organization(organization: str, actor: Actor, services: Services) -> dic
 @router.put("/organizations/{organization}")
 def put_organization(
     organization: str, body: OrganizationBody, actor: Actor, services: Services, mark: Mark = None
-) -> dict[str, Any]:
+) -> OrganizationAnswer:
     """Create an organization, or return the one there is."""
     actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
@@ -75,30 +76,46 @@ def delete_organization(organization: str, actor: Actor, services: Services, mar
 
 
 @router.get("/organizations/{organization}/status")
-def status(organization: str, actor: Actor, services: Services) -> dict[str, Any]:
+def status(organization: str, actor: Actor, services: Services) -> StatusAnswer:
     """Return the active keystore, its connection (tested now, and each minute), and the running migration."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        shown = registry.describe(session, owner)
         active = keystores.active_keystore(session, owner)
-        shown["keystore"] = keystores.describe(owner, active) if active else None
-        looked = verification.latest(session, owner)
-        counted = ("at", "keystore", "keys", "missing", "damaged", "surplus")
-        shown["verification"] = as_document(looked, *counted) if looked else None
-        shown["health"] = None
+        shown: StatusAnswer = {
+            **registry.describe(session, owner),
+            "keystore": keystores.describe(owner, active) if active else None,
+            "connection": None,
+            "verification": _verification(session, owner),
+            "health": None,
+            "migration": None,
+        }
         if active and active.kind == Kind.SELF_ADMINISTERED:
             shown["health"] = monitoring_views.describe(session, services.plane, active, now_utc())
-        shown["migration"] = None
         if owner.maintenance_by:
             row = parties.load(session, owner.maintenance_by).migration
             shown["migration"] = migration_views.describe(session, owner, row, now_utc())
-    shown["connection"] = proving.test_connection(services.plane, owner, active) if active else None
+    if active:
+        shown["connection"] = proving.test_connection(services.plane, owner, active)
     return shown
 
 
+def _verification(session: Session, owner: Organization) -> VerificationAnswer | None:
+    latest = verification.latest(session, owner)
+    if latest is None:
+        return None
+    return {
+        "at": latest.at.isoformat(),
+        "keystore": latest.keystore,
+        "keys": latest.keys,
+        "missing": latest.missing,
+        "damaged": latest.damaged,
+        "surplus": latest.surplus,
+    }
+
+
 @router.get("/organizations/{organization}/history")
-def get_history(organization: str, actor: Actor, services: Services, limit: int = 1000) -> list[dict[str, Any]]:
+def get_history(organization: str, actor: Actor, services: Services, limit: int = 1000) -> list[HistoryAnswer]:
     """Return the history, oldest first."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:

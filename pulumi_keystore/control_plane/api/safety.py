@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path
 from pydantic import Field
 
+from pulumi_keystore.answers import CleanUpAnswer, RecoveryAnswer, ReportAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import clean_ups, recovery, verification
@@ -30,28 +30,28 @@ class ReasonBody(Body):
 
 
 @router.post("/organizations/{organization}/verify")
-def verify(organization: str, actor: Actor, services: Services) -> dict[str, Any]:
+def verify(organization: str, actor: Actor, services: Services) -> ReportAnswer:
     """Read every archive key at the active keystore and compare it; name those missing, damaged or surplus."""
     actor.require(Right.MANAGE, organization)
     return verification.verify(services.plane, organization).to_document()
 
 
 @router.get("/organizations/{organization}/recovery")
-def plan_recovery(organization: str, actor: Actor, services: Services) -> dict[str, Any]:
+def plan_recovery(organization: str, actor: Actor, services: Services) -> RecoveryAnswer:
     """Say what a recovery would take over from the keystores; nothing is changed."""
     actor.require(Right.MANAGE, organization)
     return recovery.plan(services.plane, organization).to_document()
 
 
 @router.post("/organizations/{organization}/recovery")
-def recover(organization: str, body: RecoveryBody, actor: Actor, services: Services) -> dict[str, Any]:
+def recover(organization: str, body: RecoveryBody, actor: Actor, services: Services) -> RecoveryAnswer:
     """Recover an organization as the plan of that code says; refused where it is not so any more."""
     actor.require(Right.MANAGE, organization)
     return recovery.apply(services.plane, actor.name, organization, body.code).to_document()
 
 
 @router.get("/organizations/{organization}/clean-ups")
-def list_clean_ups(organization: str, actor: Actor, services: Services, *, ended: bool = False) -> list[dict[str, Any]]:
+def list_clean_ups(organization: str, actor: Actor, services: Services, *, ended: bool = False) -> list[CleanUpAnswer]:
     """List the clean-ups that are pending; with `ended` all of them."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
@@ -60,7 +60,7 @@ def list_clean_ups(organization: str, actor: Actor, services: Services, *, ended
 
 
 @router.post("/organizations/{organization}/clean-ups/{number}/retry")
-def retry_clean_up(organization: str, number: Number, actor: Actor, services: Services) -> dict[str, Any]:
+def retry_clean_up(organization: str, number: Number, actor: Actor, services: Services) -> CleanUpAnswer:
     """Try a clean-up now."""
     actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
@@ -72,7 +72,7 @@ def retry_clean_up(organization: str, number: Number, actor: Actor, services: Se
 @router.post("/organizations/{organization}/clean-ups/{number}/abandon")
 def abandon_clean_up(
     organization: str, number: Number, body: ReasonBody, actor: Actor, services: Services
-) -> dict[str, Any]:
+) -> CleanUpAnswer:
     """Give a clean-up up: what lies there stays there."""
     actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
@@ -80,11 +80,21 @@ def abandon_clean_up(
     return _show(services, organization, number)
 
 
-def _show(services: Services, organization: str, number: int) -> dict[str, Any]:
+def _show(services: Services, organization: str, number: int) -> CleanUpAnswer:
     with services.plane.transaction() as session:
         rows = clean_ups.list_all(session, registry.find(session, organization), ended=True)
     return next(_document(row) for row in rows if row.id == number)
 
 
-def _document(row: clean_ups.Shown) -> dict[str, Any]:
-    return {**asdict(row), "next_at": row.next_at.isoformat()}
+def _document(row: clean_ups.Shown) -> CleanUpAnswer:
+    return {
+        "id": row.id,
+        "migration": row.migration,
+        "keystore": row.keystore,
+        "side": row.side,
+        "state": row.state,
+        "place": row.place,
+        "attempts": row.attempts,
+        "detail": row.detail,
+        "next_at": row.next_at.isoformat(),
+    }

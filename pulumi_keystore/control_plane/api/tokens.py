@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from pydantic import Field
 
+from pulumi_keystore.answers import NewTokenAnswer, TokenAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.identity.roles import Right
@@ -24,7 +23,7 @@ class TokenBody(Body):
 
 
 @router.get("/tokens")
-def list_tokens(actor: Actor, services: Services) -> list[dict[str, Any]]:
+def list_tokens(actor: Actor, services: Services) -> list[TokenAnswer]:
     """List all tokens, without their secrets."""
     actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
@@ -32,7 +31,7 @@ def list_tokens(actor: Actor, services: Services) -> list[dict[str, Any]]:
 
 
 @router.post("/tokens")
-def create_token(body: TokenBody, actor: Actor, services: Services) -> dict[str, Any]:
+def create_token(body: TokenBody, actor: Actor, services: Services) -> NewTokenAnswer:
     """Make a token; its text is in this answer and nowhere else."""
     actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, File, Form, Response, UploadFile
 from fastapi.responses import RedirectResponse
 from starlette.formparsers import MultiPartParser
 
+from pulumi_keystore.answers import KeystoreAnswer
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.api.problems import MAX_BODY_BYTES
 from pulumi_keystore.control_plane.console.access import HOME, Page, Sent, Visit, Visitor
@@ -105,7 +106,7 @@ def _form(
     template: str,
     visitor: Visitor,
     shown: dict[str, Any],
-    keystore: dict[str, Any],
+    keystore: KeystoreAnswer,
     values: dict[str, str],
     error: KeystoreError | None = None,
 ) -> Response:

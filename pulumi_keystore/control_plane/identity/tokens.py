@@ -6,17 +6,18 @@ import hashlib
 import hmac
 import secrets
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import TokenAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.roles import Principal, Role
 from pulumi_keystore.control_plane.identity.tables import Token
 from pulumi_keystore.control_plane.organizations.registry import no_organization
 from pulumi_keystore.control_plane.organizations.tables import Organization
-from pulumi_keystore.control_plane.runtime.tables import as_document
+from pulumi_keystore.control_plane.runtime.tables import iso
 from pulumi_keystore.errors import InvalidInput, NotAuthenticated, NotFound
 
 PREFIX: Final = "ks_"
@@ -24,7 +25,7 @@ PREFIX: Final = "ks_"
 
 def create(
     session: Session, name: str, role: str, organization: str | None = None, days: int | None = None
-) -> tuple[dict[str, Any], str]:
+) -> tuple[TokenAnswer, str]:
     """Make a token; return its description and its text, which is shown this once and kept nowhere.
 
     Raises:
@@ -58,15 +59,20 @@ def create(
     return describe(row, organization), f"{PREFIX}{token_id}_{secret}"
 
 
-def describe(row: Token, organization: str | None) -> dict[str, Any]:
+def describe(row: Token, organization: str | None) -> TokenAnswer:
     """Return what may be shown of a token."""
     return {
-        **as_document(row, "id", "name", "role", "created_at", "expires_at", "revoked_at"),
+        "id": row.id,
+        "name": row.name,
+        "role": row.role,
         "organization": organization,
+        "created_at": row.created_at.isoformat(),
+        "expires_at": iso(row.expires_at),
+        "revoked_at": iso(row.revoked_at),
     }
 
 
-def list_all(session: Session) -> list[dict[str, Any]]:
+def list_all(session: Session) -> list[TokenAnswer]:
     """Return every token, without its secret."""
     rows = session.execute(
         select(Token, Organization.name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
+from pulumi_keystore.answers import ConnectionAnswer
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.organizations import ledger
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
@@ -144,7 +145,7 @@ def _where(row: Keystore) -> str:
     return f"{row.address}, mount {row.mount}, role {row.role}, certificate {fingerprint}"
 
 
-def test_connection(plane: ControlPlane, organization: Organization, row: Keystore) -> dict[str, Any]:
+def test_connection(plane: ControlPlane, organization: Organization, row: Keystore) -> ConnectionAnswer:
     """Log in and make an authorized read; return status, reason and detail (contract: Connection test)."""
     if row.address is None:
         return {"status": "Online", "reason": None, "detail": None}

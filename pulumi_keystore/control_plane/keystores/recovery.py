@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Final, cast
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import RecoveryAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, opening
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
@@ -94,9 +95,9 @@ class Plan:
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def to_document(self) -> dict[str, Any]:
+    def to_document(self) -> RecoveryAnswer:
         """Return the plan as JSON-ready values."""
-        return {**asdict(self), "code": self.code}
+        return cast("RecoveryAnswer", {**asdict(self), "code": self.code})
 
 
 @dataclass(slots=True)

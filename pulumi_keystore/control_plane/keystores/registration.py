@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import KeystoreAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
 from pulumi_keystore.control_plane.keystores.opening import CERTIFICATE_PURPOSE, tenancy
@@ -34,7 +34,7 @@ def put(
     *,
     adopt: bool = False,
     mark: str | None = None,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[KeystoreAnswer, list[str]]:
     """Register a keystore after proving it; the organization's first one becomes active.
 
     Safe to repeat: what is registered already is returned. Returns the keystore and warnings.
@@ -134,7 +134,7 @@ def swap(
     declared: Declaration,
     *,
     mark: str | None = None,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[KeystoreAnswer, list[str]]:
     """Change address, certificate or both after proving the new pair: a validated swap.
 
     Where the keystore is active, every enrolled key must be there and be the right one. On any failure the old
@@ -152,7 +152,7 @@ def swap(
 
 def edit(
     plane: ControlPlane, actor: str, organization: str, name: str, declared: Declaration, *, keep_certificate: bool
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[KeystoreAnswer, list[str]]:
     """Do the same for what a form holds: kind, mount, role, and with `keep_certificate` the certificate, stay."""
 
     def binding(owner: Organization, row: Keystore) -> Binding:
@@ -173,7 +173,7 @@ def _swap(
     *,
     accept_cluster: bool = False,
     mark: str | None = None,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[KeystoreAnswer, list[str]]:
     with plane.transaction() as session:
         owner = registry.find(session, organization)
         _require_changeable(owner)
@@ -283,7 +283,7 @@ def _require_keys(plane: ControlPlane, owner: Organization, change: _Change) -> 
     return [_lacks(vault, looked, owner).summary] if looked.lacking else []
 
 
-def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str) -> tuple[dict[str, Any], list[str]]:
+def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str) -> tuple[KeystoreAnswer, list[str]]:
     """Prove a keystore whose server was rebuilt or replaced, and use the cluster that answers now from then on.
 
     Raises:

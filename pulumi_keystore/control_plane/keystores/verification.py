@@ -7,7 +7,7 @@ from base64 import b32decode
 from binascii import Error as Base32Error
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import NamesAnswer, ReportAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import opening
 from pulumi_keystore.control_plane.keystores.tables import Verification
@@ -49,6 +50,10 @@ class Count:
         if len(self.names) < NAMED:
             self.names.append(name)
 
+    def to_document(self) -> NamesAnswer:
+        """Return it as JSON-ready values."""
+        return {"count": self.count, "names": self.names}
+
 
 @dataclass(slots=True)
 class Report:
@@ -78,9 +83,18 @@ class Report:
         """Whether nothing is wrong."""
         return not (self.missing.count - self.given_up or self.damaged.count or self.surplus.count)
 
-    def to_document(self) -> dict[str, Any]:
+    def to_document(self) -> ReportAnswer:
         """Return the report as JSON-ready values."""
-        return {**asdict(self), "at": self.at.isoformat(), "sound": self.sound}
+        return {
+            "keystore": self.keystore,
+            "at": self.at.isoformat(),
+            "keys": self.keys,
+            "missing": self.missing.to_document(),
+            "damaged": self.damaged.to_document(),
+            "surplus": self.surplus.to_document(),
+            "given_up": self.given_up,
+            "sound": self.sound,
+        }
 
 
 def verify(plane: ControlPlane, organization: str) -> Report:

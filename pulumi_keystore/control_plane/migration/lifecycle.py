@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints, rules
+from pulumi_keystore.answers import MigrationPlanAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening, proving
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
@@ -85,7 +85,7 @@ def _remove_old_copies(plane: ControlPlane, transport: Transport, parties: Parti
             history.append(session, owner.id, history.SYSTEM, "Old copies removed", detail)
 
 
-def plan(plane: ControlPlane, organization: str, destination: str) -> dict[str, Any]:
+def plan(plane: ControlPlane, organization: str, destination: str) -> MigrationPlanAnswer:
     """Say what a migration would do: from, to, number of keys, estimate, and what is unreachable."""
     with plane.transaction() as session:
         owner = registry.find(session, organization)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import MigrationAnswer
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations.tables import Organization
-from pulumi_keystore.control_plane.runtime.tables import as_document
+from pulumi_keystore.control_plane.runtime.tables import iso
 from pulumi_keystore.declarations.migration import Phase, State
 from pulumi_keystore.errors import NotFound
 
@@ -35,7 +36,7 @@ def find(session: Session, owner: Organization, migration_id: str) -> Migration:
     return row
 
 
-def list_all(session: Session, owner: Organization, now: datetime, limit: int = 100) -> list[dict[str, Any]]:
+def list_all(session: Session, owner: Organization, now: datetime, limit: int = 100) -> list[MigrationAnswer]:
     """Return the migrations of an organization, the latest first, at most so many."""
     rows = session.scalars(
         select(Migration)
@@ -46,7 +47,7 @@ def list_all(session: Session, owner: Organization, now: datetime, limit: int = 
     return [describe(session, owner, row, now) for row in rows]
 
 
-def describe(session: Session, owner: Organization, row: Migration, now: datetime) -> dict[str, Any]:
+def describe(session: Session, owner: Organization, row: Migration, now: datetime) -> MigrationAnswer:
     """Return a migration with its progress: keys copied and verified, rate (keys/s), remaining seconds.
 
     The rate is that of the phase under way; of a migration that has ended it is keys copied and read back in a second.
@@ -67,16 +68,28 @@ def describe(session: Session, owner: Organization, row: Migration, now: datetim
         CleanUp.migration_id == row.id, CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF
     )
     return {
-        **as_document(
-            row, "id", "source", "destination", "mode", "state", "phase", "ending", "detail", "total", "done",
-            "verified", "requested_by", "cancel_by", "started_at", "ended_at", "receipt",
-        ),
         "organization": owner.name,
+        "id": row.id,
+        "source": row.source,
+        "destination": row.destination,
+        "mode": row.mode,
+        "state": row.state,
+        "phase": row.phase,
+        "ending": row.ending,
+        "detail": row.detail,
+        "total": row.total,
+        "done": row.done,
+        "verified": row.verified,
+        "requested_by": row.requested_by,
+        "cancel_by": row.cancel_by,
+        "started_at": row.started_at.isoformat(),
+        "ended_at": iso(row.ended_at),
+        "receipt": row.receipt,
         "rate": rate,
         "remaining_s": remaining_s,
         "clean_up_pending": list(session.scalars(pending)),
         "retained_until": kept.next_at.isoformat() if kept else None,
-    }  # fmt: skip
+    }
 
 
 def retained(session: Session, row: Migration, now: datetime) -> CleanUp | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import MonitorAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.notifications import webhooks
 from pulumi_keystore.control_plane.organizations import history, keystores, maintenance, ownership, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.declarations.monitor import (
     OFFLINE_MINUTES,
     ONLINE_MINUTES,
@@ -67,7 +66,7 @@ def put(
     *,
     adopt: bool = True,
     mark: str | None = None,
-) -> dict[str, Any]:
+) -> MonitorAnswer:
     """Have a keystore monitored, or change who is told. Safe to repeat; an open incident goes on.
 
     Raises:
@@ -118,7 +117,7 @@ def put(
         return {**describe(plane, owner, row, monitor), "warnings": warnings}
 
 
-def get(plane: ControlPlane, session: Session, owner: Organization, keystore: str) -> dict[str, Any]:
+def get(plane: ControlPlane, session: Session, owner: Organization, keystore: str) -> MonitorAnswer:
     """Return the monitor of a keystore.
 
     Raises:
@@ -160,15 +159,19 @@ def remove(plane: ControlPlane, actor: str, organization: str, keystore: str, ma
         history.append(session, owner.id, actor, "Health monitor removed", keystore)
 
 
-def describe(plane: ControlPlane, owner: Organization, keystore: Keystore, monitor: HealthMonitor) -> dict[str, Any]:
+def describe(plane: ControlPlane, owner: Organization, keystore: Keystore, monitor: HealthMonitor) -> MonitorAnswer:
     """Return what may be shown of a monitor; of its webhook that is the host, and a keyed digest."""
     url = alerting(plane, monitor).webhook
     digest = plane.master_key.fingerprint(owner.name, webhooks.PURPOSE, url.encode()).hex() if url else None
     return {
         "organization": owner.name,
         "keystore": keystore.name,
-        **as_document(monitor, "recipients", "offline_minutes", "repeat_hours", "online_minutes", "webhook_host"),
+        "recipients": monitor.recipients,
+        "webhook_host": monitor.webhook_host,
         "webhook_fingerprint": digest,
+        "offline_minutes": monitor.offline_minutes,
+        "repeat_hours": monitor.repeat_hours,
+        "online_minutes": monitor.online_minutes,
     }
 
 

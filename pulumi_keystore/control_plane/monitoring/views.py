@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import HealthAnswer
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import timeline
 from pulumi_keystore.control_plane.monitoring.status import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
@@ -55,7 +55,7 @@ def reliability(session: Session, plane: ControlPlane, keystore: Keystore, now: 
     return timeline.reliability(dict(rows.tuples().all()), minutes, now)
 
 
-def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> dict[str, Any]:
+def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> HealthAnswer:
     """Return status, reason, detail, since when, and the reliability of the last hour."""
     shown = connection(session, plane, keystore, now)
     hour = reliability(session, plane, keystore, now)

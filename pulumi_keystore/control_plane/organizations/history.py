@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import HistoryAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.organizations.tables import HistoryEntry
-from pulumi_keystore.control_plane.runtime.tables import as_document
 
 SYSTEM = "system"
 COLUMNS: Final = ("at", "actor", "action", "detail")
@@ -23,7 +23,7 @@ def append(session: Session, organization_id: int, actor: str, action: str, deta
     session.add(HistoryEntry(at=now_utc(), organization_id=organization_id, actor=actor, action=action, detail=detail))
 
 
-def entries(session: Session, organization_id: int, limit: int | None = 1000) -> list[dict[str, Any]]:
+def entries(session: Session, organization_id: int, limit: int | None = 1000) -> list[HistoryAnswer]:
     """Return the latest entries, or all where there is no limit; oldest first."""
     rows = session.scalars(
         select(HistoryEntry)
@@ -31,10 +31,13 @@ def entries(session: Session, organization_id: int, limit: int | None = 1000) ->
         .order_by(HistoryEntry.id.desc())
         .limit(limit)
     ).all()
-    return [as_document(row, "id", *COLUMNS) for row in reversed(rows)]
+    return [
+        {"id": row.id, "at": row.at.isoformat(), "actor": row.actor, "action": row.action, "detail": row.detail}
+        for row in reversed(rows)
+    ]
 
 
-def to_csv(rows: list[dict[str, Any]]) -> str:
+def to_csv(rows: list[HistoryAnswer]) -> str:
     """Return entries as CSV (RFC 4180), with a header.
 
     A cell that a spreadsheet would take for a formula gets an apostrophe before it: names are other people's text.
@@ -47,7 +50,7 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def to_json(rows: list[dict[str, Any]]) -> str:
+def to_json(rows: list[HistoryAnswer]) -> str:
     """Return entries as a JSON array."""
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import KeystoreAnswer
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
-from pulumi_keystore.control_plane.runtime.tables import as_document
+from pulumi_keystore.control_plane.runtime.tables import iso
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import Conflict, NotFound
 
@@ -34,22 +33,30 @@ def named(session: Session, organization: Organization, name: str) -> Keystore |
     return session.scalar(select(Keystore).where(Keystore.organization_id == organization.id, Keystore.name == name))
 
 
-def list_all(session: Session, organization: Organization) -> list[dict[str, Any]]:
+def list_all(session: Session, organization: Organization) -> list[KeystoreAnswer]:
     """Return every keystore of an organization."""
     rows = session.scalars(select(Keystore).where(Keystore.organization_id == organization.id).order_by(Keystore.name))
     return [describe(organization, row) for row in rows]
 
 
-def describe(organization: Organization, row: Keystore) -> dict[str, Any]:
+def describe(organization: Organization, row: Keystore) -> KeystoreAnswer:
     """Return what may be shown of a keystore."""
-    shown = as_document(
-        row, "name", "kind", "address", "mount", "role", "server_ca", "certificate_fingerprint",
-        "certificate_not_after", "kv_version", "cluster_id", "revision", "proved_at", "created_at",
-    )  # fmt: skip
     return {
         "organization": organization.name,
-        **shown,
+        "name": row.name,
+        "kind": row.kind,
+        "address": row.address,
         "address_display": KeystoreAddress.parse(row.address).display if row.address else None,
+        "mount": row.mount,
+        "role": row.role,
+        "server_ca": row.server_ca,
+        "certificate_fingerprint": row.certificate_fingerprint,
+        "certificate_not_after": iso(row.certificate_not_after),
+        "kv_version": row.kv_version,
+        "cluster_id": row.cluster_id,
+        "revision": row.revision,
+        "proved_at": iso(row.proved_at),
+        "created_at": row.created_at.isoformat(),
         "active": organization.active_keystore_id == row.id,
     }
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.answers import OrganizationAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.organizations import ownership
 from pulumi_keystore.control_plane.organizations.keystores import active_keystore
 from pulumi_keystore.control_plane.organizations.ledger import count_keys
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
-from pulumi_keystore.control_plane.runtime.tables import as_document
 from pulumi_keystore.declarations.names import check_organization
 from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNeeded
 
@@ -91,11 +91,14 @@ def remove(session: Session, name: str, mark: str | None = None) -> None:
     session.delete(row)
 
 
-def describe(session: Session, row: Organization) -> dict[str, Any]:
+def describe(session: Session, row: Organization) -> OrganizationAnswer:
     """Return what may be shown of an organization."""
     active = active_keystore(session, row)
     return {
-        **as_document(row, "name", "environment", "created_at", "suspended"),
+        "name": row.name,
+        "environment": row.environment,
+        "created_at": row.created_at.isoformat(),
+        "suspended": row.suspended,
         "active_keystore": active.name if active else None,
         "maintenance": row.maintenance_by,
         "archive_keys": count_keys(session, row),

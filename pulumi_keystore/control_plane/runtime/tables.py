@@ -53,6 +53,11 @@ def is_due(at: InstrumentedAttribute[datetime], now: datetime, longest_s: float)
     return or_(at <= now, at > now + timedelta(seconds=longest_s))
 
 
+def iso(moment: datetime | None) -> str | None:
+    """Return a moment in UTC, ISO 8601; None where there is none."""
+    return moment.isoformat() if moment else None
+
+
 def as_document(row: Base, *names: str) -> dict[str, Any]:
     """Return some columns of a row as a JSON-ready dictionary; times in UTC, ISO 8601."""
     document: dict[str, Any] = {}

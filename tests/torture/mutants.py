@@ -339,6 +339,12 @@ BUGS = [
         RECOVERY, "took_with_it",
     ),
     Bug(
+        "a standby that lags far behind is believed",
+        "vault/session.py",
+        "self._clock() >= until or not", "True or not",
+        "tests/unit/vault/test_session.py", "far_behind",
+    ),
+    Bug(
         "a renamed resource deletes what it managed",
         "control_plane/organizations/ownership.py",
         "if mark is None or row.owner_mark == (mark or None):", "if mark is None or row.owner_mark:",

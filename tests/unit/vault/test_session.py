@@ -21,19 +21,24 @@ CHECKPOINT = Checkpoint(3, "abc", "acme", active=True, keys=1, at="2026-01-01T00
 class LaggingStandby:
     """A mock of a standby: it passes writes on, and reads its own old state unless a token asks for a newer one.
 
-    The first answer to each write is lost, so that the client writes again.
+    The first answer to each write is lost, so that the client writes again. Its clock goes on when somebody waits.
     """
 
-    def __init__(self, *, may_create=True, logged_in_meanwhile=0, refuses=0):
-        self.stored, self.states, self.logins, self.writes = {}, {}, 0, 0
+    def __init__(self, *, may_create=True, logged_in_meanwhile=0, refuses=0, standby=True):
+        self.stored, self.states, self.logins, self.writes, self.now, self.standby = {}, {}, 0, 0, 0.0, standby
         self.may_create, self.logged_in_meanwhile, self.refuses = may_create, logged_in_meanwhile, refuses
 
     def answer(self, keystore, request):
+        if request.path.startswith("/v1/sys/health"):
+            return Response(200, json.dumps({"standby": self.standby}).encode())
         if request.path.endswith("/cert/login"):
             self.logins += 1
             self.states[f"hvs.{self.logins}"] = set(self.stored)
             auth = {"client_token": f"hvs.{self.logins}", "lease_duration": 3600}
             return Response(200, json.dumps({"auth": auth}).encode(), str(self.logins))
+        return self.answer_of_keys(keystore, request)
+
+    def answer_of_keys(self, keystore, request):
         if request.method == "POST":
             self.writes += 1
             if self.logged_in_meanwhile:
@@ -61,6 +66,8 @@ def run(keystore, server, flow):
             step = flow.send(answer)
         except StopIteration as end:
             return end.value
+        if isinstance(step, Pause):
+            server.now += step.seconds
         answer = None if isinstance(step, Pause) else server.answer(keystore, step)
 
 
@@ -72,14 +79,16 @@ def endpoint():
     return Endpoint(KeystoreAddress("standby.example.com", 8200), certificate)
 
 
-def keystore(endpoint):
-    return VaultKeystore(endpoint, Tenancy("acme"), kv_version=2)
+def keystore(endpoint, server, retry_for_s=30):
+    tenancy = Tenancy("acme")
+    return VaultKeystore(endpoint, tenancy, kv_version=2, retry_for_s=retry_for_s, clock=lambda: server.now)
 
 
 @pytest.mark.parametrize("logged_in_meanwhile", [0, 1, 2])
 @pytest.mark.parametrize("logged_in_before", [False, True])
 def test_what_a_standby_does_not_know_yet_is_found(endpoint, logged_in_before, logged_in_meanwhile):
-    server, client = LaggingStandby(logged_in_meanwhile=logged_in_meanwhile), keystore(endpoint)
+    server = LaggingStandby(logged_in_meanwhile=logged_in_meanwhile)
+    client = keystore(endpoint, server)
     if logged_in_before:
         run(client, server, client._ensure_token())
     found = run(client, server, client.put(RECORD))
@@ -89,24 +98,51 @@ def test_what_a_standby_does_not_know_yet_is_found(endpoint, logged_in_before, l
 
 @pytest.mark.parametrize("logged_in_meanwhile", [0, 1, 2])
 def test_a_checkpoint_that_a_standby_does_not_know_yet_is_found(endpoint, logged_in_meanwhile):
-    server, client = LaggingStandby(logged_in_meanwhile=logged_in_meanwhile), keystore(endpoint)
+    server = LaggingStandby(logged_in_meanwhile=logged_in_meanwhile)
+    client = keystore(endpoint, server)
     assert run(client, server, client.remember(CHECKPOINT))
 
 
 def test_a_role_that_may_not_create_is_told_so_after_one_more_login(endpoint):
-    server, client = LaggingStandby(may_create=False), keystore(endpoint)
+    server = LaggingStandby(may_create=False)
+    client = keystore(endpoint, server)
     with pytest.raises(AccessDenied, match="may not create archive keys"):
         run(client, server, client.put(RECORD))
     assert server.logins == 2
 
 
 def test_a_token_that_a_standby_refuses_for_a_moment_is_tried_again(endpoint):
-    server, client = LaggingStandby(refuses=4), keystore(endpoint)
+    server = LaggingStandby(refuses=4)
+    client = keystore(endpoint, server)
     assert run(client, server, client.read(RECORD.name)) is None
     assert server.logins == 2
 
 
 def test_a_role_that_may_not_read_is_told_so(endpoint):
-    server, client = LaggingStandby(refuses=100), keystore(endpoint)
+    server = LaggingStandby(refuses=1000)
+    client = keystore(endpoint, server)
     with pytest.raises(AccessDenied, match="may not read archive keys"):
         run(client, server, client.read(RECORD.name))
+
+
+def test_a_standby_that_lags_far_behind_is_waited_for(endpoint):
+    server = LaggingStandby(refuses=12)
+    client = keystore(endpoint, server)
+    assert run(client, server, client.read(RECORD.name)) is None
+    assert (server.logins, server.now > 10) == (2, True)
+
+
+def test_an_active_node_is_believed_soon(endpoint):
+    server = LaggingStandby(refuses=1000, standby=False)
+    client = keystore(endpoint, server)
+    with pytest.raises(AccessDenied):
+        run(client, server, client.read(RECORD.name))
+    assert server.now < 2
+
+
+def test_a_standby_is_believed_in_the_end(endpoint):
+    server = LaggingStandby(refuses=1000)
+    client = keystore(endpoint, server)
+    with pytest.raises(AccessDenied):
+        run(client, server, client.read(RECORD.name))
+    assert 30 <= server.now < 40

@@ -127,8 +127,8 @@ def test_all_workers_die_and_it_stalls():
 
 
 def test_a_small_organization_does_not_wait_for_a_large_one():
-    with stage(intercepted=False, slots="1", shard_size="200", retry_s="10", request_s="10") as scene:
-        scene.customer.enrol(4000)
+    with stage(intercepted=False, slots="1", shard_size="100", retry_s="10", request_s="10") as scene:
+        scene.customer.enrol(2000)
         small = type(scene.customer)("small", scene.testbed, scene.admin, scene.customer.escrow_client)
         scene.admin.put_organization("small")
         for keystore in ("first", "second"):

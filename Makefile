@@ -45,7 +45,7 @@ quick: .venv/.ready lint ## Check style, types, and all that needs no server: a 
 # Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
 ALONE := tests/health/test_monitor.py
 HALF := $(addprefix tests/,harness torture safety)
-OTHERS := $(addprefix tests/,unit contract database browser stacks policies integration outage health) --ignore=$(ALONE)
+OTHERS := $(addprefix tests/,unit contract database browser packaging stacks policies integration outage health) --ignore=$(ALONE)
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \

@@ -17,6 +17,7 @@ from pathlib import Path
 from keystore_harness import backup, workspace
 from keystore_harness.errors import HarnessError
 from keystore_harness.ports import free_port, wait_until
+from keystore_harness.processes import go_on, stop_in_its_tracks
 from keystore_harness.timeline import Timeline
 
 _START_TIMEOUT_S = 90
@@ -313,12 +314,12 @@ class WorkerProcess:
 
     def pause(self) -> None:
         """Stop the process in its tracks."""
-        os.kill(self.pid, signal.SIGSTOP)
+        stop_in_its_tracks(self.pid)
         self._timeline.begin("worker", "paused")
 
     def resume(self) -> None:
         """Let it go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        go_on(self.pid)
         self._timeline.end("worker", "paused")
 
     def __enter__(self) -> WorkerProcess:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from keystore_harness import wait_until
+from keystore_harness.processes import stop_in_its_tracks
 from keystore_harness.service import WorkerProcess
 from keystore_harness.tenant import Tenant
 
@@ -132,7 +133,7 @@ def test_one_keystore_that_hangs_delays_no_other(watch, customer):
 def test_a_service_that_is_paused_makes_no_outage(watch):
     acme = watch()
     service = acme.testbed.service
-    os.kill(service.pid, signal.SIGSTOP)
+    stop_in_its_tracks(service.pid)
     time.sleep(9)
     os.kill(service.pid, signal.SIGCONT)
     acme.await_status("Online")

@@ -30,6 +30,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from keystore_harness import wait_until
+from keystore_harness.processes import stop_in_its_tracks
 from keystore_harness.server import VaultServer
 
 from pulumi_keystore.errors import KeystoreError
@@ -211,7 +212,7 @@ class Life(RuleBasedStateMachine):
         if letter not in self.snapshots or self.sealed:
             return
         service = self.bed.testbed.service
-        os.kill(service.pid, signal.SIGSTOP)
+        stop_in_its_tracks(service.pid)
         try:
             time.sleep(0.5)  # what was on its way has arrived
             before = self.there()

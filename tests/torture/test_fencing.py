@@ -9,6 +9,7 @@ import time
 
 import pytest
 from keystore_harness import wait_until
+from keystore_harness.processes import stop_in_its_tracks
 from keystore_harness.service import ServiceProcess, WorkerProcess
 from sqlalchemy import text
 
@@ -176,7 +177,7 @@ def test_a_service_that_was_replaced_deletes_no_key_when_it_goes_on():
         scene.plan_moments("clean-up.removing wait")
         row = scene.start()
         wait_until(lambda: scene.struck, "the clean-up", interval_s=0.01)
-        os.kill(first.pid, signal.SIGSTOP)
+        stop_in_its_tracks(first.pid)
         scene.go()
         engine = connect(scene.database.direct_url)
         with engine.begin() as connection:

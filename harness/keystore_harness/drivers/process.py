@@ -13,6 +13,7 @@ from pathlib import Path
 from keystore_harness import workspace
 from keystore_harness.binary import find_vault, version_of
 from keystore_harness.errors import Unsupported
+from keystore_harness.processes import go_on, stop_in_its_tracks
 
 # In a mount namespace of its own, a process reads a file of ours where others read /etc/hosts.
 _WITH_HOSTS = 'mount --bind "$0" /etc/hosts && exec "$@"'
@@ -87,11 +88,11 @@ class ProcessMachine:
 
     def pause(self) -> None:
         """Stop the process (SIGSTOP)."""
-        os.kill(self.pid, signal.SIGSTOP)
+        stop_in_its_tracks(self.pid)
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
-        os.kill(self.pid, signal.SIGCONT)
+        go_on(self.pid)
 
     def reload(self) -> None:
         """Make it read its certificate files again (SIGHUP)."""

@@ -34,7 +34,7 @@ from keystore_harness.processes import stop_in_its_tracks
 from keystore_harness.server import VaultServer
 
 from pulumi_keystore.errors import KeystoreError
-from tests.conftest import WHOLE
+from tests.conftest import WHOLE, retire
 from tests.safety.bed import Acme, Bed
 
 RUNS, STEPS = (200, 30) if WHOLE else (1, 16)
@@ -276,6 +276,7 @@ class Life(RuleBasedStateMachine):
             self.there_is_a_way_on()
         finally:
             self.heal.close()
+            retire(self.bed.testbed, [self.acme.name])
 
     def come_to_rest(self) -> None:
         """Mend everything outside the product; then do what its own hints say."""

@@ -402,8 +402,12 @@ class VaultKeystore(VaultSession):
         """Raise `Unsuitable` unless a token that was ended is refused: whoever is replaced must not go on writing."""
         spare = yield from self._login()
         yield from self.surrender(spare.text)
-        response = yield from self._send("GET", self._path("data", name), None, spare)
-        if response.status != 403:  # noqa: PLR2004
+
+        def refused() -> Flow[bool | None]:
+            response = yield from self._send("GET", self._path("data", name), None, spare)
+            return True if response.status == 403 else None  # noqa: PLR2004
+
+        if not (yield from self._in_a_while(refused)):
             raise Unsuitable(
                 f"{self}: a token that was ended is still good",
                 hint=f'give the policy of the role {self.tenancy.role_name!r} "update" on auth/token/revoke-self',

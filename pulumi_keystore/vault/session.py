@@ -5,10 +5,11 @@ Sources: the Vault and OpenBao HTTP API pages "TLS certificates auth method", `/
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
 _REFUSED_WAITS_S: Final = (0.05, 0.2, 1.0)
-"""Between a login and the last time that a refusal of its token is not believed. A standby is given more time."""
+"""Between an answer that may be too old and the last one that is not believed. A standby is given more time."""
 REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -310,29 +311,37 @@ class VaultSession:
         )
 
     def _after_a_new_login(self, ask: Callable[[], Flow[T | None]]) -> Flow[T | None]:
-        """Ask until there is an answer; None counts only some moments after a login that began after another None.
+        """Ask until there is an answer; None counts only after a login that began after another None.
 
         A token may have ended, and a standby that lags behind may not know what was written: it answers from a state
         that is at least as new as the token it is shown. Tokens are shared, and others may have logged in meanwhile,
-        but nobody knows whether late enough. And for a moment a standby refuses a token of a state that it has already
-        (OpenBao 2.7: what it keeps in memory follows its storage a little later). How long that moment is depends on
-        its load and its network, so that a standby is asked for as long as it would be if it were away.
+        but nobody knows whether late enough.
         """
-        waits: Iterator[float] | None = None
-        until = 0.0
         while True:
             token = self._token
             found = yield from ask()
             if found is not None:
                 return found
-            if waits is not None:
-                wait = next(waits, _LONGEST_PAUSE_S)
-                if wait == _LONGEST_PAUSE_S and (self._clock() >= until or not (yield from self._meets_a_standby())):
-                    return None
-                yield Pause(wait)
-            elif self._token is token and not self._logging_in:
-                self._token, waits = None, iter(_REFUSED_WAITS_S)
-                until = self._clock() + self._retry_for_s
+            if self._token is token and not self._logging_in:
+                self._token = None
+                return (yield from self._in_a_while(ask))
+
+    def _in_a_while(self, ask: Callable[[], Flow[T | None]]) -> Flow[T | None]:
+        """Ask until there is an answer; None counts only after some moments.
+
+        For a moment a standby knows less than the state that it has already (OpenBao 2.7: what it keeps in memory
+        follows its storage a little later). How long that is depends on its load and its network, so that a standby is
+        asked for as long as it would be if it were away.
+        """
+        until = self._clock() + self._retry_for_s
+        for wait in itertools.chain(_REFUSED_WAITS_S, itertools.repeat(_LONGEST_PAUSE_S)):
+            found = yield from ask()
+            if found is not None:
+                return found
+            if wait == _LONGEST_PAUSE_S and (self._clock() >= until or not (yield from self._meets_a_standby())):
+                break
+            yield Pause(wait)
+        return None
 
     def _meets_a_standby(self) -> Flow[bool]:
         """Tell whether what answers is a standby, which may not know yet what the active node knows."""

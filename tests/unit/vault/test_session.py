@@ -8,7 +8,7 @@ from keystore_harness.ca import CertificateAuthority
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
-from pulumi_keystore.errors import AccessDenied
+from pulumi_keystore.errors import AccessDenied, Unsuitable
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.record import ArchiveKey
@@ -24,8 +24,9 @@ class LaggingStandby:
     The first answer to each write is lost, so that the client writes again. Its clock goes on when somebody waits.
     """
 
-    def __init__(self, *, may_create=True, logged_in_meanwhile=0, refuses=0, standby=True):
+    def __init__(self, *, may_create=True, logged_in_meanwhile=0, refuses=0, standby=True, knows_ended=0):
         self.stored, self.states, self.logins, self.writes, self.now, self.standby = {}, {}, 0, 0, 0.0, standby
+        self.knows_ended, self.ended = knows_ended, set()
         self.may_create, self.logged_in_meanwhile, self.refuses = may_create, logged_in_meanwhile, refuses
 
     def answer(self, keystore, request):
@@ -36,6 +37,13 @@ class LaggingStandby:
             self.states[f"hvs.{self.logins}"] = set(self.stored)
             auth = {"client_token": f"hvs.{self.logins}", "lease_duration": 3600}
             return Response(200, json.dumps({"auth": auth}).encode(), str(self.logins))
+        if request.path.endswith("/revoke-self"):
+            self.ended.add(request.token)
+            return Response(204, b"")
+        if request.token in self.ended:
+            self.knows_ended -= 1
+            if self.knows_ended < 0:
+                return Response(403, b'{"errors": ["permission denied"]}')
         return self.answer_of_keys(keystore, request)
 
     def answer_of_keys(self, keystore, request):
@@ -146,3 +154,16 @@ def test_a_standby_is_believed_in_the_end(endpoint):
     with pytest.raises(AccessDenied):
         run(client, server, client.read(RECORD.name))
     assert 30 <= server.now < 40
+
+
+def test_a_token_that_was_ended_is_known_to_a_standby_in_a_while(endpoint):
+    server = LaggingStandby(knows_ended=8)
+    client = keystore(endpoint, server)
+    run(client, server, client._require_tokens_end(RECORD.name))
+
+
+def test_a_token_that_cannot_be_ended_is_told(endpoint):
+    server = LaggingStandby(knows_ended=1000)
+    client = keystore(endpoint, server)
+    with pytest.raises(Unsuitable, match="a token that was ended is still good"):
+        run(client, server, client._require_tokens_end(RECORD.name))

@@ -6,6 +6,7 @@ The workflow plans shards, watches over whoever works on them, and decides; the 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -215,6 +216,7 @@ def _watch_over(migration_id: str, work: Work) -> Outcome:
     plane, _, workers = _given()
     stall, leases = StallWatch(plane.settings.stall_s), LeaseWatch(plane.settings.lease_s)
     column = Migration.done if work == Work.COPY else Migration.verified
+    waiting: dict[str, float] = {}
     while True:
         workers.progress.clear()
         with plane.transaction() as session:
@@ -233,7 +235,13 @@ def _watch_over(migration_id: str, work: Work) -> Outcome:
             return None
         lost = leases.lost((shard.id, shard.holder, shard.heartbeats) for shard in found.leased)
         for holder in {*lost, *found.fenced}:
-            _replace(migration_id, holder)
+            fault = _replace(migration_id, holder)
+            since = waiting.setdefault(holder, time.monotonic())
+            if fault is None:
+                del waiting[holder]
+            elif time.monotonic() - since >= plane.settings.retry_s:
+                # There may be no other shard by which anybody would find out.
+                return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
         try:
             stall.observe(found.keys)
         except MigrationFailed as stalled:
@@ -241,8 +249,8 @@ def _watch_over(migration_id: str, work: Work) -> Outcome:
         workers.progress.wait(_LOOK_S)
 
 
-def _replace(migration_id: str, holder: str) -> None:
-    """Give the shards of a lost worker to others, after ending its tokens; later if the server does not answer now."""
+def _replace(migration_id: str, holder: str) -> KeystoreFault | None:
+    """Give the shards of a lost worker to others, after ending its tokens; return why that cannot be done now."""
     plane, _, workers = _given()
     parties = _load(plane, migration_id)
     with plane.transaction() as session:
@@ -254,11 +262,12 @@ def _replace(migration_id: str, holder: str) -> None:
             fencing.fence(plane, transport, destination, parties.organization.id, holder=holder)
     except KeystoreFault as fault:
         _log.warning("a lost worker's token cannot be ended yet", migration=migration_id, reason=str(fault))
-        return
+        return fault
     with plane.transaction() as session:
         shards.give_back(session, migration_id, holder)
     _log.info("shards of a lost worker are free again", migration=migration_id, worker=holder)
     workers.wake()
+    return None
 
 
 @_step("decide")

@@ -41,7 +41,7 @@ def enrolling_during(acme, work):
 
 
 def test_keys_enrolled_while_the_active_keystore_is_edited_to_another_mount(bed):
-    acme = bed.customer(800, first="a")
+    acme = bed.customer(400, first="a")
     before = acme.mounts["first"], acme.roles.get("first", "")
     acme.settle_elsewhere("first", "a", "m2")
     role = acme.roles["first"]
@@ -74,7 +74,7 @@ def test_an_edit_to_another_mount_that_holds_every_key_is_taken_when_no_one_enro
 
 def test_keys_enrolled_while_the_address_is_edited_to_a_clone_of_the_server(bed):
     """A snapshot keeps its cluster id; the old server still runs, and enrolments go there until the edit."""
-    acme = bed.customer(800, first="a")
+    acme = bed.customer(400, first="a")
     clone = bed.testbed.clone("a", bed.testbed.servers["a"].snapshot())
     address = f"https://{clone.name}:{clone.port}"
     assert clone.client().sys.read_health_status(method="GET")["cluster_id"] == cluster_id(bed.testbed.servers["a"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -208,12 +209,26 @@ class Vault:
 
         """
         self.timeline.note(self.name, "snapshot restored")
+        # The server answers, and a moment later reloads what it keeps in memory; it seals itself if it is too busy to
+        # do so in time. What it was given after the snapshot tells whether it has.
+        mark = f"harness-{secrets.token_hex(8)}"
+        self.client().sys.create_or_update_policy(mark, 'path "nothing/" { capabilities = ["read"] }')
         self.client(timeout_s=120).sys.force_restore_raft_snapshot(snapshot)
-        # Applied while the request lasts. A moment later the server reloads what it keeps in memory, and seals itself
-        # if it is too busy to do so in time.
+        wait_until(lambda: self._has_lost(mark), f"{self.name} to be as it was")
         for _ in range(5):
             wait_until(self._is_open_again, f"{self.name} to be active after the restore")
             time.sleep(0.2)
+
+    def _has_lost(self, policy: str) -> bool:
+        if not self._is_open_again():
+            return False
+        try:
+            self.client().sys.read_policy(policy)
+        except (hvac.exceptions.InvalidPath, hvac.exceptions.Forbidden):
+            return True
+        except (hvac.exceptions.VaultError, requests.RequestException):
+            pass
+        return False
 
     def _is_open_again(self) -> bool:
         return self.active

@@ -5,7 +5,6 @@ Sources: the Vault and OpenBao HTTP API pages "TLS certificates auth method", `/
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 import time
@@ -333,15 +332,15 @@ class VaultSession:
         follows its storage a little later). How long that is depends on its load and its network, so that a standby is
         asked for as long as it would be if it were away.
         """
-        until = self._clock() + self._retry_for_s
-        for wait in itertools.chain(_REFUSED_WAITS_S, itertools.repeat(_LONGEST_PAUSE_S)):
-            found = yield from ask()
-            if found is not None:
-                return found
-            if wait == _LONGEST_PAUSE_S and (self._clock() >= until or not (yield from self._meets_a_standby())):
-                break
+        until, waits = self._clock() + self._retry_for_s, iter(_REFUSED_WAITS_S)
+        while (found := (yield from ask())) is None:
+            wait = next(waits, None)
+            if wait is None:
+                if self._clock() >= until or not (yield from self._meets_a_standby()):
+                    return None
+                wait = _LONGEST_PAUSE_S
             yield Pause(wait)
-        return None
+        return found
 
     def _meets_a_standby(self) -> Flow[bool]:
         """Tell whether what answers is a standby, which may not know yet what the active node knows."""

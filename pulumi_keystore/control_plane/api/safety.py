@@ -56,7 +56,7 @@ def list_clean_ups(organization: str, actor: Actor, services: Services, *, ended
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        return [_document(row) for row in clean_ups.list_all(session, owner, ended=ended)]
+        return clean_ups.list_all(session, owner, ended=ended)
 
 
 @router.post("/organizations/{organization}/clean-ups/{number}/retry")
@@ -83,18 +83,4 @@ def abandon_clean_up(
 def _show(services: Services, organization: str, number: int) -> CleanUpAnswer:
     with services.plane.transaction() as session:
         rows = clean_ups.list_all(session, registry.find(session, organization), ended=True)
-    return next(_document(row) for row in rows if row.id == number)
-
-
-def _document(row: clean_ups.Shown) -> CleanUpAnswer:
-    return {
-        "id": row.id,
-        "migration": row.migration,
-        "keystore": row.keystore,
-        "side": row.side,
-        "state": row.state,
-        "place": row.place,
-        "attempts": row.attempts,
-        "detail": row.detail,
-        "next_at": row.next_at.isoformat(),
-    }
+    return next(row for row in rows if row["id"] == number)

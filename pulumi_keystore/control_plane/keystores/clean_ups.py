@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
+from pulumi_keystore.answers import CleanUpAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.keystores.removal import Removal, Tally
@@ -66,22 +66,7 @@ def require_none(session: Session, keystore: Keystore) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What is shown of a clean-up."""
-
-    id: int
-    migration: str
-    keystore: str | None
-    side: str
-    state: str
-    place: str
-    attempts: int
-    detail: str | None
-    next_at: datetime
-
-
-def list_all(session: Session, owner: Organization, *, ended: bool = False) -> list[Shown]:
+def list_all(session: Session, owner: Organization, *, ended: bool = False) -> list[CleanUpAnswer]:
     """Return the clean-ups of an organization that are pending, or all; oldest first."""
     query = (
         select(CleanUp, Keystore)
@@ -91,12 +76,19 @@ def list_all(session: Session, owner: Organization, *, ended: bool = False) -> l
     )
     rows = session.execute(query if ended else query.where(CleanUp.state == CleanUpState.PENDING)).all()
     return [
-        Shown(
-            row.id, row.migration_id, keystore.name, row.side, row.state, _place(row, owner), row.attempts, row.detail,
-            row.next_at,
-        )
+        {
+            "id": row.id,
+            "migration": row.migration_id,
+            "keystore": keystore.name,
+            "side": row.side,
+            "state": row.state,
+            "place": _place(row, owner),
+            "attempts": row.attempts,
+            "detail": row.detail,
+            "next_at": row.next_at.isoformat(),
+        }
         for row, keystore in rows
-    ]  # fmt: skip
+    ]
 
 
 def _place(row: CleanUp, owner: Organization) -> str:

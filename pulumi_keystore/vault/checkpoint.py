@@ -17,6 +17,8 @@ FOLDER: Final = "checkpoints/"
 """The part of the organization's path that holds them; no archive key's name has a slash."""
 _FORMAT: Final = "1"
 _DIGITS: Final = 12
+_LONGEST: Final = 100
+_LONGEST_NONCE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,10 @@ class Checkpoint:
         if body.get("format") != _FORMAT or not isinstance(epoch, int) or not isinstance(keys, int):
             raise DamagedRecordError("not a checkpoint")
         texts = [body.get(name) for name in ("nonce", "organization", "at")]
-        if not isinstance(active, bool) or not all(isinstance(text, str) for text in texts):
+        if not isinstance(active, bool) or not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
             raise DamagedRecordError("not a checkpoint")
+        if not 0 <= epoch < 10**_DIGITS or not 0 <= keys < 10**_DIGITS or len(str(texts[0])) > _LONGEST_NONCE:
+            raise DamagedRecordError("not a checkpoint of ours")
         nonce, organization, at = (str(text) for text in texts)
         return cls(epoch, nonce, organization, active, keys, at)
 

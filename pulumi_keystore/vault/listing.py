@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import insort
 from typing import Final
+
+from pulumi_keystore.vault.parsing import parse
 
 _KEYS: Final = re.compile(rb'"data"\s*:\s*\{\s*"keys"\s*:\s*\[')
 _STRING: Final = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")')
@@ -48,7 +49,7 @@ class Listing:
             self._begun, position = start is not None, start.end() if start else 0
         try:
             while self._begun and (found := _STRING.match(data, position)):
-                self._see(json.loads(found[1]))
+                self._see(parse(found[1]))
                 position = found.end()
         except ValueError:
             self._broken = True
@@ -70,7 +71,7 @@ def is_empty(body: bytes) -> bool:
     That is a 404, unless there is a warning to give: of parameters that the server does not know.
     """
     try:
-        answer = json.loads(body)
+        answer = parse(body)
     except ValueError:
         return False
     if not isinstance(answer, dict):

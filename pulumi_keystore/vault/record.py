@@ -8,10 +8,14 @@ from binascii import Error as Base64Error
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pulumi_keystore.declarations.names import check_user_id
 from pulumi_keystore.declarations.tenancy import key_name
+from pulumi_keystore.errors import RuleViolation
 
 KEY_BYTES: Final = 32
 FORMAT: Final = "1"
+_MOST_GENERATIONS: Final = 2**31 - 1
+"""What the ledger can hold."""
 
 
 class DamagedRecordError(ValueError):
@@ -91,11 +95,10 @@ class ArchiveKey:
         """
         try:
             key = b64decode(body["archive_key"], validate=True)
-            record = cls(
-                str(body["organization"]), str(body["user"]), int(body["generation"]), key, str(body.get("origin", ""))
-            )
-        except (KeyError, TypeError, ValueError, Base64Error):
+            user, generation = check_user_id(str(body["user"])), int(body["generation"])
+            record = cls(str(body["organization"]), user, generation, key, str(body.get("origin", "")))
+        except (KeyError, TypeError, ValueError, Base64Error, RuleViolation):
             raise DamagedRecordError("not an archive key record") from None
-        if len(key) != KEY_BYTES or body.get("format") != FORMAT:
-            raise DamagedRecordError("an archive key of the wrong length or format")
+        if len(key) != KEY_BYTES or body.get("format") != FORMAT or not 1 <= generation <= _MOST_GENERATIONS:
+            raise DamagedRecordError("an archive key of the wrong length, generation or format")
         return record

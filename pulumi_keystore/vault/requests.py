@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
+from pulumi_keystore.vault.parsing import parse
 from pulumi_keystore.vault.resolver import Resolver
 
 REQUEST_TIMEOUT_S: Final = 10.0
-MAX_ANSWER_BYTES: Final = 256 << 20
+MAX_ANSWER_BYTES: Final = 1 << 20
+MAX_LIST_BYTES: Final = 256 << 20
+"""Of an answer that is looked at while it comes in, and not kept: a million names take a quarter of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +65,7 @@ class Response:
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; an empty object where it is none."""
         try:
-            parsed = json.loads(self.body)
+            parsed = parse(self.body)
         except ValueError:
             return {}
         return parsed if isinstance(parsed, dict) else {}

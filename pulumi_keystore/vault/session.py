@@ -131,7 +131,9 @@ class VaultSession:
             try:
                 if token and token.renewable and age < token.ttl_s and (yield from self._renew(token)):
                     return token
-                self._token = yield from self._login()
+                # Used once, however short the life that the server gives it: this must come to an end.
+                self._token = token = yield from self._login()
+                return token
             finally:
                 self._logging_in = False
 
@@ -171,6 +173,7 @@ class VaultSession:
             token = _Token(
                 str(auth["client_token"]),
                 self._clock(),
+                # 0 is a token without an end.
                 _seconds(auth.get("lease_duration")) or float("inf"),
                 bool(auth.get("renewable")),
                 response.index,
@@ -359,7 +362,8 @@ def _object(stated: object) -> dict[str, Any]:
 
 
 def _seconds(stated: object) -> float:
-    return float(stated) if isinstance(stated, int | float) else 0.0
+    """Return a duration that a server states, which is not negative; 0 where it is none."""
+    return max(float(stated), 0.0) if isinstance(stated, int | float) else 0.0
 
 
 def _plain(stated: object) -> str:

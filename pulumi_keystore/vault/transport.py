@@ -28,6 +28,7 @@ import pycurl
 from pulumi_keystore.errors import HostUnavailable
 from pulumi_keystore.vault.requests import (
     MAX_ANSWER_BYTES,
+    MAX_LIST_BYTES,
     Endpoint,
     Flow,
     Pause,
@@ -85,6 +86,8 @@ class _Handle:
     required_index: str = ""
     timeout_s: float = 0.0
     sink: Callable[[bytes], None] | None = None
+    taken: int = 0
+    """Bytes of the answer so far."""
 
 
 @dataclass(slots=True, eq=False)
@@ -267,7 +270,7 @@ class Transport:
         running.handle, running.request = handle, request
         handle.buffer.clear()
         handle.index.clear()
-        handle.sink = request.sink
+        handle.sink, handle.taken = request.sink, 0
         curl = handle.curl
         curl.setopt(pycurl.URL, f"{request.endpoint.address}{request.path}")
         if request.body is not None:
@@ -373,13 +376,14 @@ def _collector(handle: _Handle) -> Callable[[bytes], int]:
     buffer = handle.buffer
 
     def collect(piece: bytes) -> int:
+        handle.taken += len(piece)
+        if handle.taken > (MAX_ANSWER_BYTES if handle.sink is None else MAX_LIST_BYTES):
+            return 0
         if handle.sink is not None:
             # The status is not known in here: what it begins with is kept, for it may be an error.
             handle.sink(piece)
             buffer.extend(piece[: max(0, _HEAD_BYTES - len(buffer))])
             return len(piece)
-        if len(buffer) + len(piece) > MAX_ANSWER_BYTES:
-            return 0
         buffer.extend(piece)
         return len(piece)
 

@@ -1,6 +1,7 @@
 """Tokens that end, and standbys that lag behind: what a refusal means, and when."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from keystore_harness.ca import CertificateAuthority
@@ -8,7 +9,7 @@ from keystore_harness.ca import CertificateAuthority
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
-from pulumi_keystore.errors import AccessDenied, Unsuitable
+from pulumi_keystore.errors import AccessDenied, HostUnavailable, Unsuitable
 from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.record import ArchiveKey
@@ -24,9 +25,11 @@ class LaggingStandby:
     The first answer to each write is lost, so that the client writes again. Its clock goes on when somebody waits.
     """
 
-    def __init__(self, *, may_create=True, logged_in_meanwhile=0, refuses=0, standby=True, knows_ended=0):
+    def __init__(
+        self, *, may_create=True, logged_in_meanwhile=0, refuses=0, standby=True, knows_ended=0, lasts="3600"
+    ):
         self.stored, self.states, self.logins, self.writes, self.now, self.standby = {}, {}, 0, 0, 0.0, standby
-        self.knows_ended, self.ended = knows_ended, set()
+        self.knows_ended, self.ended, self.lasts = knows_ended, set(), lasts
         self.may_create, self.logged_in_meanwhile, self.refuses = may_create, logged_in_meanwhile, refuses
 
     def answer(self, keystore, request):
@@ -35,8 +38,8 @@ class LaggingStandby:
         if request.path.endswith("/cert/login"):
             self.logins += 1
             self.states[f"hvs.{self.logins}"] = set(self.stored)
-            auth = {"client_token": f"hvs.{self.logins}", "lease_duration": 3600}
-            return Response(200, json.dumps({"auth": auth}).encode(), str(self.logins))
+            auth = f'{{"client_token": "hvs.{self.logins}", "lease_duration": {self.lasts}}}'
+            return Response(200, f'{{"auth": {auth}}}'.encode(), str(self.logins))
         if request.path.endswith("/revoke-self"):
             self.ended.add(request.token)
             return Response(204, b"")
@@ -167,3 +170,13 @@ def test_a_token_that_cannot_be_ended_is_told(endpoint):
     client = keystore(endpoint, server)
     with pytest.raises(Unsuitable, match="a token that was ended is still good"):
         run(client, server, client._require_tokens_end(RECORD.name))
+
+
+@pytest.mark.parametrize("lasts", ["-1", "NaN", "1e-9", "9" * 400, '"long"', "[]", "0"])
+def test_however_long_a_token_is_said_to_last_there_is_one_login_a_request_at_most(endpoint, lasts):
+    server = LaggingStandby(lasts=lasts)
+    client = keystore(endpoint, server, retry_for_s=0)
+    for _ in range(3):
+        with suppress(HostUnavailable):
+            run(client, server, client.read(RECORD.name))
+    assert server.logins <= 3

@@ -21,7 +21,8 @@ class Kind(StrEnum):
 
 
 _ORGANIZATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9](-*[A-Za-z0-9])*\.)+[A-Za-z]{2,63}")
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(\.{_ATOM})*@([A-Za-z0-9](-*[A-Za-z0-9])*\.)+[A-Za-z]{{2,63}}")
 _VAULT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NAME_LIMIT: Final = 100
 
@@ -50,8 +51,11 @@ def check_mode(mode: str) -> Mode:
 
 
 def check_email(address: str) -> str:
-    """Return an e-mail address, or raise `RuleViolation` (KS033). Line breaks never pass."""
-    if len(address) > 254 or not _EMAIL.fullmatch(address):  # noqa: PLR2004 - RFC 5321 limit
+    """Return an e-mail address, or raise `RuleViolation` (KS033). Line breaks never pass.
+
+    Nor does the beginning of an encoded word (RFC 2047): what reads it would see another address.
+    """
+    if len(address) > 254 or "=?" in address or not _EMAIL.fullmatch(address):  # noqa: PLR2004 - RFC 5321 limit
         raise rules.NOTIFY_EMAIL.violation(f"{address!r} is not an e-mail address")
     return address
 

@@ -80,14 +80,19 @@ class MailSender:
 
     def _deliver(self, mail: Mail) -> None:
         try:
-            asyncio.run(self._send(self._message(mail)))
+            message = self._message(mail)
+        except (ValueError, IndexError) as error:
+            raise NotAccepted(type(error).__name__) from None
+        try:
+            asyncio.run(self._send(message))
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             raise NotAccepted(type(error).__name__) from None
 
     def _message(self, mail: Mail) -> EmailMessage:
         message = EmailMessage()
         message["From"] = Address(self.sender_name, addr_spec=self.sender)
-        message["To"] = mail.recipient
+        # Not as text: that would be read for encoded words, and might come out as another address.
+        message["To"] = Address(addr_spec=mail.recipient)
         message["Subject"] = mail.subject
         message["Message-ID"] = mail.message_id
         message["Date"] = mail.created_at
@@ -97,12 +102,14 @@ class MailSender:
 
     async def _send(self, message: EmailMessage) -> None:
         parts = urlsplit(self.url)
-        await aiosmtplib.send(
-            message,
-            hostname=parts.hostname,
-            port=parts.port,
-            use_tls=parts.scheme == "smtps",
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-            timeout=_TIMEOUT_S,
-        )
+        # Each step of the conversation has its deadline, and so has the whole.
+        async with asyncio.timeout(3 * _TIMEOUT_S):
+            await aiosmtplib.send(
+                message,
+                hostname=parts.hostname,
+                port=parts.port,
+                use_tls=parts.scheme == "smtps",
+                username=unquote(parts.username) if parts.username else None,
+                password=unquote(parts.password) if parts.password else None,
+                timeout=_TIMEOUT_S,
+            )

@@ -6,6 +6,7 @@ A mail keeps its Message-ID through every attempt, so that a doubtful repeat is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -19,6 +20,8 @@ from pulumi_keystore.control_plane.notifications.tables import OutboxMessage
 from pulumi_keystore.control_plane.runtime.tables import is_due
 
 _LONGEST_WAIT_S: Final = 900
+_AT_A_TIME: Final = 8
+"""Messages that are under way: one that its server lets wait holds up few others."""
 _log = structlog.get_logger(__name__)
 P = TypeVar("P", bound=OutboxMessage)
 
@@ -39,23 +42,37 @@ def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[
     with sessions() as session:
         due_now = is_due(table.next_at, now_utc(), _LONGEST_WAIT_S)
         due = session.scalars(select(table.id).where(table.sent_at.is_(None), due_now).order_by(table.id)).all()
-    return sum(_try(sessions, table, number, deliver) for number in due)
+    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="outbox") as several:
+        return sum(several.map(lambda number: _try(sessions, table, number, deliver), due))
 
 
 def _try(sessions: sessionmaker[Session], table: type[P], number: int, deliver: Callable[[P], None]) -> bool:
-    with sessions.begin() as session:
+    kind = table.__name__.lower()
+    # No transaction is open while a foreign server is waited for.
+    with sessions() as session:
         message = session.get_one(table, number)
-        message.attempts += 1
-        kind = table.__name__.lower()
-        try:
-            deliver(message)
-        except NotAccepted as refusal:
-            wait = min(2.0 ** min(message.attempts, 10), _LONGEST_WAIT_S)
-            message.next_at = now_utc() + timedelta(seconds=wait)
-            message.last_error = str(refusal)
-            _log.warning(f"{kind} not accepted", number=number, attempt=message.attempts, error=message.last_error)
-            return False
+        session.expunge(message)
+    refusal = None
+    try:
+        deliver(message)
+    except NotAccepted as refused:
+        refusal = str(refused)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one message, the others are sent
+        _log.exception(f"{kind} cannot be sent", number=number)
+        refusal = f"internal error ({type(error).__name__})"
+    else:
         failpoints.reach("outbox.delivered")
-        message.sent_at = now_utc()
-    _log.info(f"{kind} sent", number=number)
-    return True
+    with sessions.begin() as session:
+        row = session.get_one(table, number, with_for_update=True)
+        row.attempts += 1
+        if refusal is None:
+            row.sent_at = now_utc()
+        else:
+            row.next_at = now_utc() + timedelta(seconds=min(2.0 ** min(row.attempts, 10), _LONGEST_WAIT_S))
+            row.last_error = refusal
+        attempts = row.attempts
+    if refusal is None:
+        _log.info(f"{kind} sent", number=number)
+        return True
+    _log.warning(f"{kind} not accepted", number=number, attempt=attempts, error=refusal)
+    return False

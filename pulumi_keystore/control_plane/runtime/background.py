@@ -49,6 +49,8 @@ def _repeat(work: Work) -> None:
             os._exit(SUPERSEDED_STATUS)
         except (SQLAlchemyError, KeystoreError) as error:
             _log.warning("background work failed; tried again", work=work.name, error=type(error).__name__)
+        except Exception:  # noqa: BLE001 - nobody would do it any more
+            _log.exception("background work failed by a mistake in the program; tried again", work=work.name)
 
 
 def stop_unless(leads: bool, otherwise: str) -> None:

@@ -1,0 +1,96 @@
+"""The outbox: what one message, or its server, does is no other message's affair."""
+
+import itertools
+from email.headerregistry import Address
+
+import pytest
+from sqlalchemy import select, text
+
+from pulumi_keystore.control_plane.notifications import mail, outbox
+from pulumi_keystore.control_plane.notifications.message import Message
+from pulumi_keystore.control_plane.notifications.outbox import NotAccepted
+from pulumi_keystore.control_plane.notifications.tables import Mail
+from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
+
+MESSAGE = Message("test", "A subject", "A body")
+
+
+@pytest.fixture
+def factory(database_url):
+    engine = connect(database_url)
+    upgrade_schema(engine)
+    yield sessions(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def leave(factory):
+    numbers = itertools.count()
+
+    def leave(*recipients):
+        with factory.begin() as session:
+            for recipient in recipients:
+                mail.put(session, f"event-{next(numbers)}", recipient, MESSAGE)
+
+    return leave
+
+
+def rows(factory):
+    with factory() as session:
+        return {row.recipient: row for row in session.scalars(select(Mail))}
+
+
+def test_a_message_that_nobody_can_send_holds_up_no_other(factory, leave):
+    leave("bad@example.com", "good@example.com")
+
+    def deliver(message):
+        if message.recipient.startswith("bad"):
+            raise ZeroDivisionError
+
+    assert outbox.send_due(factory, Mail, deliver) == 1
+    found = rows(factory)
+    assert found["good@example.com"].sent_at is not None
+    bad = found["bad@example.com"]
+    assert (bad.sent_at, bad.attempts, bad.last_error) == (None, 1, "internal error (ZeroDivisionError)")
+    assert bad.next_at > bad.created_at
+
+
+def test_no_transaction_is_open_while_a_server_is_waited_for(factory, leave):
+    leave(*(f"a{number}@example.com" for number in range(3)))
+    seen = []
+
+    def deliver(_message):
+        with factory() as session:
+            own = "pid <> pg_backend_pid() AND datname = current_database()"
+            idle = f"SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND {own}"
+            seen.append(session.scalar(text(idle)))
+
+    assert outbox.send_due(factory, Mail, deliver) == 3
+    # Each asks in a transaction of its own, and sees those of the others that ask at the same moment.
+    assert len(seen) == 3
+    assert min(seen) == 0
+
+
+def test_a_refused_message_comes_later_each_time(factory, leave):
+    leave("a@example.com")
+
+    def deliver(_message):
+        raise NotAccepted("421")
+
+    assert outbox.send_due(factory, Mail, deliver) == 0
+    assert outbox.send_due(factory, Mail, deliver) == 0  # it is not due yet
+    found = rows(factory)["a@example.com"]
+    assert (found.attempts, found.last_error) == (1, "421")
+
+
+@pytest.mark.parametrize("recipient", ["a@example.com", "o'brien+x=y@example.com", "=?utf-8?q?=0A?=@example.com"])
+def test_a_mail_goes_to_the_address_that_was_checked_or_nowhere(factory, leave, recipient):
+    leave(recipient)
+    sender = mail.MailSender(factory, "smtp://127.0.0.1:9", "keystore@example.com", "Keystore")
+    row = rows(factory)[recipient]
+    try:
+        message = sender._message(row)
+    except (ValueError, IndexError):
+        return
+    assert message["To"].addresses == (Address(addr_spec=recipient),)
+    assert message["To"].addresses[0].addr_spec == recipient

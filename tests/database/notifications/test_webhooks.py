@@ -1,0 +1,102 @@
+"""What a webhook's server does: it is given a moment, and nothing of what it says is read."""
+
+import gzip
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+from keystore_harness import CertificateAuthority, free_port
+from keystore_harness.impostor import SecureServer
+
+from pulumi_keystore.control_plane.notifications import webhooks
+from pulumi_keystore.control_plane.notifications.tables import Hook
+from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
+from pulumi_keystore.control_plane.runtime.sealing import MasterKey
+from pulumi_keystore.vault.resolver import HostMap, Resolver
+
+NAME = "hooks.example.com"
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """Answers as its path says."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        getattr(self, self.path.strip("/"))()
+
+    def fine(self):
+        self.send_response(204)
+        self.end_headers()
+
+    def bomb(self):
+        body = gzip.compress(bytes(50 << 20))
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def drip(self):
+        """A byte of the header now and then, for ever."""
+        for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(0.2)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return CertificateAuthority()
+
+
+@pytest.fixture(scope="module")
+def server(authority):
+    server = SecureServer(("127.0.0.1", free_port()), Hostile, authority.issue_server(NAME))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def call(database_url, authority, server, tmp_path):
+    """Leave a call of a path and send it; return its row."""
+    engine = connect(database_url)
+    upgrade_schema(engine)
+    factory = sessions(engine)
+    key = MasterKey.load_or_create(tmp_path / "master.key")
+    (tmp_path / "ca.pem").write_text(authority.pem)
+    port = server.server_address[1]
+    resolver = Resolver(HostMap.parse(json.dumps({f"{NAME}:443": f"127.0.0.1:{port}"})))
+    sender = webhooks.WebhookSender(factory, key, resolver, tmp_path / "ca.pem")
+
+    def call(path):
+        with factory.begin() as session:
+            webhooks.put(
+                session, path, key.seal(webhooks.PURPOSE, "", f"https://{NAME}/{path}".encode()), {"event": "x"}
+            )
+        sender.send_due()
+        with factory() as session:
+            return session.query(Hook).one()
+
+    yield call
+    engine.dispose()
+
+
+def test_a_call_that_is_answered_has_been_made(call):
+    assert call("fine").sent_at is not None
+
+
+def test_what_it_answers_is_not_read(call):
+    assert call("bomb").sent_at is not None
+
+
+def test_a_server_that_drips_is_left_alone_at_the_deadline(call, monkeypatch):
+    monkeypatch.setattr(webhooks, "_TIMEOUT_S", 1)
+    row = call("drip")
+    assert (row.sent_at, row.last_error) == (None, "TimeoutError")

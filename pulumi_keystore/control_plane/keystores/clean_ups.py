@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import structlog
@@ -18,6 +19,7 @@ from pulumi_keystore.control_plane.keystores.removal import Removal, Tally
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime.background import isolated
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import is_due
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound
@@ -25,6 +27,7 @@ from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
 _LONGEST_REASON = 300
+_AT_A_TIME = 8
 _log = structlog.get_logger(__name__)
 
 
@@ -166,9 +169,15 @@ class CleanUps:
             due_now = is_due(CleanUp.next_at, now_utc(), longest_s)
             query = select(CleanUp.id, CleanUp.keystore_id).where(CleanUp.state == CleanUpState.PENDING, due_now)
             due = session.execute(query.order_by(CleanUp.id)).all()
-        for number, keystore_id in due:
-            with self._locks[keystore_id]:
+
+        def attempt(number: int, keystore_id: int) -> None:
+            with isolated("clean-up", clean_up=number), self._locks[keystore_id]:
                 self._attempt(number)
+
+        # Side by side: one whose server hangs holds up few others.
+        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="clean-ups") as several:
+            for done in [several.submit(attempt, *one) for one in due]:
+                done.result()
 
     def release(self, number: int) -> None:
         """Have a reserved clean-up done: who reserved it writes there no more."""

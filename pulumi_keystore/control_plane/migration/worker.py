@@ -66,6 +66,8 @@ class Workers:
                     self.wake()
             except SQLAlchemyError as error:
                 _log.warning("the database does not answer; tried again", error=type(error).__name__)
+            except Exception:  # noqa: BLE001 - nobody would look any more
+                _log.exception("shards cannot be looked for by a mistake in the program; tried again")
             time.sleep(_LOOK_S)
 
     def _slot(self, wake: threading.Event) -> None:
@@ -82,6 +84,9 @@ class Workers:
             except (SQLAlchemyError, KeystoreError) as error:
                 # What was held is given to somebody else by the supervisor; the token is ended then, too.
                 _log.warning("worker interrupted; goes on", error=type(error).__name__)
+                _close_all(leases)
+            except Exception:  # noqa: BLE001 - a migration that always fails stalls, and is rolled back; others go on
+                _log.exception("worker interrupted by a mistake in the program; goes on")
                 _close_all(leases)
 
     def _work_once(self, leases: OrderedDict[str, Lease]) -> bool:

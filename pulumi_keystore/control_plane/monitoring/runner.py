@@ -22,6 +22,7 @@ from pulumi_keystore.control_plane.monitoring.probe import Subject, probe
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime import background
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.requests import Flow
@@ -63,6 +64,9 @@ class HealthChecks:
             except SQLAlchemyError as error:
                 busy = False
                 _log.warning("health checks cannot be claimed; tried again", error=type(error).__name__)
+            except Exception:  # noqa: BLE001 - nobody would make them any more
+                busy = False
+                _log.exception("health checks cannot be claimed by a mistake in the program; tried again")
             if not busy:
                 time.sleep(wait)
 
@@ -87,11 +91,13 @@ class HealthChecks:
         return len(turns) == _ROUND_SIZE
 
     def _round(self, turns: list[Turn]) -> None:
+        # Whatever was not recorded is claimed and tested again in a moment.
         try:
             self._test(turns)
         except SQLAlchemyError as error:
-            # Whatever was not recorded is claimed and tested again in a moment.
             _log.warning("results of health checks cannot be recorded", error=type(error).__name__)
+        except Exception:  # noqa: BLE001 - nobody asks for what the thread has to say
+            _log.exception("a round of health checks failed by a mistake in the program")
         finally:
             self._free.release()
 
@@ -134,7 +140,10 @@ class HealthChecks:
 
     def _one(self, turn: Turn, subject: Subject) -> Flow[tuple[Turn, Result | None]]:
         begun = time.monotonic()
-        result = yield from probe(subject, self._lookups, self._plane.settings.health_check_s)
+        result: Result | None = None
+        # Whatever a server makes of it, the checks of the others go on.
+        with background.isolated("health check", keystore=turn.keystore_id):
+            result = yield from probe(subject, self._lookups, self._plane.settings.health_check_s)
         # A process that was held up has missed the answer: that says nothing about the keystore.
         disturbed = result is not None and not result.online and self._pulse.held_up_since(begun)
         return turn, None if disturbed else result

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -51,6 +52,22 @@ def _repeat(work: Work) -> None:
             _log.warning("background work failed; tried again", work=work.name, error=type(error).__name__)
         except Exception:  # noqa: BLE001 - nobody would do it any more
             _log.exception("background work failed by a mistake in the program; tried again", work=work.name)
+
+
+@contextmanager
+def isolated(what: str, **of: object) -> Iterator[None]:
+    """Let a mistake in the work on one item end with it, and be logged: the other items are somebody else's.
+
+    Raises:
+        Superseded: Another service leads: then nothing goes on.
+
+    """
+    try:
+        yield
+    except Superseded:
+        raise
+    except Exception:  # noqa: BLE001 - that is the point
+        _log.exception(f"{what} failed by a mistake in the program", **of)
 
 
 def stop_unless(leads: bool, otherwise: str) -> None:

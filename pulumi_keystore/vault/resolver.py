@@ -16,36 +16,50 @@ from pulumi_keystore.errors import HostUnavailable, InvalidInput
 
 RESOLVE_TIMEOUT_S: Final = 5.0
 
-# Ranges that `is_global` lets pass although they lead inside, to many, or through a translator.
-_DENIED: Final = tuple(
+_PUBLIC: Final = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that has been given out as global unicast (RFC 4291 and IANA's IPv6 address space registry)."""
+
+# IANA's registries of special-purpose addresses (IPv4 and IPv6, RFC 6890), those that are reachable from everywhere
+# among them: none is a keystore. The library's own table (`is_global`) differs between versions of Python.
+_SPECIAL: Final = tuple(
     ipaddress.ip_network(text)
     for text in (
-        "100.64.0.0/10",  # carrier-grade NAT, RFC 6598
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier-grade NAT, RFC 6598; clouds keep services of their own there
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # protocol assignments, RFC 6890, and the metadata of a cloud
+        "192.0.2.0/24",
+        "192.31.196.0/24",  # AS112, RFC 7535
+        "192.52.193.0/24",  # AMT, RFC 7450
         "192.88.99.0/24",  # 6to4 relay, RFC 7526
-        "192.31.196.0/24",
-        "192.52.193.0/24",
-        "192.175.48.0/24",  # AS112
+        "192.168.0.0/16",
+        "192.175.48.0/24",  # AS112, RFC 7534
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
         "224.0.0.0/4",
         "240.0.0.0/4",
-        "64:ff9b::/96",  # NAT64, RFC 6052
-        "64:ff9b:1::/48",  # RFC 8215
-        "::ffff:0:0/96",
-        "::/96",  # IPv4-compatible, deprecated
+        "168.63.129.16/32",  # not IANA's: what a cloud answers its own machines at
         "2001::/23",  # Teredo, ORCHID and other protocol assignments
+        "2001:db8::/32",
         "2002::/16",  # 6to4, RFC 3056
         "2620:4f:8000::/48",  # AS112
+        "3ffe::/16",  # 6bone, given back: RFC 3701
         "3fff::/20",  # documentation, RFC 9637
-        "5f00::/16",  # segment routing, RFC 9602
-        "fec0::/10",  # site-local, deprecated
-        "ff00::/8",
     )
 )
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is globally routable unicast that leads where it says."""
+    """Tell whether an IP address is global unicast that leads where it says; one with a zone is not."""
+    if "%" in address:
+        return False
     ip = ipaddress.ip_address(address)
-    return ip.is_global and not ip.is_multicast and not any(ip in net for net in _DENIED if net.version == ip.version)
+    given_out = ip.version == 4 or ip in _PUBLIC  # noqa: PLR2004
+    return given_out and not any(ip in special for special in _SPECIAL if special.version == ip.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +143,7 @@ class Resolver:
             raise HostUnavailable(f"{address}: the name does not resolve within {RESOLVE_TIMEOUT_S:g} s") from None
         finally:
             pool.shutdown(wait=False)
-        private = [ip for ip in ips if not is_public(ip.partition("%")[0])]
+        private = [ip for ip in ips if not is_public(ip)]
         if private or not ips:
             raise HostUnavailable(
                 f"{address}: the name leads to {', '.join(private) or 'nothing'}, which is not a public address",

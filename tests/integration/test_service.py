@@ -283,6 +283,7 @@ def test_the_embedded_database_is_closed_to_other_users(testbed):
 
 def test_the_wrong_master_key_and_a_taken_port_are_refused(testbed, tmp_path):
     (tmp_path / "other.key").write_text(b64encode(bytes(32)).decode())
+    (tmp_path / "other.key").chmod(0o600)
     url = testbed.service.database_url
     done = keystore("serve", KEYSTORE_DATABASE_URL=url, KEYSTORE_MASTER_KEY_FILE=str(tmp_path / "other.key"))
     assert done.returncode == 1

@@ -6,7 +6,7 @@ import hmac
 from base64 import b64decode
 from binascii import Error as Base64Error
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import key_release
@@ -73,11 +73,18 @@ def release(plane: ControlPlane, connections: Connections, organization: str, us
         NotFound, KeystoreFault: As `read`.
 
     """
+    recipient = _recipient(public_key)
+    record = read(plane, connections, organization, user)
+    return key_release.seal(record.key, recipient, organization, user)
+
+
+def _recipient(public_key: str) -> X25519PublicKey:
     try:
         recipient = X25519PublicKey.from_public_bytes(b64decode(public_key, validate=True))
+        # What is sealed to a point of low order anybody could read: a secret of zeros is refused (RFC 7748, 6.1).
+        X25519PrivateKey.generate().exchange(recipient)
     except (Base64Error, ValueError):
         raise InvalidInput(
             "public_key: not an X25519 public key", hint="expected base64 of 32 bytes", prop="public_key"
         ) from None
-    record = read(plane, connections, organization, user)
-    return key_release.seal(record.key, recipient, organization, user)
+    return recipient

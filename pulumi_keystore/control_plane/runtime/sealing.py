@@ -23,6 +23,8 @@ from pulumi_keystore.errors import KeystoreError
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
+_OTHERS: Final = 0o027
+"""Permissions that a master key must not give: to others any, to the group more than to read it."""
 
 
 class MasterKey:
@@ -59,6 +61,10 @@ class MasterKey:
         """
         hint = "restore the file from your secrets store; without it nothing in the database can be opened"
         try:
+            if path.stat().st_mode & _OTHERS:
+                raise KeystoreError(
+                    f"the master key file {path} can be read or changed by others", hint=f"run `chmod 600 {path}`"
+                )
             secret = b64decode(path.read_text().strip(), validate=True)
         except FileNotFoundError:
             raise KeystoreError(f"the master key file {path} is missing", hint=hint) from None

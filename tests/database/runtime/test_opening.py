@@ -50,11 +50,27 @@ def test_a_service_with_the_wrong_master_key_is_refused_before_it_waits_for_the_
         pass
     other = Settings(database_url=settings.database_url, master_key_file=tmp_path / "other.key")
     other.master_key_file.write_text("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n")
+    other.master_key_file.chmod(0o600)
 
     def never(_):
         raise AssertionError("it waits for the lead")
 
     with pytest.raises(KeystoreError, match="does not open with this master key"), opened(other, never):
+        pass
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o644, 0o604, 0o660])
+def test_a_master_key_that_others_can_read_or_change_is_refused(settings, mode):
+    with opened(settings, alone):
+        pass
+    settings.master_key_file.chmod(mode)
+    with (
+        pytest.raises(KeystoreError, match="can be read or changed by others; run `chmod 600"),
+        opened(settings, alone),
+    ):
+        pass
+    settings.master_key_file.chmod(0o640)
+    with opened(settings, alone):
         pass
 
 

@@ -30,6 +30,7 @@ _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _RENEW_AFTER: Final = 2 / 3
 _REFUSED_WAITS_S: Final = (0.05, 0.2, 1.0)
+_LOGINS_OF_OTHERS: Final = 5
 """Between an answer that may be too old and the last one that is not believed. A standby is given more time."""
 REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
@@ -317,16 +318,17 @@ class VaultSession:
 
         A token may have ended, and a standby that lags behind may not know what was written: it answers from a state
         that is at least as new as the token it is shown. Tokens are shared, and others may have logged in meanwhile,
-        but nobody knows whether late enough.
+        but nobody knows whether late enough. A server that lets no token live is asked no more often for it.
         """
-        while True:
+        for _ in range(_LOGINS_OF_OTHERS):
             token = self._token
             found = yield from ask()
             if found is not None:
                 return found
             if self._token is token and not self._logging_in:
-                self._token = None
-                return (yield from self._in_a_while(ask))
+                break
+        self._token = None
+        return (yield from self._in_a_while(ask))
 
     def _in_a_while(self, ask: Callable[[], Flow[T | None]]) -> Flow[T | None]:
         """Ask until there is an answer; None counts only after some moments.

@@ -230,8 +230,8 @@ BUGS = [
     Bug(
         "a refusal is believed although the token may have ended, or a standby lags behind",
         "vault/session.py",
-        "                self._token = None\n                return (yield from self._in_a_while(ask))",
-        "                return (yield from self._in_a_while(ask))",
+        "        self._token = None\n        return (yield from self._in_a_while(ask))",
+        "        return (yield from self._in_a_while(ask))",
         "tests/unit/vault/test_session.py", "standby",
     ),
     Bug(

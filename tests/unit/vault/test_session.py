@@ -180,3 +180,11 @@ def test_however_long_a_token_is_said_to_last_there_is_one_login_a_request_at_mo
         with suppress(HostUnavailable):
             run(client, server, client.read(RECORD.name))
     assert server.logins <= 3
+
+
+def test_a_server_that_refuses_each_token_and_lets_none_live_is_soon_left_alone(endpoint):
+    server = LaggingStandby(lasts="1e-9", refuses=10**6, standby=False)
+    client = keystore(endpoint, server)
+    with pytest.raises(AccessDenied):
+        run(client, server, client.read(RECORD.name))
+    assert server.logins < 12

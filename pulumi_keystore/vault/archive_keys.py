@@ -1,17 +1,14 @@
-"""A Vault keystore: certificate login, proof, and create-only archive keys on KV version 1 or 2.
+"""Create-only archive keys, and checkpoints, on a mount of KV version 1 or 2.
 
-Methods are flows for `Transport` (see there). Sources: the Vault and OpenBao HTTP API pages "TLS certificates auth
-method", "KV secrets engine version 1" and "version 2", `/sys/health`, `/sys/internal/ui/mounts`.
+Methods are flows for `Transport` (see there). Sources: the Vault and OpenBao HTTP API pages "KV secrets engine version
+1" and "version 2".
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-import secrets
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -26,38 +23,23 @@ from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.listing import Listing, is_empty
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Flow
-from pulumi_keystore.vault.session import _OK, VaultSession, _object, _plain
+from pulumi_keystore.vault.session import _OK, VaultSession, _object
 from pulumi_keystore.vault.transport import Transport
 
 PAGE: Final = 1000
 """How many names a list asks for at a time."""
 _MOST_NAMES: Final = 50_000
 """How many are kept, some MiB, where a server gives all that it has: a million are looked through 20 times then."""
-_OLD_CANARY_S: Final = 600
-_PROOF: Final = "proof "
 _OURS: Final = re.compile(r"[a-z0-9.-]{1,250}")
 """What names of ours look like; another one was not written by us, and may need quoting."""
 _NOT_KEYS: Final = (CANARY_PREFIX, checkpoint.FOLDER)
 """What names of ours begin with that are no archive keys."""
-_SHORTEST_LIFE_S: Final = 60
-"""A token that lives less long would have to be renewed all the time."""
 _Stored = tuple[dict[str, Any], bool]
 """What lies under a name, and whether the mount will delete it by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What was found while proving a keystore."""
-
-    kv_version: int
-    cluster_id: str
-    server_version: str
-
-
-class VaultKeystore(VaultSession):
+class ArchiveKeys(VaultSession):
     """One organization's archive keys on one Vault server; what it is made of, `VaultSession` says."""
-
-    # Archive keys.
 
     def _path(self, part: str, name: str = "") -> str:
         tenancy = self.tenancy
@@ -281,147 +263,6 @@ class VaultKeystore(VaultSession):
             if name < made.name.removeprefix(checkpoint.FOLDER):
                 yield from self.erase(f"{checkpoint.FOLDER}{name}")
         return True
-
-    # Proof.
-
-    def detect(self) -> Flow[int]:
-        """Find out which KV version the mount is, and that it keeps what is written to it.
-
-        Raises:
-            Unsuitable: The mount is missing, of another type, or deletes versions by itself.
-
-        """
-        mount = self.tenancy.mount
-        response = yield from self._call("GET", f"/v1/sys/internal/ui/mounts/{mount}")
-        data = _object(response.json().get("data"))
-        if response.status in (403, 404):
-            raise Unsuitable(
-                f"{self}: the mount {mount!r} does not exist, or the role {self.tenancy.role_name!r} cannot use it",
-                hint=f"run `bao secrets enable -path={mount} -version=1 kv` and give the role its policy",
-            )
-        if data.get("type") != "kv":
-            raise Unsuitable(
-                f"{self}: the mount {mount!r} is of type {_plain(data.get('type'))!r}", hint="name a KV mount"
-            )
-        version = str(_object(data.get("options")).get("version", "1"))
-        self._kv_version = 2 if version == "2" else 1
-        if self._kv_version == 2:  # noqa: PLR2004
-            config = yield from self._allowed("GET", f"/v1/{mount}/config", f"read {mount}/config")
-            after = _plain(_object(config.json().get("data")).get("delete_version_after", "0s"))
-            if after not in ("0s", "0", ""):
-                raise Unsuitable(
-                    f"{self}: the mount {mount!r} deletes what is written after {after}", hint=self.keep_hint()
-                )
-        return self._kv_version
-
-    def keep_hint(self) -> str:
-        """Say what to do where the mount deletes what is written to it."""
-        return f"run `bao write {self.tenancy.mount}/config delete_version_after=0s`"
-
-    def prove(self, origin: str = "") -> Flow[Proof]:
-        """Prove that the organization can keep archive keys here: write, read, list, delete a canary, in its own path.
-
-        Also that a second write is refused, so that a key can never be overwritten.
-
-        Args:
-            origin: What the canary says of who wrote it; a proof and its time by default, for a later one to remove
-                what a killed one left.
-
-        Raises:
-            KeystoreFault: With the reason and the fix.
-
-        """
-        version = yield from self.detect()
-        cluster_id, server_version = yield from self.identify()
-        self._require_usable_tokens()
-        # Of two proofs in one second each removes its own canary.
-        origin = origin or f"{_PROOF}{time.time():.0f} {secrets.token_hex(4)}"
-        canary = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
-        other = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
-        name = f"{CANARY_PREFIX}{secrets.token_hex(8)}"
-        if not (yield from self.create(canary, name)):
-            raise self._may_not_create()
-        try:
-            overwritten = yield from self.create(other, name)
-            if overwritten:
-                raise Unsuitable(
-                    f"{self}: the role {self.tenancy.role_name!r} may overwrite archive keys",
-                    hint='take "update" out of its policy: keys are written once',
-                )
-            found = yield from self._after_a_new_login(lambda: self._read_same(name, canary))
-            if found is None:
-                raise Unsuitable(
-                    f"{self}: what was written is not what is read back", hint="check the server's storage"
-                )
-            if found.expires:
-                raise Unsuitable(f"{self}: the mount deletes what is written by itself", hint=self.keep_hint())
-            if not (yield from self._after_a_new_login(lambda: self._lists(name))):
-                raise Unsuitable(f"{self}: what was written is not listed", hint="check the server's storage")
-        finally:
-            yield from self.erase(name)
-        if not (yield from self._after_a_new_login(lambda: self._lacks(name))):
-            yield from self.erase(name)
-            raise Unsuitable(f"{self}: what was deleted is still there", hint="check the role's policy")
-        yield from self._require_tokens_end(name)
-        yield from self.remove_canaries(origin)
-        self._cluster_id = cluster_id
-        return Proof(version, cluster_id, server_version)
-
-    def _read_same(self, name: str, record: ArchiveKey) -> Flow[ArchiveKey | None]:
-        found = yield from self.read(name)
-        return found if found is not None and found.same_key(record) else None
-
-    def _lists(self, name: str) -> Flow[bool | None]:
-        return name in (yield from self.names(name[:-1])) or None
-
-    def _lacks(self, name: str) -> Flow[bool | None]:
-        return (yield from self.read(name)) is None or None
-
-    def _require_usable_tokens(self) -> None:
-        """Raise `Unsuitable` unless tokens can be ended and renewed, serve any number of requests, and live a while."""
-        kind, uses = self._kind_of_token
-        life_s = self._token.ttl_s if self._token else 0.0
-        role = self.tenancy.role_name
-        if kind != "service":
-            raise Unsuitable(
-                f"{self}: the role {role!r} gives tokens of type {kind!r}, which cannot be ended",
-                hint=f"run `bao write auth/cert/certs/{role} token_type=service`",
-            )
-        if uses:
-            raise Unsuitable(
-                f"{self}: the role {role!r} gives tokens for {uses:g} requests",
-                hint=f"run `bao write auth/cert/certs/{role} token_num_uses=0`",
-            )
-        if life_s < _SHORTEST_LIFE_S:
-            raise Unsuitable(
-                f"{self}: the role {role!r} gives tokens that live {life_s:g} s",
-                hint=f"run `bao write auth/cert/certs/{role} token_ttl=3600`",
-            )
-
-    def _require_tokens_end(self, name: str) -> Flow[None]:
-        """Raise `Unsuitable` unless a token that was ended is refused: whoever is replaced must not go on writing."""
-        spare = yield from self._login()
-        yield from self.surrender(spare.text)
-
-        def refused() -> Flow[bool | None]:
-            response = yield from self._send("GET", self._path("data", name), None, spare)
-            return True if response.status == 403 else None  # noqa: PLR2004
-
-        if not (yield from self._in_a_while(refused)):
-            raise Unsuitable(
-                f"{self}: a token that was ended is still good",
-                hint=f'give the policy of the role {self.tenancy.role_name!r} "update" on auth/token/revoke-self',
-            )
-
-    def remove_canaries(self, origin: str) -> Flow[None]:
-        """Remove the canaries that an origin has left, and those of proofs that were killed long ago."""
-        names = yield from self.names(CANARY_PREFIX)
-        for name in itertools.takewhile(lambda name: name.startswith(CANARY_PREFIX), names):
-            found = (yield from self.origin(name)) or ""
-            begun = found.removeprefix(_PROOF).partition(" ")[0]
-            old = begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S
-            if old or found == origin:
-                yield from self.erase(name)
 
 
 def _as_key(stored: _Stored | None) -> ArchiveKey | None:

@@ -18,7 +18,7 @@ from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFai
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
 from pulumi_keystore.declarations.tenancy import key_name
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey
 from pulumi_keystore.vault.requests import Endpoint
 from pulumi_keystore.vault.resolver import HostMap, Resolver

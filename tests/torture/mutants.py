@@ -311,7 +311,7 @@ BUGS = [
     ),
     Bug(
         "tokens that cannot be ended are accepted",
-        "vault/archive_keys.py",
+        "vault/keystore.py",
         "        yield from self._require_tokens_end(name)\n", "",
         OTHER, "no_token_can_be_ended",
     ),

@@ -25,8 +25,8 @@ from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, 
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded, Unsuitable
-from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint, Stamp
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError
 from pulumi_keystore.vault.transport import Transport
 

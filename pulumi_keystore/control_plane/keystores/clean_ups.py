@@ -23,7 +23,7 @@ from pulumi_keystore.control_plane.runtime.background import isolated
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import is_due
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
 _LONGEST_REASON = 300

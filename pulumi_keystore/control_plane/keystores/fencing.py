@@ -18,7 +18,7 @@ from pulumi_keystore.control_plane.keystores.tables import JournalledToken
 from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.leadership import require_lead
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.session import REVOKE_TIMEOUT_S, Announce
 from pulumi_keystore.vault.transport import Transport
 

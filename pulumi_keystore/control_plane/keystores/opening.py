@@ -18,7 +18,7 @@ from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import KeystoreError
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey
 from pulumi_keystore.vault.requests import Endpoint, Flow
 from pulumi_keystore.vault.session import Announce

@@ -15,8 +15,8 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.keystore import Binding
 from pulumi_keystore.declarations.tenancy import KEY_NAME, Tenancy
 from pulumi_keystore.errors import KeystoreFault, Unsuitable
-from pulumi_keystore.vault.archive_keys import Proof, VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint, Stamp
+from pulumi_keystore.vault.keystore import Proof, VaultKeystore
 from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.record import DamagedRecordError, Entry
 from pulumi_keystore.vault.requests import Endpoint, Flow

@@ -25,7 +25,7 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.tenancy import KEY_NAME, key_name
 from pulumi_keystore.errors import Conflict, KeystoreFault
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport

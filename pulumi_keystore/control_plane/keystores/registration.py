@@ -20,7 +20,7 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.keystore import Binding, Declaration
 from pulumi_keystore.declarations.names import check_name
 from pulumi_keystore.errors import AnotherCluster, Conflict
-from pulumi_keystore.vault.archive_keys import Proof, VaultKeystore
+from pulumi_keystore.vault.keystore import Proof, VaultKeystore
 from pulumi_keystore.vault.record import Entry
 from pulumi_keystore.vault.transport import Transport
 

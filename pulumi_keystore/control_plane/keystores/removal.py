@@ -17,7 +17,7 @@ from typing import Protocol
 from pulumi_keystore import failpoints
 from pulumi_keystore.declarations.tenancy import KEY_NAME
 from pulumi_keystore.errors import KeystoreFault, Unsuitable
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Flow

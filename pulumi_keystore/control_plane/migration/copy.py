@@ -10,7 +10,7 @@ from typing import Protocol
 from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.errors import KeystoreFault
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError, Entry
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport

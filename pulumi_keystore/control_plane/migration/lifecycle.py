@@ -30,7 +30,7 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.migration import Mode, Phase, State
 from pulumi_keystore.declarations.names import Kind, check_email, check_mode
 from pulumi_keystore.errors import Conflict, InMaintenance
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
 

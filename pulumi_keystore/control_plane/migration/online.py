@@ -26,7 +26,7 @@ from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, 
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError, Entry
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.errors import AnotherCluster, Conflict, HostUnavailable, KeystoreFault, Unsuitable
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError
 from pulumi_keystore.vault.transport import Transport
 

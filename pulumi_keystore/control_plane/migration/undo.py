@@ -20,7 +20,7 @@ from pulumi_keystore.control_plane.organizations import history, ledger, mainten
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import Conflict, KeystoreFault
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError, Entry
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport

@@ -6,7 +6,6 @@ The workflow plans shards, watches over whoever works on them, and decides; the 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 from dbos import DBOS, SetWorkflowID
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
 
 from pulumi_keystore import failpoints
@@ -25,7 +24,7 @@ from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.migration import lifecycle, online, parties, shards
 from pulumi_keystore.control_plane.migration.copy import check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
-from pulumi_keystore.control_plane.migration.supervisor import LeaseWatch, StallWatch
+from pulumi_keystore.control_plane.migration.supervisor import Outcome, watch_over
 from pulumi_keystore.control_plane.migration.tables import Migration, Work
 from pulumi_keystore.control_plane.migration.worker import Workers
 from pulumi_keystore.control_plane.organizations import ledger, maintenance
@@ -36,17 +35,12 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.migration import Mode, Phase, State
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
-_LOOK_S: Final = 0.25
 _log = structlog.get_logger(__name__)
 
-Outcome = list[str] | None
-"""Ending and detail of a failure, as recorded by DBOS; None for "go on"."""
-
 _context: tuple[ControlPlane, CleanUps, Workers] | None = None
-
 
 running: Final[set[str]] = set()
 """Ids of the workflows that this process runs."""
@@ -175,7 +169,7 @@ def _copy(migration_id: str) -> Outcome:
         row.phase, row.copy_started_at = Phase.COPY, row.copy_started_at or now_utc()
     failpoints.reach("copy.planned")
     workers.wake()
-    outcome = _watch_over(migration_id, Work.COPY)
+    outcome = watch_over(plane, workers, migration_id, Work.COPY)
     failpoints.reach("copy.done")
     return outcome
 
@@ -202,72 +196,10 @@ def _verify(migration_id: str) -> Outcome:
         shards.plan(session, session.get_one(Migration, migration_id), Work.VERIFY, plane.settings.shard_size)
     failpoints.reach("verify.planned")
     workers.wake()
-    outcome = _watch_over(migration_id, Work.VERIFY)
+    outcome = watch_over(plane, workers, migration_id, Work.VERIFY)
     _note(plane, migration_id, verify_ended_at=now_utc())
     failpoints.reach("verify.done")
     return outcome
-
-
-def _watch_over(migration_id: str, work: Work) -> Outcome:
-    """Wait until all shards are done; free those of workers that are lost, and see to it that keys move.
-
-    Returns what the migration fails with, None if all is done.
-    """
-    plane, _, workers = _given()
-    stall, leases = StallWatch(plane.settings.stall_s), LeaseWatch(plane.settings.lease_s)
-    column = Migration.done if work == Work.COPY else Migration.verified
-    waiting: dict[str, float] = {}
-    while True:
-        workers.progress.clear()
-        with plane.transaction() as session:
-            leadership.require_lead(session, plane)
-            found = shards.progress(session, migration_id, work)
-            cancel_by, told = session.execute(
-                select(Migration.cancel_by, column).where(Migration.id == migration_id)
-            ).one()
-            if told != found.keys:
-                session.execute(update(Migration).where(Migration.id == migration_id).values({column: found.keys}))
-        if found.failure is not None:
-            return list(found.failure)
-        if cancel_by is not None:
-            return [Ending.STALLED.value, lifecycle.canceled(cancel_by)]
-        if found.finished == found.shards:
-            return None
-        lost = leases.lost((shard.id, shard.holder, shard.heartbeats) for shard in found.leased)
-        for holder in {*lost, *found.fenced}:
-            fault = _replace(migration_id, holder)
-            since = waiting.setdefault(holder, time.monotonic())
-            if fault is None:
-                del waiting[holder]
-            elif time.monotonic() - since >= plane.settings.retry_s:
-                # There may be no other shard by which anybody would find out.
-                return [Ending.DESTINATION_NOT_REACHABLE.value, str(fault)]
-        try:
-            stall.observe(found.keys)
-        except MigrationFailed as stalled:
-            return [stalled.ending.value, stalled.detail]
-        workers.progress.wait(_LOOK_S)
-
-
-def _replace(migration_id: str, holder: str) -> KeystoreFault | None:
-    """Give the shards of a lost worker to others, after ending its tokens; return why that cannot be done now."""
-    plane, _, workers = _given()
-    parties = _load(plane, migration_id)
-    with plane.transaction() as session:
-        leadership.require_lead(session, plane)
-        shards.take_away(session, migration_id, holder)
-    destination = opening.vault_of(plane, parties.organization, parties.destination)
-    try:
-        with Transport() as transport:
-            fencing.fence(plane, transport, destination, parties.organization.id, holder=holder)
-    except KeystoreFault as fault:
-        _log.warning("a lost worker's token cannot be ended yet", migration=migration_id, reason=str(fault))
-        return fault
-    with plane.transaction() as session:
-        shards.give_back(session, migration_id, holder)
-    _log.info("shards of a lost worker are free again", migration=migration_id, worker=holder)
-    workers.wake()
-    return None
 
 
 @_step("decide")

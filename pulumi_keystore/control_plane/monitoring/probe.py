@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.declarations.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Unsuitable
-from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError
 from pulumi_keystore.vault.requests import Endpoint, Flow, Pause
 from pulumi_keystore.vault.resolver import Target, Vetted

@@ -10,8 +10,8 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import AccessDenied, HostUnavailable, Unsuitable
-from pulumi_keystore.vault.archive_keys import VaultKeystore
 from pulumi_keystore.vault.checkpoint import Checkpoint
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey
 from pulumi_keystore.vault.requests import Endpoint, Pause, Response
 
@@ -25,9 +25,7 @@ class LaggingStandby:
     The first answer to each write is lost, so that the client writes again. Its clock goes on when somebody waits.
     """
 
-    def __init__(
-        self, *, may_create=True, logged_in_meanwhile=0, refuses=0, standby=True, knows_ended=0, lasts="3600"
-    ):
+    def __init__(self, *, may_create=True, logged_in_meanwhile=0, refuses=0, standby=True, knows_ended=0, lasts="3600"):
         self.stored, self.states, self.logins, self.writes, self.now, self.standby = {}, {}, 0, 0, 0.0, standby
         self.knows_ended, self.ended, self.lasts = knows_ended, set(), lasts
         self.may_create, self.logged_in_meanwhile, self.refuses = may_create, logged_in_meanwhile, refuses

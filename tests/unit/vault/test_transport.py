@@ -23,7 +23,7 @@ from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Overloaded
 from pulumi_keystore.vault import transport as transport_module
-from pulumi_keystore.vault.archive_keys import VaultKeystore
+from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Endpoint, Flow, Pause, Request, Response
 from pulumi_keystore.vault.resolver import HostMap, Resolver

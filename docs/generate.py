@@ -37,6 +37,8 @@ def rule_list() -> str:
         "| --- | --- | --- | --- |",
     ]
     for rule in rules.RULES.values():
+        if rule.is_policy:
+            continue
         outcome = "error" if rule.severity is rules.Severity.ERROR else "warning"
         lines.append(f"| [{rule.id}](rules/{rule.id}.md) | `{rule.prop}` | {rule.expects} | {outcome} |")
     return "\n".join(lines) + "\n"
@@ -141,7 +143,7 @@ def policy_list() -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for policy in POLICIES:
-        level = {"error": "mandatory", "warning": "advisory"}[policy.level]
+        level = "mandatory" if policy.severity is rules.Severity.ERROR else "advisory"
         lines.append(
             f"| [{policy.id}](rules/{policy.id}.md) | `{policy.name}` | {policy.expects} | {level} | {policy.remedy} |"
         )

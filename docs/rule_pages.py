@@ -21,7 +21,6 @@ from pulumi_keystore.declarations.names import (
 )
 from pulumi_keystore.declarations.pkcs12_inspection import inspect
 from pulumi_keystore.errors import RuleViolation
-from pulumi_keystore.policy.policies import POLICIES, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +140,6 @@ RULE_NOTES: Final = {
         "RC4, DES, and MACs with MD5 do not protect the private key.",
         "Export it again with a current OpenSSL, which takes AES-256.",
     ),
-    "KS020": Note(
-        "Expires within 30 days",
-        "Once it has expired the service can no longer log in, and the keystore is offline.",
-        "[Rotate it](../how-to.md#rotate-a-client-certificate).",
-    ),
     "KS021": Note(
         "An old cipher",
         "3DES and RC2 come from old exports. The service accepts them, since it encrypts the file again; the file on your disk "
@@ -169,11 +163,6 @@ RULE_NOTES: Final = {
         "The name is part of paths and policies on the server, so only characters that are safe everywhere are allowed.",
         "Use lower case letters, digits and hyphens.",
         "Acme Inc.",
-    ),
-    "KS032": Note(
-        "A migration into the provider's database",
-        "Legacy keystores are being phased out: keys can only leave them.",
-        "Choose a provider or self-administered keystore as the destination.",
     ),
     "KS033": Note(
         "Not an e-mail address",
@@ -229,9 +218,14 @@ RULE_NOTES: Final = {
         "Use `https://HOST/PATH`. A secret belongs in the path; the whole URL is stored encrypted.",
         "http://hooks.example.com/x",
     ),
+    "KS042": Note(
+        "A legacy keystore with an address",
+        "A legacy keystore is the provider's own database, which has neither an address nor a client certificate.",
+        "Leave both out, or choose provider or self-administered.",
+    ),
 }
 POLICY_NOTES: Final = {
-    "KS101": "A certificate that expires unnoticed takes the keystore offline.",
+    "KS101": "Once it has expired the service can no longer log in, and the keystore is offline.",
     "KS102": "Every self-administered keystore gets a health check each minute; without a monitor its failures alert no one.",
     "KS103": "A broken webhook cannot report that it is broken.",
     "KS104": "Timings that are weaker than the defaults are usually a mistake.",
@@ -275,10 +269,8 @@ def pages() -> dict[str, Callable[[], str]]:
     """Return each page by its path below docs/."""
     found: dict[str, Callable[[], str]] = {}
     for rule in rules.RULES.values():
-        found[f"rules/{rule.id}.md"] = lambda rule=rule: rule_page(rule)  # type: ignore[misc]
-    for policy in POLICIES:
-        found[f"rules/{policy.id}.md"] = lambda policy=policy: policy_page(policy)  # type: ignore[misc]
-    found["rules/KS100.md"] = lambda: NOT_JUDGED
+        page = policy_page if rule.is_policy else rule_page
+        found[f"rules/{rule.id}.md"] = lambda page=page, rule=rule: page(rule)  # type: ignore[misc]
     return found
 
 
@@ -306,9 +298,11 @@ def _judged(rule: rules.Rule, example: Any) -> Iterator[str]:
         raise AssertionError(f"the example of {rule.id} breaks no rule")
 
 
-def policy_page(policy: Policy) -> str:
+def policy_page(policy: rules.Rule) -> str:
     """Return the page of a policy on declarations."""
-    level = {"error": "mandatory", "warning": "advisory"}[policy.level]
+    if policy is rules.NOT_CHECKED:
+        return NOT_JUDGED
+    level = "mandatory" if policy.severity is rules.Severity.ERROR else "advisory"
     return "\n".join(
         [
             f"# {policy.id}: {policy.name}",

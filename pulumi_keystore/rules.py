@@ -1,18 +1,19 @@
-"""Every rule on inputs, with its id.
+"""Every rule, with its id: those on one input, and those on declarations as a whole, which are called policies.
 
-One rule stands in one place and is used by the Pulumi providers, the API and the CLI alike. A rule says what is
-expected; the place that applies it says what was found.
+One rule stands in one place and is used by the Pulumi providers, the API, the CLI and the policy pack alike. A rule
+says what is expected; the place that applies it says what was found.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from pulumi_keystore.errors import RuleViolation
 
 MAX_USER_ID_BYTES: Final = 512
+_FIRST_POLICY: Final = "KS100"
 _PAGES: Final = "https://github.com/pulumi-keystore/pulumi-keystore/blob/main/docs/rules"
 
 
@@ -20,35 +21,71 @@ class Severity(StrEnum):
     """What breaking a rule means."""
 
     ERROR = "error"
+    """It is refused, or has to be."""
     WARNING = "warning"
+    """It works, and should be otherwise."""
+    NOTE = "note"
+    """It could not be judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule: its id, the property it judges, and what it expects."""
+    """A rule.
+
+    Attributes:
+        id: `KS` and three digits; from KS100 on it is a policy.
+        name: What a policy pack calls it.
+        prop: The input that it judges; empty for a policy, except where an input is refused for the same reason.
+        expects: What is expected.
+        remedy: What to do where it is broken.
+        severity: What breaking it means.
+
+    """
 
     id: str
+    name: str
     prop: str
     expects: str
-    severity: Severity = Severity.ERROR
+    remedy: str
+    severity: Severity
+
+    @property
+    def is_policy(self) -> bool:
+        """Whether it judges declarations as a whole, not one input."""
+        return self.id >= _FIRST_POLICY
+
+    def of(self, prop: str, expects: str = "") -> Rule:
+        """Return the rule as it is for another input."""
+        return replace(self, prop=prop, expects=expects or self.expects)
 
     def violation(self, found: str) -> RuleViolation:
         """Return the error for an input that breaks this rule; `found` must hold no secret."""
         return RuleViolation(f"{self.prop}: {found}", hint=f"expected {self.expects}", prop=self.prop, rule=self.id)
 
 
-def _rule(number: int, prop: str, expects: str, severity: Severity = Severity.ERROR) -> Rule:
-    rule = Rule(f"KS{number:03d}", prop, expects, severity)
+RULES: Final[dict[str, Rule]] = {}
+
+
+def _add(rule: Rule) -> Rule:
     RULES[rule.id] = rule
     return rule
+
+
+def _rule(number: int, prop: str, expects: str, severity: Severity = Severity.ERROR) -> Rule:
+    """Return a rule on one input."""
+    name = f"ks{number:03d}-{prop.replace('_', '-')}"
+    return _add(Rule(f"KS{number:03d}", name, prop, expects, f"give {expects}", severity))
+
+
+def _policy(number: int, name: str, expects: str, remedy: str, severity: Severity, prop: str = "") -> Rule:
+    """Return a rule on declarations as a whole."""
+    return _add(Rule(f"KS{number}", name, prop, expects, remedy, severity))
 
 
 def page(rule_id: str) -> str:
     """Return where a rule or policy is explained."""
     return f"{_PAGES}/{rule_id}.md"
 
-
-RULES: Final[dict[str, Rule]] = {}
 
 ADDRESS_SCHEME = _rule(1, "address", "https://HOST:PORT")
 ADDRESS_PORT = _rule(2, "address", "a port from 1 to 65535 in plain digits, as in https://vault.example.com:8200")
@@ -70,13 +107,11 @@ CERTIFICATE_SIZE = _rule(16, "certificate", "a file of at most 1 MiB")
 CERTIFICATE_COST = _rule(17, "certificate", "an iteration count of at most 2,000,000 and an answer within 2 seconds")
 CERTIFICATE_INTEGRITY = _rule(18, "certificate", "a PKCS#12 file with an integrity code (MAC)")
 CERTIFICATE_CIPHER = _rule(19, "certificate", "encryption with AES (or 3DES or RC2 from old exports) and a SHA MAC")
-CERTIFICATE_EXPIRES_SOON = _rule(20, "certificate", "a certificate valid for 30 more days", Severity.WARNING)
 CERTIFICATE_OLD_CIPHER = _rule(21, "certificate", "encryption with AES", Severity.WARNING)
 
 SERVER_CA = _rule(25, "server_ca", "one or more CA certificates in PEM, or nothing for the public CAs")
 KIND = _rule(30, "kind", "one of provider, self-administered, legacy")
 ORGANIZATION = _rule(31, "organization", "1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
-MIGRATION_TO_LEGACY = _rule(32, "destination", "a provider or self-administered keystore; legacy is only a source")
 NOTIFY_EMAIL = _rule(33, "notify_email", "one e-mail address, as in ops@example.com")
 VAULT_NAME = _rule(34, "mount", "1 to 128 of a-z, A-Z, 0-9, '-' and '_'")
 USER_ID = _rule(35, "user", f"1 to {MAX_USER_ID_BYTES} bytes of text without control characters")
@@ -86,3 +121,56 @@ MIGRATION_MODE = _rule(38, "mode", "maintenance, or online for a Vault keystore 
 MONITOR_RECIPIENTS = _rule(39, "recipients", "1 to 20 e-mail addresses, each once; or none, where there is a webhook")
 MONITOR_TIMINGS = _rule(40, "offline_minutes", "1 to 60 minutes before the first alert, and 1 to 168 hours between")
 WEBHOOK = _rule(41, "webhook", "https://HOST/PATH with a public DNS name, and no user, password or fragment")
+LEGACY_ALONE = _rule(42, "kind", "no address and no certificate where the kind is legacy, or another kind")
+
+# Policies.
+
+# fmt: off
+NOT_CHECKED = _policy(
+    100, "ks100-not-checked", "inputs that are known in preview",
+    "nothing: the provider checks it in preview, and the service before anything changes", Severity.NOTE,
+)
+CERTIFICATE_EXPIRES_SOON = _policy(
+    101, "keystore-certificate-expires-soon", "client certificates that do not expire soon",
+    "issue a new certificate, replace the file, and run `pulumi up`", Severity.WARNING, "certificate",
+)
+KEYSTORE_MONITORED = _policy(
+    102, "keystore-is-monitored", "a HealthMonitor for each self-administered keystore",
+    "declare HealthMonitor(name, keystore, recipients)", Severity.WARNING,
+)
+MONITOR_HAS_RECIPIENTS = _policy(
+    103, "monitor-has-recipients", "at least one mail recipient",
+    "add recipients: nothing else reports a broken webhook", Severity.WARNING,
+)
+MONITOR_IN_TIME = _policy(
+    104, "monitor-alerts-in-time", "timings at least as strict as the defaults",
+    "omit offline_minutes and repeat_hours", Severity.WARNING,
+)
+MIGRATION_NOTIFIES = _policy(
+    105, "migration-has-notify-email", "a mail address for migration notices", "set notify_email", Severity.WARNING
+)
+MIGRATION_TO_LEGACY = _policy(
+    106, "migration-not-to-legacy", "a provider or self-administered keystore as the destination",
+    "choose another destination; legacy is only a source", Severity.ERROR, "destination",
+)
+FEDERAL = _policy(
+    107, "no-keystores-in-federal", "no keystore of its own in the federal environment",
+    "remove it: only cloud organizations have keystores of their own", Severity.ERROR,
+)
+KEYSTORE_PROTECTED = _policy(
+    108, "keystore-is-protected", "keystores that are protected against deletion",
+    "set opts=pulumi.ResourceOptions(protect=True)", Severity.WARNING,
+)
+NO_SECRETS_IN_CLEAR = _policy(
+    109, "no-secrets-in-clear", "no secrets in plain text",
+    "use `pulumi config set --secret`, or certificate_password_env in a file", Severity.ERROR,
+)
+ONE_MIGRATION = _policy(
+    110, "one-migration-per-organization", "one migration for each organization",
+    "keep one KeystoreMigration and change its destination", Severity.ERROR,
+)
+OTHER_SERVER = _policy(
+    111, "destination-is-another-server", "keystores of one organization on different servers",
+    "set the address of the other server", Severity.ERROR,
+)
+# fmt: on

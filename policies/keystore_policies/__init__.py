@@ -26,23 +26,36 @@ from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError
 
 from pulumi_keystore import rules
 from pulumi_keystore.policy.declared import KINDS, SECRETS, Declared, of_inputs
-from pulumi_keystore.policy.policies import POLICIES, Finding, Level, Policy, Settings, check
+from pulumi_keystore.policy.policies import Finding, Settings, check
 
 __all__ = ["NAME", "pack", "policies"]
 
 NAME: Final = "keystore"
-_ALONE: Final = ("KS101", "KS103", "KS104", "KS105", "KS108")
+_ALONE: Final = (
+    rules.NOT_CHECKED,
+    rules.CERTIFICATE_EXPIRES_SOON,
+    rules.MONITOR_HAS_RECIPIENTS,
+    rules.MONITOR_IN_TIME,
+    rules.MIGRATION_NOTIFIES,
+    rules.KEYSTORE_PROTECTED,
+)
 """Policies that need to see one resource alone."""
 _ENFORCED: Final = {
-    Level.ERROR: EnforcementLevel.MANDATORY,
-    Level.WARNING: EnforcementLevel.ADVISORY,
-    Level.NOTE: EnforcementLevel.ADVISORY,
+    rules.Severity.ERROR: EnforcementLevel.MANDATORY,
+    rules.Severity.WARNING: EnforcementLevel.ADVISORY,
+    rules.Severity.NOTE: EnforcementLevel.ADVISORY,
 }
-_SEVERITY: Final = {Level.ERROR: Severity.HIGH, Level.WARNING: Severity.MEDIUM, Level.NOTE: Severity.LOW}
+_SEVERITY: Final = {
+    rules.Severity.ERROR: Severity.HIGH,
+    rules.Severity.WARNING: Severity.MEDIUM,
+    rules.Severity.NOTE: Severity.LOW,
+}
 _NUMBER: Final = {"type": "integer", "minimum": 1}
 _CONFIG: Final = {
-    "KS101": PolicyConfigSchema({"certificate_days": {**_NUMBER, "default": Settings().certificate_days}}),
-    "KS104": PolicyConfigSchema(
+    rules.CERTIFICATE_EXPIRES_SOON: PolicyConfigSchema(
+        {"certificate_days": {**_NUMBER, "default": Settings().certificate_days}}
+    ),
+    rules.MONITOR_IN_TIME: PolicyConfigSchema(
         {
             "offline_minutes": {**_NUMBER, "default": Settings().offline_minutes},
             "repeat_hours": {**_NUMBER, "default": Settings().repeat_hours},
@@ -58,58 +71,42 @@ def pack() -> PolicyPack:
 
 def policies() -> list[Any]:
     """Return every policy: one for each rule on an input, one for what cannot be judged, and those on declarations."""
-    silent = (*_NEVER_DECLARED, *_TOLD_BY_POLICIES)
-    made: list[Any] = [_of_rule(rule) for rule in rules.RULES.values() if rule.id not in silent]
-    made.append(
-        _resource_policy(
-            "KS100", "ks100-not-checked", "says which inputs are only known during the update", "", Level.NOTE
-        )
-    )
-    for policy in POLICIES:
-        if policy.id == "KS109":
-            made.append(_secrets(policy))
-        elif policy.id in _ALONE:
-            made.append(
-                _resource_policy(policy.id, policy.name, f"expects {policy.expects}", policy.remedy, policy.level)
-            )
-        else:
-            made.append(_stack_policy(policy))
-    return made
+    return [_made(rule) for rule in rules.RULES.values() if rule.id not in _NEVER_DECLARED]
 
 
 _NEVER_DECLARED: Final = ("KS035", "KS036")
 """What archive keys are judged by: they are in no program."""
-_TOLD_BY_POLICIES: Final = ("KS020", "KS032")
-"""What KS101 and KS106 tell of everything that is declared."""
 
 
-def _of_rule(rule: rules.Rule) -> ResourceValidationPolicy:
-    level = Level.ERROR if rule.severity is rules.Severity.ERROR else Level.WARNING
-    name = f"{rule.id.lower()}-{rule.prop.replace('_', '-')}"
-    return _resource_policy(rule.id, name, f"expects {rule.expects}", f"give {rule.expects}", level)
+def _made(rule: rules.Rule) -> Any:
+    if rule is rules.NO_SECRETS_IN_CLEAR:
+        return _secrets(rule)
+    if not rule.is_policy or rule in _ALONE:
+        return _resource_policy(rule)
+    return _stack_policy(rule)
 
 
-def _resource_policy(number: str, name: str, expects: str, remedy: str, level: Level) -> ResourceValidationPolicy:
+def _resource_policy(rule: rules.Rule) -> ResourceValidationPolicy:
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
         declared = _declared(args.resource_type, args.name, args.props, args.opts.protect)
         if declared is not None:
-            _report(_judged([declared], _settings(args)), number, lambda message, _: report(message))
+            _report(_judged([declared], _settings(args)), rule, lambda message, _: report(message))
 
     return ResourceValidationPolicy(
-        name,
-        f"{number}: {expects}",
+        rule.name,
+        f"{rule.id}: expects {rule.expects}",
         validate,
-        remediate=_usual_timings if number == "KS104" else None,
-        enforcement_level=_ENFORCED[level],
-        severity=_SEVERITY[level],
-        config_schema=_CONFIG.get(number),
-        remediation_steps=remedy or None,
-        url=rules.page(number),
-        display_name=number,
+        remediate=_usual_timings if rule is rules.MONITOR_IN_TIME else None,
+        enforcement_level=_ENFORCED[rule.severity],
+        severity=_SEVERITY[rule.severity],
+        config_schema=_CONFIG.get(rule),
+        remediation_steps=rule.remedy,
+        url=rules.page(rule.id),
+        display_name=rule.id,
     )
 
 
-def _stack_policy(policy: Policy) -> StackValidationPolicy:
+def _stack_policy(rule: rules.Rule) -> StackValidationPolicy:
     def validate(args: StackValidationArgs, report: ReportViolation) -> None:
         urns: dict[str, str] = {}
         declared = []
@@ -119,22 +116,22 @@ def _stack_policy(policy: Policy) -> StackValidationPolicy:
                 declared.append(one)
                 urns[f"{one.kind} {one.name}"] = resource.urn
         found = _judged(declared, _settings(args))
-        _report(found, policy.id, lambda message, finding: report(message, urns.get(finding.resource)))
+        _report(found, rule, lambda message, finding: report(message, urns.get(finding.resource)))
 
     return StackValidationPolicy(
-        policy.name,
-        f"{policy.id}: expects {policy.expects}",
+        rule.name,
+        f"{rule.id}: expects {rule.expects}",
         validate,
-        enforcement_level=_ENFORCED[policy.level],
-        severity=_SEVERITY[policy.level],
-        config_schema=_CONFIG.get(policy.id),
-        remediation_steps=policy.remedy,
-        url=rules.page(policy.id),
-        display_name=policy.id,
+        enforcement_level=_ENFORCED[rule.severity],
+        severity=_SEVERITY[rule.severity],
+        config_schema=_CONFIG.get(rule),
+        remediation_steps=rule.remedy,
+        url=rules.page(rule.id),
+        display_name=rule.id,
     )
 
 
-def _secrets(policy: Policy) -> ResourceValidationPolicy:
+def _secrets(rule: rules.Rule) -> ResourceValidationPolicy:
     """Whether a value is a secret is told to remediations alone: this one makes a secret of what is none."""
 
     def remediate(args: ResourceValidationArgs) -> Mapping[str, Any] | None:
@@ -144,14 +141,14 @@ def _secrets(policy: Policy) -> ResourceValidationPolicy:
         return {**raw, **{name: Secret(raw[name]) for name in plain}} if plain else None
 
     return ResourceValidationPolicy(
-        policy.name,
-        f"{policy.id}: expects {policy.expects}",
+        rule.name,
+        f"{rule.id}: expects {rule.expects}",
         remediate=remediate,
         enforcement_level=EnforcementLevel.REMEDIATE,
-        severity=_SEVERITY[policy.level],
-        remediation_steps=policy.remedy,
-        url=rules.page(policy.id),
-        display_name=policy.id,
+        severity=_SEVERITY[rule.severity],
+        remediation_steps=rule.remedy,
+        url=rules.page(rule.id),
+        display_name=rule.id,
     )
 
 
@@ -220,7 +217,7 @@ def _judged(declared: list[Declared], settings: Settings) -> list[Finding]:
     return _last[1]
 
 
-def _report(found: Iterable[Finding], number: str, report: Callable[[str, Finding], None]) -> None:
+def _report(found: Iterable[Finding], rule: rules.Rule, report: Callable[[str, Finding], None]) -> None:
     for finding in found:
-        if finding.policy == number:
-            report(f"{finding.message} [{number}]; {finding.remedy}", finding)
+        if finding.rule is rule:
+            report(f"{finding.message} [{rule.id}]; {finding.remedy}", finding)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pulumi_keystore.cli.output import err, out
+from pulumi_keystore.rules import Severity
 
 commands = typer.Typer()
 
@@ -52,10 +53,12 @@ def check(
         sys.stdout.write(report.to_sarif(findings, shown))
     else:
         for finding in findings:
-            out.print(f"{finding.level.value:<8}{finding.policy}  {finding.resource}: {finding.message}", markup=False)
+            out.print(
+                f"{finding.rule.severity:<8}{finding.rule.id}  {finding.resource}: {finding.message}", markup=False
+            )
             out.print(f"{'':8}hint: {finding.remedy}", markup=False)
-        counts = [f"{sum(one.level is level for one in findings)} {level}s" for level in policies.Level]
+        counts = [f"{sum(one.rule.severity is level for one in findings)} {level}s" for level in Severity]
         err.print(f"{len(resources)} declarations: {', '.join(counts)}", markup=False)
-    bad = {policies.Level.ERROR, policies.Level.WARNING} if strict else {policies.Level.ERROR}
-    if any(finding.level in bad for finding in findings):
+    bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    if any(finding.rule.severity in bad for finding in findings):
         raise typer.Exit(1)

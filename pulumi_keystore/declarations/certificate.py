@@ -186,7 +186,7 @@ def _check_validity(certificate: x509.Certificate, now: datetime) -> None:
 
 
 def expiry_warnings(not_after: datetime, now: datetime) -> list[str]:
-    """Return the warning (KS020) of a certificate that ends soon, or has ended."""
+    """Return the warning (KS101) of a certificate that ends soon, or has ended."""
     if not_after - now >= WARN_BEFORE_EXPIRY:
         return []
     verb = "expires" if not_after > now else "expired"

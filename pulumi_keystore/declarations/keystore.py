@@ -11,7 +11,7 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
 from pulumi_keystore.declarations.names import Kind, check_kind, check_vault_name
 from pulumi_keystore.declarations.tenancy import DEFAULT_MOUNT, default_role
-from pulumi_keystore.errors import InvalidInput
+from pulumi_keystore.errors import RuleViolation
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +69,21 @@ class Declaration:
             check_vault_name(self.role or default_role(organization), "role"),
         )
 
-    def problems(self, unknown: Collection[str] = ()) -> tuple[list[InvalidInput], list[str]]:
+    def problems(self, unknown: Collection[str] = ()) -> tuple[list[RuleViolation], list[str]]:
         """Apply every rule that can be applied; return all violations, and warnings.
 
         Args:
             unknown: Properties whose value is not known yet, which are not judged.
 
         """
-        violations: list[InvalidInput] = []
+        violations: list[RuleViolation] = []
         warnings: list[str] = []
 
         def attempt(judged: Callable[[], object], *needed: str) -> None:
             if not set(needed) & set(unknown):
                 try:
                     judged()
-                except InvalidInput as violation:
+                except RuleViolation as violation:
                     violations.append(violation)
 
         def certificate() -> None:
@@ -104,11 +104,7 @@ class Declaration:
 
     def _check_legacy(self) -> None:
         if self.address or self.certificate:
-            raise InvalidInput(
-                "kind: a legacy keystore has no address and no certificate",
-                hint="leave both out, or choose provider or self-administered",
-                prop="kind",
-            )
+            raise rules.LEGACY_ALONE.violation("a legacy keystore has no address and no certificate")
 
     def _address(self) -> KeystoreAddress:
         if not self.address:

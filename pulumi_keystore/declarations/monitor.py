@@ -53,9 +53,8 @@ def check_timings(offline_minutes: float, repeat_hours: float, online_minutes: f
         ("online_minutes", online_minutes, 60),
     ):
         if not (1 <= value <= most and float(value).is_integer()):
-            raise rules.Rule(rules.MONITOR_TIMINGS.id, name, f"a whole number from 1 to {most}").violation(
-                f"{value:g} is out of range or not a whole number"
-            )
+            rule = rules.MONITOR_TIMINGS.of(name, f"a whole number from 1 to {most}")
+            raise rule.violation(f"{value:g} is out of range or not a whole number")
 
 
 def check_declared_timings(given: Mapping[str, Any]) -> None:

@@ -63,9 +63,7 @@ def check_email(address: str) -> str:
 def check_vault_name(text: str, prop: str) -> str:
     """Return the name of a mount or role, or raise `RuleViolation` (KS034) for the property `prop`."""
     if not _VAULT_NAME.fullmatch(text):
-        raise rules.Rule(rules.VAULT_NAME.id, prop, rules.VAULT_NAME.expects).violation(
-            f"{text!r} is not a usable name"
-        )
+        raise rules.VAULT_NAME.of(prop).violation(f"{text!r} is not a usable name")
     return text
 
 

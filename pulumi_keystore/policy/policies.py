@@ -1,4 +1,4 @@
-"""The policies: what each expects of declarations, how much it matters, and what to do about it.
+"""How declarations are judged: each input by its rule, and all of them together by the policies.
 
 A policy is a pure function of everything that is declared. What it cannot judge, because a value is secret or not known
 before the update, it says.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Final
 
 from pulumi_keystore import rules
@@ -25,19 +24,9 @@ from pulumi_keystore.declarations.monitor import (
     check_webhook,
 )
 from pulumi_keystore.declarations.names import Kind, check_email, check_mode, check_name, check_organization
-from pulumi_keystore.errors import InvalidInput
+from pulumi_keystore.errors import InvalidInput, RuleViolation
 from pulumi_keystore.policy.declared import Declared
-
-
-class Level(StrEnum):
-    """How much it matters."""
-
-    ERROR = "error"
-    """It would be refused, or must not be."""
-    WARNING = "warning"
-    """It works, and should be otherwise."""
-    NOTE = "note"
-    """It could not be judged."""
+from pulumi_keystore.rules import Rule, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,36 +47,23 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """That a declaration is not as a policy expects it."""
+    """That a declaration is not as a rule expects it."""
 
-    policy: str
-    level: Level
+    rule: Rule
     resource: str
     message: str
     remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A policy: its id, its name in a pack, what it expects, and what to do where that is not so."""
-
-    id: str
-    name: str
-    expects: str
-    remedy: str
-    level: Level
-    judge: Callable[[Sequence[Declared], Settings], Iterator[tuple[Declared, str]]] = field(repr=False)
 
 
 def check(declared: Sequence[Declared], settings: Settings | None = None) -> list[Finding]:
     """Judge everything that is declared; return what is found, the gravest first."""
     settings = settings or Settings()
     found = [finding for one in declared for finding in _of_inputs(one)]
-    for policy in POLICIES:
-        for one, message in policy.judge(declared, settings):
-            found.append(Finding(policy.id, policy.level, f"{one.kind} {one.name}", message, policy.remedy))
-    order = list(Level)
-    return sorted(found, key=lambda finding: (order.index(finding.level), finding.resource, finding.policy))
+    for policy, judge in POLICIES.items():
+        for one, message in judge(declared, settings):
+            found.append(Finding(policy, f"{one.kind} {one.name}", message, policy.remedy))
+    order = list(Severity)
+    return sorted(found, key=lambda finding: (order.index(finding.rule.severity), finding.resource, finding.rule.id))
 
 
 # The rules on single inputs: those of the providers.
@@ -97,27 +73,24 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
     where = f"{one.kind} {one.name}"
     violations, warnings = _JUDGES[one.kind](one)
     for violation in violations:
-        rule = violation.rule or "KS000"
-        yield Finding(rule, Level.ERROR, where, violation.summary, violation.hint or "change it")
+        yield Finding(rules.RULES[str(violation.rule)], where, violation.summary, violation.hint or "change it")
     for rule, text in warnings:
-        yield Finding(rule, Level.WARNING, where, text, rules.RULES[rule].expects)
+        yield Finding(rule, where, text, rule.expects)
     for prop in sorted(one.hidden & set(_JUDGED[one.kind])):
-        yield Finding(
-            "KS100", Level.NOTE, where, f"{prop} cannot be checked here: it is secret, or known only during the update",
-            "the provider checks it in preview, and the service before anything changes",
-        )  # fmt: skip
+        text = f"{prop} cannot be checked here: it is secret, or known only during the update"
+        yield Finding(rules.NOT_CHECKED, where, text, rules.NOT_CHECKED.remedy)
 
 
-Judged = tuple[list[InvalidInput], list[tuple[str, str]]]
+Judged = tuple[list[RuleViolation], list[tuple[Rule, str]]]
 
 
-def _attempt(*attempts: tuple[str, Callable[[], object]], hidden: frozenset[str]) -> list[InvalidInput]:
+def _attempt(*attempts: tuple[str, Callable[[], object]], hidden: frozenset[str]) -> list[RuleViolation]:
     found = []
     for prop, judge in attempts:
         try:
             if prop not in hidden:
                 judge()
-        except InvalidInput as violation:
+        except RuleViolation as violation:
             found.append(violation)
     return found
 
@@ -133,7 +106,7 @@ def _keystore(one: Declared) -> Judged:
     violations, warnings = Declaration(**{"kind": "", **texts}).problems(one.hidden)
     organization = lambda: check_organization(str(one.props.get("organization")))  # noqa: E731
     violations += _attempt(("organization", organization), hidden=one.hidden)
-    old = [(rules.CERTIFICATE_OLD_CIPHER.id, text) for text in warnings if rules.CERTIFICATE_OLD_CIPHER.id in text]
+    old = [(rules.CERTIFICATE_OLD_CIPHER, text) for text in warnings if rules.CERTIFICATE_OLD_CIPHER.id in text]
     return violations, old
 
 
@@ -278,49 +251,17 @@ def _same_server(declared: Sequence[Declared], _: Settings) -> Found:
             yield one, f"it is the same server as {_name_of(other)!r}, so no key could move between them"
 
 
-POLICIES: Final = (
-    Policy(
-        "KS101", "keystore-certificate-expires-soon", "client certificates that do not expire soon",
-        "issue a new certificate, replace the file, and run `pulumi up`", Level.WARNING, _certificate_ends,
-    ),
-    Policy(
-        "KS102", "keystore-is-monitored", "a HealthMonitor for each self-administered keystore",
-        "declare HealthMonitor(name, keystore, recipients)", Level.WARNING, _unmonitored,
-    ),
-    Policy(
-        "KS103", "monitor-has-recipients", "at least one mail recipient",
-        "add recipients: nothing else reports a broken webhook", Level.WARNING, _no_recipients,
-    ),
-    Policy(
-        "KS104", "monitor-alerts-in-time", "timings at least as strict as the defaults",
-        "omit offline_minutes and repeat_hours", Level.WARNING, _weak_timings,
-    ),
-    Policy(
-        "KS105", "migration-has-notify-email", "a mail address for migration notices",
-        "set notify_email", Level.WARNING, _silent_migration,
-    ),
-    Policy(
-        "KS106", "migration-not-to-legacy", "a provider or self-administered keystore as the destination",
-        "choose another destination; legacy is only a source", Level.ERROR, _to_legacy,
-    ),
-    Policy(
-        "KS107", "no-keystores-in-federal", "no keystore of its own in the federal environment",
-        "remove it: only cloud organizations have keystores of their own", Level.ERROR, _federal,
-    ),
-    Policy(
-        "KS108", "keystore-is-protected", "keystores that are protected against deletion",
-        "set opts=pulumi.ResourceOptions(protect=True)", Level.WARNING, _unprotected,
-    ),
-    Policy(
-        "KS109", "no-secrets-in-clear", "no secrets in plain text",
-        "use `pulumi config set --secret`, or certificate_password_env in a file", Level.ERROR, _plain_secrets,
-    ),
-    Policy(
-        "KS110", "one-migration-per-organization", "one migration for each organization",
-        "keep one KeystoreMigration and change its destination", Level.ERROR, _two_migrations,
-    ),
-    Policy(
-        "KS111", "destination-is-another-server", "keystores of one organization on different servers",
-        "set the address of the other server", Level.ERROR, _same_server,
-    ),
-)  # fmt: skip
+POLICIES: Final[dict[Rule, Callable[[Sequence[Declared], Settings], Found]]] = {
+    rules.CERTIFICATE_EXPIRES_SOON: _certificate_ends,
+    rules.KEYSTORE_MONITORED: _unmonitored,
+    rules.MONITOR_HAS_RECIPIENTS: _no_recipients,
+    rules.MONITOR_IN_TIME: _weak_timings,
+    rules.MIGRATION_NOTIFIES: _silent_migration,
+    rules.MIGRATION_TO_LEGACY: _to_legacy,
+    rules.FEDERAL: _federal,
+    rules.KEYSTORE_PROTECTED: _unprotected,
+    rules.NO_SECRETS_IN_CLEAR: _plain_secrets,
+    rules.ONE_MIGRATION: _two_migrations,
+    rules.OTHER_SERVER: _same_server,
+}
+"""How each policy judges."""

@@ -9,15 +9,16 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from pulumi_keystore import rules
-from pulumi_keystore.policy.policies import POLICIES, Finding, Level
+from pulumi_keystore.policy.policies import Finding
+from pulumi_keystore.rules import Severity
 
 
 def to_json(findings: Sequence[Finding]) -> str:
     """Return findings as a JSON array of objects with `id`, `level`, `resource`, `message` and `remedy`."""
     rows = [
         {
-            "id": finding.policy,
-            "level": finding.level,
+            "id": finding.rule.id,
+            "level": finding.rule.severity,
             "resource": finding.resource,
             "message": finding.message,
             "remedy": finding.remedy,
@@ -34,13 +35,13 @@ def to_junit(findings: Sequence[Finding], resources: Sequence[str]) -> str:
     for resource in resources:
         case = SubElement(suite, "testcase", classname="keystore check", name=resource)
         mine = [finding for finding in findings if finding.resource == resource]
-        errors = [finding for finding in mine if finding.level is Level.ERROR]
+        errors = [finding for finding in mine if finding.rule.severity is Severity.ERROR]
         if errors:
             failed += 1
             first = errors[0]
-            failure = SubElement(case, "failure", type=first.policy, message=_printable(first.message))
+            failure = SubElement(case, "failure", type=first.rule.id, message=_printable(first.message))
             failure.text = _printable("\n".join(map(_line, errors)))
-        others = [finding for finding in mine if finding.level is not Level.ERROR]
+        others = [finding for finding in mine if finding.rule.severity is not Severity.ERROR]
         if others:
             SubElement(case, "system-out").text = _printable("\n".join(map(_line, others)))
     suite.set("tests", str(len(resources)))
@@ -51,26 +52,18 @@ def to_junit(findings: Sequence[Finding], resources: Sequence[str]) -> str:
 
 def to_sarif(findings: Sequence[Finding], file: str) -> str:
     """Return findings as a SARIF log; each points to the file as a whole, and names its resource."""
-    used = sorted({finding.policy for finding in findings})
-    names = {policy.id: policy.expects for policy in POLICIES} | {
-        rule.id: rule.expects for rule in rules.RULES.values()
-    }
+    used = sorted({finding.rule for finding in findings}, key=lambda rule: rule.id)
     driver = {
         "name": "keystore check",
         "version": version("pulumi-keystore"),
         "rules": [
-            {
-                "id": name,
-                "shortDescription": {"text": names.get(name, "what could not be judged")},
-                "helpUri": rules.page(name),
-            }
-            for name in used
+            {"id": rule.id, "shortDescription": {"text": rule.expects}, "helpUri": rules.page(rule.id)} for rule in used
         ],
     }
     results: list[dict[str, Any]] = [
         {
-            "ruleId": finding.policy,
-            "level": finding.level,
+            "ruleId": finding.rule.id,
+            "level": finding.rule.severity,
             "message": {"text": f"{finding.resource}: {finding.message}; {finding.remedy}"},
             "locations": [
                 {
@@ -90,7 +83,7 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
 
 
 def _line(finding: Finding) -> str:
-    return f"{finding.level} {finding.policy}: {finding.message}; {finding.remedy}"
+    return f"{finding.rule.severity} {finding.rule.id}: {finding.message}; {finding.remedy}"
 
 
 def _printable(text: str) -> str:

@@ -16,7 +16,7 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file, expiry_warnings
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.names import check_name, check_organization
-from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
+from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound, RuleViolation
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
     changed,
@@ -51,7 +51,7 @@ class KeystoreResourceProvider(KeystoreProvider):
             try:
                 if name not in unknown:
                     judge(str(news.get(name)))
-            except InvalidInput as violation:
+            except RuleViolation as violation:
                 violations.append(violation)
         for warning in warnings:
             tell(f"warning: {news.get('name')}: {warning}")

@@ -126,7 +126,7 @@ def test_legacy_is_never_a_destination(customer):
     acme.admin.put_keystore(acme.name, "old", {"kind": "legacy"})
     with pytest.raises(RuleViolation) as caught:
         acme.admin.start_migration(acme.name, "old")
-    assert caught.value.rule == "KS032"
+    assert caught.value.rule == "KS106"
 
 
 def test_a_federal_organization_manages_no_keystores(customer, testbed, admin):

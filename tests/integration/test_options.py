@@ -52,4 +52,4 @@ def test_a_certificate_that_ends_soon_is_told_of_in_each_preview_though_nothing_
     made.stack.up()
     preview = made.stack.preview().stdout
     assert "2 unchanged" in preview
-    assert f"warning: {acme.name}/first: KS020: the certificate expires on 20" in preview
+    assert f"warning: {acme.name}/first: KS101: the certificate expires on 20" in preview

@@ -130,7 +130,7 @@ def start(
     Returns its id, and whether it is new; None where the destination is active already.
 
     Raises:
-        RuleViolation: KS032 (to legacy), KS033 (e-mail), KS038 (mode).
+        RuleViolation: KS106 (to legacy), KS033 (e-mail), KS038 (mode).
         InMaintenance: Another migration is running.
         KeystoreFault, Conflict: The destination refuses us or is unfit; nothing was begun.
 

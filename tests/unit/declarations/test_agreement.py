@@ -10,8 +10,9 @@ from keystore_harness import CertificateAuthority
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.errors import InvalidInput
 from pulumi_keystore.policy.declared import of_inputs
-from pulumi_keystore.policy.policies import Level, check
+from pulumi_keystore.policy.policies import check
 from pulumi_keystore.resources.keystore import KeystoreResourceProvider
+from pulumi_keystore.rules import Severity
 from tests.conftest import WHOLE
 from tests.unit.declarations.test_address import ACCEPTED, REFUSED
 
@@ -59,8 +60,8 @@ def by_provider(declared):
 def by_policies(declared):
     """What the policy pack and `keystore check` do."""
     one = of_inputs("keystore", "first", {"organization": "acme", **declared}, protected=True)
-    found = [finding for finding in check([one]) if finding.level is Level.ERROR and finding.policy < "KS100"]
-    return [finding.policy for finding in found]
+    found = [finding.rule for finding in check([one])]
+    return [rule.id for rule in found if rule.severity is Severity.ERROR and not rule.is_policy]
 
 
 def assert_agreement(declared):

@@ -12,7 +12,7 @@ from pulumi_keystore import cli, rules
 from pulumi_keystore.errors import InvalidInput
 from pulumi_keystore.policy import report
 from pulumi_keystore.policy.declared import Declared, of_inputs, parse, read
-from pulumi_keystore.policy.policies import POLICIES, Level, Settings, check
+from pulumi_keystore.policy.policies import POLICIES, Settings, check
 
 CA = CertificateAuthority()
 _SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:x"}
@@ -72,6 +72,7 @@ def test_what_is_well_is_well():
         ([keystore(address="https://first.example.com:8200/v1"), monitor()], "KS003", "error"),
         ([keystore(certificate_password="wrong"), monitor()], "KS011", "error"),
         ([keystore(kind="other")], "KS030", "error"),
+        ([keystore(kind="legacy")], "KS042", "error"),
         ([keystore(organization="No Such"), monitor(organization="No Such")], "KS031", "error"),
         ([keystore(), monitor(recipients=[])], "KS039", "error"),
         ([keystore(), monitor(offline_minutes=0)], "KS040", "error"),
@@ -96,16 +97,16 @@ def test_what_is_well_is_well():
     ],
 )  # fmt: skip
 def test_what_each_policy_finds(declared, policy, level):
-    found = {finding.policy: finding for finding in check(declared)}
+    found = {finding.rule.id: finding for finding in check(declared)}
     assert policy in found
-    assert found[policy].level == level
+    assert found[policy].rule.severity == level
     assert found[policy].remedy
 
 
 def test_every_policy_has_a_case():
     cases = {mark.args[1][n][1] for mark in test_what_each_policy_finds.pytestmark for n in range(len(mark.args[1]))}
     assert {policy.id for policy in POLICIES} <= cases
-    assert not {policy.id for policy in POLICIES} & set(rules.RULES)
+    assert [*POLICIES] == [rule for rule in rules.RULES.values() if rule.is_policy and rule is not rules.NOT_CHECKED]
 
 
 def test_what_cannot_be_judged_is_said_and_is_no_error():
@@ -113,16 +114,16 @@ def test_what_cannot_be_judged_is_said_and_is_no_error():
     inputs = {**keystore().props, "address": unknown, "certificate": _SECRET, "certificate_password": "[secret]"}
     one = of_inputs("keystore", "first", inputs, protected=True)
     found = check([one, monitor()])
-    assert {finding.policy for finding in found} == {"KS100"}
+    assert {finding.rule.id for finding in found} == {"KS100"}
     assert sorted(finding.message.split()[0] for finding in found) == ["address", "certificate", "certificate_password"]
     hidden = of_inputs("monitor", "watch", {"organization": unknown, "keystore": unknown, "recipients": [unknown]}, protected=None)  # fmt: skip
-    assert {finding.level for finding in check([keystore(), hidden])} == {Level.NOTE}
+    assert {finding.rule for finding in check([keystore(), hidden])} == {rules.NOT_CHECKED}
 
 
 def test_settings_change_what_is_expected():
     declared = [keystore(certificate=pfx(50)), monitor(offline_minutes=10)]
-    assert [finding.policy for finding in check(declared)] == ["KS104"]
-    assert [finding.policy for finding in check(declared, Settings(60, 10))] == ["KS101"]
+    assert [finding.rule.id for finding in check(declared)] == ["KS104"]
+    assert [finding.rule.id for finding in check(declared, Settings(60, 10))] == ["KS101"]
 
 
 FILE = """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +18,9 @@ from pulumi_keystore.vault.record import ArchiveKey
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.session import _object, _plain
 
-_OLD_CANARY_S: Final = 600
 _PROOF: Final = "proof "
+_under_way: Final[set[str]] = set()
+"""Origins of the proofs that this process makes now; the leading service alone makes any."""
 _SHORTEST_LIFE_S: Final = 60
 """A token that lives less long would have to be renewed all the time."""
 
@@ -77,8 +77,7 @@ class VaultKeystore(ArchiveKeys):
         Also that a second write is refused, so that a key can never be overwritten.
 
         Args:
-            origin: What the canary says of who wrote it; a proof and its time by default, for a later one to remove
-                what a killed one left.
+            origin: What the canary says of who wrote it; this proof by default.
 
         Raises:
             KeystoreFault: With the reason and the fix.
@@ -87,8 +86,18 @@ class VaultKeystore(ArchiveKeys):
         version = yield from self.detect()
         cluster_id, server_version = yield from self.identify()
         self._require_usable_tokens()
-        # Of two proofs in one second each removes its own canary.
-        origin = origin or f"{_PROOF}{time.time():.0f} {secrets.token_hex(4)}"
+        proof = f"{_PROOF}{secrets.token_hex(8)}"
+        _under_way.add(proof)
+        try:
+            yield from self._try_a_key(origin or proof)
+        finally:
+            _under_way.discard(proof)
+        yield from self.remove_canaries(origin)
+        self._cluster_id = cluster_id
+        return Proof(version, cluster_id, server_version)
+
+    def _try_a_key(self, origin: str) -> Flow[None]:
+        """Write, read, list and delete a canary."""
         canary = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
         other = ArchiveKey(self.tenancy.organization, "canary", 1, secrets.token_bytes(32), origin)
         name = f"{CANARY_PREFIX}{secrets.token_hex(8)}"
@@ -116,9 +125,6 @@ class VaultKeystore(ArchiveKeys):
             yield from self.erase(name)
             raise Unsuitable(f"{self}: what was deleted is still there", hint="check the role's policy")
         yield from self._require_tokens_end(name)
-        yield from self.remove_canaries(origin)
-        self._cluster_id = cluster_id
-        return Proof(version, cluster_id, server_version)
 
     def _read_same(self, name: str, record: ArchiveKey) -> Flow[ArchiveKey | None]:
         found = yield from self.read(name)
@@ -166,12 +172,11 @@ class VaultKeystore(ArchiveKeys):
                 hint=f'give the policy of the role {self.tenancy.role_name!r} "update" on auth/token/revoke-self',
             )
 
-    def remove_canaries(self, origin: str) -> Flow[None]:
-        """Remove the canaries that an origin has left, and those of proofs that were killed long ago."""
+    def remove_canaries(self, origin: str = "") -> Flow[None]:
+        """Remove the canaries that an origin has left, and those of proofs that were killed or might not delete."""
         names = yield from self.names(CANARY_PREFIX)
         for name in itertools.takewhile(lambda name: name.startswith(CANARY_PREFIX), names):
             found = (yield from self.origin(name)) or ""
-            begun = found.removeprefix(_PROOF).partition(" ")[0]
-            old = begun.isdigit() and time.time() - int(begun) > _OLD_CANARY_S
-            if old or found == origin:
+            left = found.startswith(_PROOF) and found not in _under_way
+            if left or (origin and found == origin):
                 yield from self.erase(name)

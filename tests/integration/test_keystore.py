@@ -75,7 +75,7 @@ def test_of_two_registrations_at_once_one_wins(customer, testbed, admin_token):
     assert won == [acme.admin.keystore(acme.name, "first")["certificate_fingerprint"]]
 
 
-def test_a_proof_removes_what_a_killed_one_left_long_ago_and_nothing_else(customer, testbed):
+def test_a_proof_removes_what_an_earlier_one_left_and_nothing_else(customer, testbed):
     acme = customer(keystores=())
     place = testbed.vaults["a"].admit(acme.name)
     for name, origin in (("canary-old", "proof 1700000000 ab"), ("canary-of-a-migration", "5f0e"), ("mine", "proof 1")):

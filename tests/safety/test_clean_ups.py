@@ -3,7 +3,7 @@
 import pytest
 from keystore_harness import wait_until
 
-from pulumi_keystore.errors import Conflict, RecoveryNeeded
+from pulumi_keystore.errors import AccessDenied, Conflict, RecoveryNeeded
 from tests.safety.bed import MOUNT
 
 
@@ -214,3 +214,14 @@ def test_a_suspended_organization_has_no_clean_ups(waiting):
     waiting.admin.recover(waiting.name, plan["code"])
     waiting.await_no_clean_up()
     waiting.assert_complete("second", empty="first")
+
+
+def test_what_a_proof_left_that_might_not_delete_goes_with_the_keys(bed):
+    acme = bed.customer(5, first="a", second="b")
+    with acme.may_not_delete("first"):
+        assert isinstance(acme.refused(acme.swap, "first"), AccessDenied)
+        assert any(name.startswith("canary-") for name in acme.names("first"))
+    acme.migrated("second")
+    acme.await_no_clean_up()
+    acme.assert_complete("second", empty="first")
+    assert acme.names("first") == []

@@ -358,6 +358,12 @@ BUGS = [
         CLEAN_UPS, "destroyed_key",
     ),
     Bug(
+        "what proofs have left stays at the source",
+        "control_plane/keystores/removal.py",
+        "        self._transport.run_one(self._at.remove_canaries())\n", "",
+        CLEAN_UPS, "might_not_delete",
+    ),
+    Bug(
         "every inventory is the same",
         "control_plane/migration/inventory.py",
         'int.from_bytes(fingerprint, "big")) % _MODULUS', "1) % _MODULUS",

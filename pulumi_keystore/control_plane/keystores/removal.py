@@ -144,7 +144,9 @@ class Removal:
         self._tally = Tally()
 
     def all_keys(self) -> Tally:
-        """Remove every archive key of the organization, whoever wrote it; as after a migration away from here.
+        """Remove every archive key of the organization, whoever wrote it, and what proofs have left.
+
+        As after a migration away from here.
 
         What is left is looked at twice: one wrong answer of a server is not believed.
 
@@ -152,6 +154,7 @@ class Removal:
             KeystoreFault: A keystore cannot be reached or does not allow it; some keys may be left.
 
         """
+        self._transport.run_one(self._at.remove_canaries())
         for _ in range(_PASSES):
             removed = self._pass(None)
             left = self._at.count(self._transport)

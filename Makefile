@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 ENGINE = export PULUMI_ENGINE="$$($(PYTHON) engine/obtain.py)"
 
-.PHONY: help setup demo quick test pythons torture mutants lint format bench docs site clean
+.PHONY: help setup demo quick test coverage pythons torture mutants lint format bench docs site clean
 
 help: ## Show what there is.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -42,20 +42,28 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 quick: .venv/.ready lint ## Check style, types, and all that needs no server: a minute; T=migration for one domain.
 	@$(PYTHON) -m pytest --quiet -n 2 $(wildcard tests/unit/$(T) tests/database/$(T))
 
-# Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone.
+# Most tests wait for servers: half of them run beside the others. Those in which a moment counts come alone. Branch
+# coverage is that of the tests that need no server; `make coverage` measures it for all of them.
 ALONE := tests/health/test_monitor.py
 HALF := $(addprefix tests/,harness torture safety)
-OTHERS := $(addprefix tests/,unit contract database browser packaging stacks policies integration outage health) --ignore=$(ALONE)
+WITHIN := $(addprefix tests/,unit contract database)
+OTHERS := $(addprefix tests/,browser packaging stacks policies integration outage health) --ignore=$(ALONE)
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \
 	if [ -n "$(PYTEST)" ]; then exec $(PYTHON) -m pytest $(PYTEST); fi; \
 	log=$$(mktemp); beside=; failed=; trap 'rm -f $$log; [ -z "$$beside" ] || kill $$beside 2>/dev/null || true' EXIT; \
 	$(PYTHON) -m pytest $(HALF) >$$log 2>&1 & beside=$$!; \
+	$(PYTHON) -m coverage run -m pytest $(WITHIN) || failed=1; \
+	$(PYTHON) -m coverage combine --quiet && $(PYTHON) -m coverage report || failed=1; \
 	$(PYTHON) -m pytest $(OTHERS) || failed=1; \
 	wait $$beside || failed=1; beside=; cat $$log; \
 	$(PYTHON) -m pytest $(ALONE) || failed=1; \
 	[ -z "$$failed" ]
+
+coverage: .venv/.ready ## Measure the branch coverage of all tests, and of what they start: an hour or two.
+	@$(ENGINE); export UV=$(UV); $(PYTHON) -m coverage run -m pytest tests; \
+	$(PYTHON) -m coverage combine --quiet; $(PYTHON) -m coverage report
 
 PYTHONS := 3.11 3.12 3.13
 
@@ -97,4 +105,4 @@ bench: .venv/.ready ## Measure migrations beside peers and the servers' own limi
 	@UV=$(UV) $(PYTHON) -m bench.migration $(or $(BENCH),--write)
 
 clean: ## Remove what this checkout made; the caches under ~/.cache/pulumi-keystore stay.
-	@rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -52,7 +52,13 @@ def show_keystore(
 ) -> None:
     """Show one keystore."""
     with ask() as service:
-        show(service.keystore(organization, name), output)
+        found = service.keystore(organization, name)
+    if output is Format.JSON or not found["server_ca"]:
+        show(found, output)
+    else:
+        # It takes a page, and people seldom read it.
+        count = found["server_ca"].count("-----BEGIN")
+        show({**found, "server_ca": f"{count} in PEM (--format json shows it)"}, output)
 
 
 @commands.command()

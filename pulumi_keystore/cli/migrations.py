@@ -16,9 +16,11 @@ from pulumi_keystore.cli.output import (
     ask,
     err,
     out,
+    pairs,
     print_json,
     print_rows,
     show,
+    span,
 )
 from pulumi_keystore.client import Client
 from pulumi_keystore.errors import KeystoreError
@@ -34,7 +36,21 @@ def migration_plan(
 ) -> None:
     """Show what a migration would do, without changing anything."""
     with ask() as service:
-        show(service.plan_migration(organization, destination), output)
+        plan = service.plan_migration(organization, destination)
+    if output is Format.JSON:
+        print_json(plan)
+    else:
+        pairs(
+            {
+                "organization": plan["organization"],
+                "source": plan["source"],
+                "destination": plan["destination"],
+                "moves": plan["moves"],
+                "keys": plan["keys"],
+                "takes about": span(plan["estimate_s"]),
+                "retains the source for": span(plan["retain_s"]) if plan["retain_s"] else None,
+            }
+        )
 
 
 @migration_app.command("start")
@@ -132,7 +148,9 @@ def migration_undo(
 def _latest(service: Client, organization: str) -> str:
     rows = service.migrations(organization)
     if not rows:
-        raise KeystoreError(f"{organization!r} has no migrations", hint="start one, or run `pulumi up`")
+        raise KeystoreError(
+            f"the organization {organization!r} has no migrations", hint="start one, or run `pulumi up`"
+        )
     return str(rows[0]["id"])
 
 

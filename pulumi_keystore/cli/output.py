@@ -61,6 +61,10 @@ ReasonOption = Annotated[str, typer.Option(help="Reason, recorded in the history
 YesOption = Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")]
 
 
+_TITLES = {"address_display": "address", "certificate_not_after": "certificate until", "kv_version": "KV"}
+"""Columns whose field is not called as people would."""
+
+
 def print_json(value: Any) -> None:
     """Print a result for programs."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -90,7 +94,7 @@ def print_rows(rows: Sequence[Mapping[str, object]], columns: tuple[str, ...], o
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " ").upper(), overflow="fold")
+        table.add_column(_TITLES.get(column, column.replace("_", " ")).upper(), overflow="fold")
     for row in rows:
         table.add_row(*(text_of(column, row[column]) for column in columns))
     if rows:

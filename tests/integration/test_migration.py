@@ -138,9 +138,9 @@ def test_a_federal_organization_manages_no_keystores(customer, testbed, admin):
 
 def test_what_is_unknown_or_malformed_is_refused(customer):
     acme = customer(keys=1)
-    with pytest.raises(NotFound, match="there is no 'nobody'"):
+    with pytest.raises(NotFound, match="there is no organization 'nobody'"):
         acme.admin.start_migration("nobody", "second")
-    with pytest.raises(NotFound, match="has no 'third'"):
+    with pytest.raises(NotFound, match="has no keystore 'third'"):
         acme.admin.start_migration(acme.name, "third")
     for address in ("no address", "a@b", "a@b.example\nBcc: x@y.example", "a@b.example, c@d.example"):
         with pytest.raises(RuleViolation) as caught:

@@ -274,6 +274,7 @@ class Life(RuleBasedStateMachine):
             self.come_to_rest()
             self.everything_is_readable_or_named()
             self.there_is_a_way_on()
+            print(f"run {self.seen['runs']}: {len(self.acme.keys)} keys", flush=True)
         finally:
             self.heal.close()
             retire(self.bed.testbed, [self.acme.name])

@@ -58,7 +58,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, actor: str, organization: s
     generation = entry.generation if entry else 1
     there = active.kind == Kind.LEGACY or _destroy_at(plane, owner, active, user, generation)
     if entry is None and not there:
-        raise NotFound(f"user: {user[:100]!r} has no archive key in escrow", prop="user")
+        raise NotFound(f"the user {user[:100]!r} has no archive key in escrow", prop="user")
     with plane.transaction() as session:
         maintenance.stop_writes(session, owner.id)
         owner = registry.find(session, organization, lock=True)
@@ -119,7 +119,7 @@ def give_up(plane: ControlPlane, actor: str, organization: str, users: Sequence[
         for user in users:
             if user not in known:
                 raise NotFound(
-                    f"user: {user[:100]!r} has no archive key in escrow",
+                    f"the user {user[:100]!r} has no archive key in escrow",
                     hint=f"`keystore verify {owner.name}` names the users whose key is missing",
                     prop="user",
                 )

@@ -34,7 +34,7 @@ def read(plane: ControlPlane, connections: Connections, organization: str, user:
         owner = registry.find(session, organization)
         entry = session.get(ArchiveKeyEntry, (owner.id, user))
         if entry is None:
-            raise NotFound(f"user: {user[:100]!r} has no archive key in escrow", prop="user")
+            raise NotFound(f"the user {user[:100]!r} has no archive key in escrow", prop="user")
         active = require_active(session, owner)
         record = _read_legacy(plane, session, owner, entry) if active.kind == Kind.LEGACY else None
     try:

@@ -91,7 +91,7 @@ def revoke(session: Session, token_id: str) -> None:
     """
     row = session.get(Token, token_id) if token_id.isalnum() else None
     if row is None:
-        raise NotFound(f"token: there is no {token_id[:40]!r}", hint="list them with `keystore token list`")
+        raise NotFound(f"there is no token {token_id[:40]!r}", hint="list them with `keystore token list`")
     row.revoked_at = row.revoked_at or now_utc()
 
 

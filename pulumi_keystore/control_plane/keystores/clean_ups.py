@@ -110,7 +110,8 @@ def find(session: Session, owner: Organization, number: int) -> CleanUp:
     row = session.scalar(query.where(*mine).with_for_update(of=CleanUp))
     if row is None:
         raise NotFound(
-            f"clean-up: {owner.name!r} has no {number}", hint=f"list them with `keystore clean-up list {owner.name}`"
+            f"the organization {owner.name!r} has no clean-up {number}",
+            hint=f"list them with `keystore clean-up list {owner.name}`",
         )
     return row
 

@@ -30,7 +30,7 @@ def find(session: Session, owner: Organization, migration_id: str) -> Migration:
     row = session.get(Migration, migration_id) if migration_id.isprintable() else None
     if row is None or row.organization_id != owner.id:
         raise NotFound(
-            f"migration: {owner.name!r} has no {migration_id[:40]!r}",
+            f"the organization {owner.name!r} has no migration {migration_id[:40]!r}",
             hint=f"list them with `keystore migration list {owner.name}`",
         )
     return row

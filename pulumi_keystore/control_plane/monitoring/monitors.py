@@ -137,7 +137,7 @@ def _require(session: Session, keystore: Keystore) -> HealthMonitor:
     monitor = find(session, keystore)
     if monitor is None:
         raise NotFound(
-            f"monitor: the keystore {keystore.name!r} has none",
+            f"the keystore {keystore.name!r} has no monitor",
             hint="declare a HealthMonitor, or run `keystore monitor set`",
         )
     return monitor

@@ -22,7 +22,7 @@ def find(session: Session, organization: Organization, name: str) -> Keystore:
     row = named(session, organization, name) if name.isprintable() else None
     if row is None:
         raise NotFound(
-            f"keystore: the organization {organization.name!r} has no {name[:100]!r}",
+            f"the organization {organization.name!r} has no keystore {name[:100]!r}",
             hint=f"list them with `keystore list {organization.name}`, or declare a Keystore",
         )
     return row

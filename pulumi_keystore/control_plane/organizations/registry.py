@@ -122,7 +122,7 @@ def require_known(row: Organization) -> None:
 def no_organization(name: str) -> NotFound:
     """Return the error for an organization that is not there, or not to be seen."""
     return NotFound(
-        f"organization: there is no {name!r}",
+        f"there is no organization {name!r}",
         hint="list them with `keystore organization list`, or declare an Organization",
         prop="organization",
     )

@@ -192,6 +192,13 @@ class TooLarge(InvalidInput):
     code = "too-large"
 
 
+class TooManyRequests(KeystoreError):  # noqa: N818
+    """More is asked for than one organization, or all of them together, may have at a time."""
+
+    status = 429
+    code = "too-many-requests"
+
+
 class ServiceUnavailable(KeystoreError):  # noqa: N818
     """The control plane cannot be reached or could not answer."""
 

@@ -18,11 +18,20 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pulumi_keystore import rules
 from pulumi_keystore.declarations import pkcs12, pkcs12_inspection
+from pulumi_keystore.errors import RuleViolation
 
 WARN_BEFORE_EXPIRY: Final = timedelta(days=30)
 _MIN_RSA_BITS: Final = 2048
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 _DIGESTS: Final = ("sha224", "sha256", "sha384", "sha512", "sha3-224", "sha3-256", "sha3-384", "sha3-512")
+
+
+_MOST_CAS: Final = 100
+_LONGEST_CA: Final = 256 * 1024
+_UNREADABLE: Final = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+"""What the parser of certificates raises, besides of what it says, where it is asked for a part it cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +66,13 @@ class ClientCertificate:
 
         """
         seen = pkcs12_inspection.inspect(data)
-        if password and not seen.encrypted:
-            raise rules.CERTIFICATE_PASSWORD.violation("a password was given but the file is not encrypted")
-        contents = pkcs12.open_file(data, password)
-        certificate, others = _leaf(contents)
+        try:
+            contents = pkcs12.open_file(data, password, seen.iterations)
+        except RuleViolation as refusal:
+            if password and not seen.encrypted and refusal.rule == rules.CERTIFICATE_PASSWORD.id:
+                raise rules.CERTIFICATE_PASSWORD.violation("a password was given but the file has none") from None
+            raise
+        certificate, others = _leaf(contents, now)
         _check_strength(certificate)
         _check_usage(certificate)
         _check_validity(certificate, now)
@@ -68,12 +80,16 @@ class ClientCertificate:
         if seen.old_ciphers:
             old = " and ".join(sorted(seen.old_ciphers))
             warnings.append(f"{rules.CERTIFICATE_OLD_CIPHER.id}: the file is encrypted with {old}; export it anew")
+        if password and not seen.encrypted:
+            # Its password only shows whether it was changed.
+            text = "the private key in the file is not encrypted; export it anew"
+            warnings.append(f"{rules.CERTIFICATE_OLD_CIPHER.id}: {text}")
         warnings += expiry_warnings(certificate.not_valid_after_utc, now)
         pem = b"".join(c.public_bytes(Encoding.PEM) for c in (certificate, *others))
         return cls(
             certificate_pem=pem,
             key_pem=contents.key,
-            subject=certificate.subject.rfc4514_string(),
+            subject=_subject(certificate),
             fingerprint=certificate.fingerprint(SHA256()).hex(),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
@@ -87,7 +103,7 @@ class ClientCertificate:
         return cls(
             certificate_pem=certificate_pem,
             key_pem=key_pem,
-            subject=leaf.subject.rfc4514_string(),
+            subject=_subject(leaf),
             fingerprint=leaf.fingerprint(SHA256()).hex(),
             not_before=leaf.not_valid_before_utc,
             not_after=leaf.not_valid_after_utc,
@@ -120,19 +136,36 @@ def check_server_ca(pem: str | None) -> bytes | None:
         return None
     if "PRIVATE KEY" in pem:
         raise rules.SERVER_CA.violation("the text holds a private key")
+    # Each connection reads them anew.
+    if len(pem) > _LONGEST_CA or pem.count("-----BEGIN") > _MOST_CAS:
+        raise rules.SERVER_CA.violation(f"there are more than {_MOST_CAS} certificates, or {_LONGEST_CA:,} bytes")
     try:
         certificates = x509.load_pem_x509_certificates(pem.encode())
         for certificate in certificates:
             constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
             if not constraints.ca:
                 raise rules.SERVER_CA.violation("a certificate in it is not a CA's")
-    except (ValueError, x509.ExtensionNotFound, UnsupportedAlgorithm):
+            certificate.public_key()
+            _ = certificate.signature_hash_algorithm
+    except (*_UNREADABLE, x509.ExtensionNotFound):
         raise rules.SERVER_CA.violation("the text is not CA certificates in PEM") from None
     return b"".join(c.public_bytes(Encoding.PEM) for c in certificates)
 
 
-def _leaf(contents: pkcs12.Contents) -> tuple[x509.Certificate, list[x509.Certificate]]:
-    """Return the certificate whose public key is the private key's, and the others."""
+def _subject(certificate: x509.Certificate) -> str:
+    """Return the subject as people read it (RFC 4514)."""
+    try:
+        return certificate.subject.rfc4514_string()
+    except ValueError:
+        # A T61String, say: servers read it, and we do not have to.
+        return f"serial number {certificate.serial_number:x}"
+
+
+def _leaf(contents: pkcs12.Contents, now: datetime) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    """Return the certificate whose public key is the private key's, and the others.
+
+    Of several, as after a renewal with the same key, it is the one that is valid now, and longest.
+    """
     try:
         key = load_pem_private_key(contents.key, None)
         public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -147,12 +180,16 @@ def _leaf(contents: pkcs12.Contents) -> tuple[x509.Certificate, list[x509.Certif
         raise rules.CERTIFICATE_ALGORITHM.violation("the key or certificate is of an unsupported kind") from None
     if not ours:
         raise rules.CERTIFICATE_PAIR.violation("the private key does not belong to the certificate")
-    return ours[0], [c for c in certificates if c is not ours[0]]
+    leaf = max(ours, key=lambda c: (c.not_valid_before_utc <= now <= c.not_valid_after_utc, c.not_valid_after_utc))
+    return leaf, [c for c in certificates if c not in ours]
 
 
 def _check_strength(certificate: x509.Certificate) -> None:
     public = certificate.public_key()
-    digest = certificate.signature_hash_algorithm
+    try:
+        digest = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        raise rules.CERTIFICATE_ALGORITHM.violation("the certificate is signed with an unknown algorithm") from None
     if isinstance(public, rsa.RSAPublicKey):
         if public.key_size < _MIN_RSA_BITS:
             raise rules.CERTIFICATE_ALGORITHM.violation(f"the key is RSA of {public.key_size} bits")
@@ -171,8 +208,10 @@ def _check_usage(certificate: x509.Certificate) -> None:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return
-    except ValueError:
-        raise rules.CERTIFICATE_FORMAT.violation("the certificate has damaged extensions") from None
+    except x509.DuplicateExtension:
+        raise rules.CERTIFICATE_FORMAT.violation("the certificate has one extension twice") from None
+    except _UNREADABLE:
+        raise rules.CERTIFICATE_FORMAT.violation("the certificate has an extension that cannot be read") from None
     wanted = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
     if not wanted & set(usage):
         raise rules.CERTIFICATE_USAGE.violation("the certificate is not for TLS clients")

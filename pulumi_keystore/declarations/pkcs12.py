@@ -1,8 +1,8 @@
 """Opening PKCS#12 files from strangers (RFC 7292).
 
 Two defences stand before the parser of `cryptography`: `inspect` walks the ASN.1 in the clear and refuses what is
-malformed, unprotected or absurdly expensive, and `open_file` lets a helper process do the decryption, which is
-killed at a deadline (a key bag inside an encrypted part can hide an iteration count that no inspection sees).
+malformed, unprotected or absurdly expensive, and `open_file` lets a helper process do the decryption, whose processor
+time is bounded (a key bag inside an encrypted part can hide an iteration count that no inspection sees).
 The file, the password and the key travel through pipes: nothing touches a disk.
 """
 
@@ -10,20 +10,33 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import resource
 import select
 import subprocess
 import sys
 import time
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from typing import IO, Any, Final
 
 from pulumi_keystore import rules
+from pulumi_keystore.declarations.pkcs12_decryption import fits, keys_in
+from pulumi_keystore.errors import TooManyRequests
 
-DEADLINE_S: Final = 2.0
-_START_ALLOWANCE_S: Final = 20.0
+PROCESSOR_S: Final = 2
+"""Seconds of processor time that a file may take beside what it says that it takes."""
+_ITERATIONS_A_SECOND: Final = 250_000
+"""What a slow machine hashes."""
+_PATIENCE_S: Final = 60.0
+"""How long a helper is waited for, however busy the machine is."""
+_TURN_S: Final = 20.0
+"""How long one waits for a helper that opens somebody else's file."""
+
+
+_NOT_TEXT: Final = {"\0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +48,55 @@ class Contents:
     others: tuple[bytes, ...] = ()
 
 
-def open_file(data: bytes, password: str | None) -> Contents:
+_REFUSALS: Final = {
+    "password": (rules.CERTIFICATE_PASSWORD, "the file cannot be opened with this password, or it is damaged"),
+    "pair": (rules.CERTIFICATE_PAIR, "the file has no private key with a certificate that belongs to it"),
+    "keys": (rules.CERTIFICATE_PAIR, "the file holds more than one private key"),
+    "kind": (rules.CERTIFICATE_ALGORITHM, "the private key or a certificate is of a kind that is not supported"),
+    "damaged": (rules.CERTIFICATE_FORMAT, "the key or a certificate in the file cannot be read"),
+}
+
+
+def open_file(data: bytes, password: str | None, iterations: int = 0) -> Contents:
     """Decrypt a PKCS#12 file that `inspect` let pass.
 
+    Args:
+        data: The file.
+        password: Its password; None and an empty one are the same.
+        iterations: How often the file says that passwords are hashed to open it.
+
     Raises:
-        RuleViolation: KS011 where the password does not open it, KS012 where key or certificate is missing,
-            KS017 where it takes more than 2 seconds.
+        RuleViolation: KS010 where a part cannot be read, KS011 where the password does not open it, KS012 where key or
+            certificate is missing, KS014 where the key is of an unknown kind, KS017 where it takes longer than it says.
+        TooManyRequests: Others' files take too long.
 
     """
-    helper = _HELPERS.get()
+    if password and (_NOT_TEXT & set(password) or not _is_utf8(password)):
+        raise rules.CERTIFICATE_PASSWORD.violation("the password holds a character that no password can hold")
+    processor_s = PROCESSOR_S + iterations // _ITERATIONS_A_SECOND
     try:
-        answer = helper.ask({"file": b64encode(data).decode(), "password": password})
+        helper = _HELPERS.get(timeout=_TURN_S)
+    except Empty:
+        raise TooManyRequests("other certificates are being opened", hint="try again in a minute") from None
+    try:
+        answer = helper.ask({"file": b64encode(data).decode(), "password": password, "processor_s": processor_s})
     finally:
         _HELPERS.put(helper)
     if answer is None:
-        raise rules.CERTIFICATE_COST.violation(f"the file cannot be opened within {DEADLINE_S:.0f} seconds")
-    if answer["error"] == "password":
-        raise rules.CERTIFICATE_PASSWORD.violation("the file cannot be opened with this password, or it is damaged")
-    if answer["error"] == "pair":
-        raise rules.CERTIFICATE_PAIR.violation("the file has no private key with a certificate that belongs to it")
+        raise rules.CERTIFICATE_COST.violation(f"the file takes more than {processor_s} seconds to open")
+    if answer["error"]:
+        rule, reason = _REFUSALS[answer["error"]]
+        raise rule.violation(reason)
     key, certificate, *others = (b64decode(part) for part in answer["parts"])
     return Contents(key, certificate, tuple(others))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Helper:
@@ -64,7 +105,7 @@ class _Helper:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, question: dict[str, str | None]) -> dict[str, Any] | None:
+    def ask(self, question: dict[str, str | int | None]) -> dict[str, Any] | None:
         """Return the helper's answer, or None where it took too long (it is dead then)."""
         process = self._running()
         assert process.stdin is not None  # noqa: S101 - both pipes were asked for
@@ -72,7 +113,7 @@ class _Helper:
         try:
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
-            line = _read_line(process.stdout, DEADLINE_S)
+            line = _read_line(process.stdout, _PATIENCE_S)
         except BrokenPipeError:
             line = None
         if line is None:
@@ -92,7 +133,7 @@ class _Helper:
             )
             self._owner = os.getpid()
             assert self._process.stdout is not None  # noqa: S101
-            _read_line(self._process.stdout, _START_ALLOWANCE_S)
+            _read_line(self._process.stdout, _PATIENCE_S)
         return self._process
 
     def _stop(self) -> None:
@@ -133,10 +174,15 @@ def _read_line(pipe: IO[bytes], timeout_s: float) -> bytes | None:
 
 def _serve() -> None:
     """Answer questions on standard input until it closes (the body of the helper process)."""
+    # It may be ended in the middle of its work: nothing of that goes to a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
         question = json.loads(line)
+        # The kernel ends this process where it takes longer; it counts whole seconds.
+        spent = math.ceil(time.process_time())
+        resource.setrlimit(resource.RLIMIT_CPU, (spent + question["processor_s"], resource.RLIM_INFINITY))
         sys.stdout.write(json.dumps(_decrypt(b64decode(question["file"]), question["password"])) + "\n")
         sys.stdout.flush()
 
@@ -150,15 +196,30 @@ def _decrypt(data: bytes, password: str | None) -> dict[str, object]:
     )
 
     # An export "without password" carries a MAC over no password or over an empty one: try both.
+    reason = "password"
     for candidate in [password.encode()] if password else [None, b""]:
         try:
             bundle = pkcs12.load_pkcs12(data, candidate)
-        except Exception:  # noqa: BLE001, S112 - damaged files raise whatever the parser meets
-            continue
+        except Exception as error:  # noqa: BLE001 - damaged files raise whatever the parser meets
+            reason = _reason(error, data, candidate or b"")
+            if reason == "password":
+                continue
+            break
+        if keys_in(data, candidate or b"") > 1:
+            return {"error": "keys"}
         if bundle.key is None or bundle.cert is None:
             return {"error": "pair"}
         key = bundle.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         certificates = [bundle.cert, *bundle.additional_certs]
         parts = [key, *(c.certificate.public_bytes(Encoding.PEM) for c in certificates)]
         return {"error": None, "parts": [b64encode(part).decode() for part in parts]}
-    return {"error": "password"}
+    return {"error": reason}
+
+
+def _reason(error: Exception, data: bytes, password: bytes) -> str:
+    """Tell a wrong password from contents that cannot be read; the parser says the same of both."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as above
+
+    if isinstance(error, UnsupportedAlgorithm) or fits(data, password):
+        return "kind"
+    return "password" if "password" in str(error) else "damaged"

@@ -17,10 +17,11 @@ _ENCRYPTED_DATA = "1.2.840.113549.1.7.6"
 _KEY_BAG = "1.2.840.113549.1.12.10.1.1"
 _SHROUDED_KEY_BAG = "1.2.840.113549.1.12.10.1.2"
 _SAFE_CONTENTS_BAG = "1.2.840.113549.1.12.10.1.6"
-_PBES2 = "1.2.840.113549.1.5.13"
+PBES2: Final = "1.2.840.113549.1.5.13"
 _PBMAC1 = "1.2.840.113549.1.5.14"
 _PBKDF2 = "1.2.840.113549.1.5.12"
-_AES_CBC = {"2.16.840.1.101.3.4.1.2", "2.16.840.1.101.3.4.1.22", "2.16.840.1.101.3.4.1.42"}
+AES_CBC: Final = {"2.16.840.1.101.3.4.1.2": 16, "2.16.840.1.101.3.4.1.22": 24, "2.16.840.1.101.3.4.1.42": 32}
+"""Octets of the key of each."""
 _OLD_CIPHERS = {
     "1.2.840.113549.1.12.1.3": "3DES",
     "1.2.840.113549.1.12.1.4": "3DES",
@@ -40,12 +41,22 @@ _BROKEN_CIPHERS = {
     "1.2.840.113549.1.5.11": "SHA-1 and RC2",
     "1.3.14.3.2.7": "DES",
 }
+_PBKDF2_DIGESTS = {
+    "1.2.840.113549.2.7": "sha1",
+    "1.2.840.113549.2.8": "sha224",
+    "1.2.840.113549.2.9": "sha256",
+    "1.2.840.113549.2.10": "sha384",
+    "1.2.840.113549.2.11": "sha512",
+    "1.2.840.113549.2.12": "sha512_224",
+    "1.2.840.113549.2.13": "sha512_256",
+}
+"""HMACs that PBKDF2 may use (RFC 8018 appendix B.1.2); the first is the default."""
 _MAC_DIGESTS = {
-    "1.3.14.3.2.26",
-    "2.16.840.1.101.3.4.2.4",
-    "2.16.840.1.101.3.4.2.1",
-    "2.16.840.1.101.3.4.2.2",
-    "2.16.840.1.101.3.4.2.3",
+    "1.3.14.3.2.26": "sha1",
+    "2.16.840.1.101.3.4.2.4": "sha224",
+    "2.16.840.1.101.3.4.2.1": "sha256",
+    "2.16.840.1.101.3.4.2.2": "sha384",
+    "2.16.840.1.101.3.4.2.3": "sha512",
 }
 
 
@@ -92,7 +103,7 @@ class _Node:
         return self.content
 
 
-_INTEGER, _OCTETS, _OID, _SEQUENCE, _SET, _EXPLICIT = 0x02, 0x04, 0x06, 0x30, 0x31, 0xA0
+_INTEGER, _OCTETS, _OID, _SEQUENCE, _SET, _IMPLICIT, _EXPLICIT = 0x02, 0x04, 0x06, 0x30, 0x31, 0x80, 0xA0
 _CONSTRUCTED = 0x20
 
 
@@ -142,6 +153,41 @@ class _Reader:
         return _Node(tag, data[start:at], tuple(children)), at + 2
 
 
+@dataclass(frozen=True, slots=True)
+class EncryptedPart:
+    """A part whose contents need the password.
+
+    Attributes:
+        scheme: OID of what it is encrypted with: PBES2, or a scheme of PKCS#12 itself.
+        salt: For the key that is made of the password.
+        iterations: How often the password is hashed for it.
+        digest: Name of the digest of PBKDF2, with PBES2.
+        cipher: OID of the cipher, with PBES2.
+        iv: Its initialisation vector, with PBES2.
+        content: What is encrypted.
+
+    """
+
+    scheme: str
+    salt: bytes
+    iterations: int
+    digest: str
+    cipher: str
+    iv: bytes
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Mac:
+    """The integrity code (MacData, RFC 7292 ยง4): an HMAC of what it covers, whose key is made of the password."""
+
+    digest: str
+    salt: bytes
+    iterations: int
+    value: bytes = field(repr=False)
+    covered: bytes = field(repr=False)
+
+
 @dataclass(slots=True)
 class Inspection:
     """What can be known of a PKCS#12 file without its password."""
@@ -149,13 +195,17 @@ class Inspection:
     keys: int = 0
     """Private keys in sight; one may still hide in an encrypted part."""
     plain_keys: int = 0
-    encrypted_parts: int = 0
+    encrypted_parts: list[EncryptedPart] = field(default_factory=list)
+    mac: Mac | None = None
+    """None where it is of another form (PBMAC1)."""
+    iterations: int = 0
+    """How often passwords are hashed to open it, in all."""
     old_ciphers: set[str] = field(default_factory=set)
 
     @property
     def encrypted(self) -> bool:
         """Whether any part of the file needs a password to be read."""
-        return self.encrypted_parts > 0 or self.keys > self.plain_keys
+        return bool(self.encrypted_parts) or self.keys > self.plain_keys
 
 
 def inspect(data: bytes) -> Inspection:
@@ -204,15 +254,15 @@ def _inspect(data: bytes) -> Inspection:  # noqa: C901 - the order of RFC 7292 ย
     if len(pfx.children) < 3:  # noqa: PLR2004 - version, safe, MAC
         raise rules.CERTIFICATE_INTEGRITY.violation("the file has no integrity code")
     found = Inspection()
-    _inspect_mac(pfx.child(2, _SEQUENCE))
+    _inspect_mac(pfx.child(2, _SEQUENCE), authenticated_safe.child(1, _EXPLICIT), found)
     for part in _sequence(read, authenticated_safe.child(1, _EXPLICIT)).children:
         kind = part.child(0, _OID).oid()
         if kind == _DATA:
             _inspect_bags(_sequence(read, part.child(1, _EXPLICIT)), found)
         elif kind == _ENCRYPTED_DATA:
-            found.encrypted_parts += 1
             content = part.child(1, _EXPLICIT).child(0, _SEQUENCE).child(1, _SEQUENCE)
             _inspect_cipher(content.child(1, _SEQUENCE), found)
+            found.encrypted_parts.append(_encrypted(content))
         else:
             raise rules.CERTIFICATE_FORMAT.violation("the file is encrypted for a certificate, not with a password")
     if found.keys > 1:
@@ -220,6 +270,39 @@ def _inspect(data: bytes) -> Inspection:  # noqa: C901 - the order of RFC 7292 ย
     if not found.keys and not found.encrypted_parts:
         raise rules.CERTIFICATE_PAIR.violation("the file holds no private key")
     return found
+
+
+def _encrypted(content: _Node) -> EncryptedPart:
+    """Return what is needed to decrypt an EncryptedContentInfo (RFC 5652 ยง6.1) whose cipher was judged."""
+    algorithm = content.child(1, _SEQUENCE)
+    scheme, parameters = algorithm.child(0, _OID).oid(), algorithm.child(1, _SEQUENCE)
+    if len(content.children) < 3 or content.children[2].tag & ~_CONSTRUCTED != _IMPLICIT:  # noqa: PLR2004
+        raise _Malformed
+    data = content.children[2].octets()
+    if scheme != PBES2:
+        salt, count = parameters.children[0].octets(), parameters.child(1, _INTEGER).integer()
+        return EncryptedPart(scheme, salt, count, "", "", b"", data)
+    kdf = parameters.child(0, _SEQUENCE).child(1, _SEQUENCE)
+    cipher = parameters.child(1, _SEQUENCE)
+    return EncryptedPart(
+        scheme,
+        kdf.children[0].octets(),
+        kdf.child(1, _INTEGER).integer(),
+        _pbkdf2_digest(kdf) or "",
+        cipher.child(0, _OID).oid(),
+        cipher.children[1].octets() if len(cipher.children) > 1 else b"",
+        data,
+    )
+
+
+def count_keys(contents: bytes) -> int:
+    """Return how many private keys the decrypted contents of a part hold (SafeContents, RFC 7292 ยง4.2)."""
+    found = Inspection()
+    try:
+        _inspect_bags(_Reader().whole(contents), found)
+    except (_Malformed, IndexError, RecursionError):
+        return 0
+    return found.keys
 
 
 def _sequence(read: _Reader, explicit: _Node) -> _Node:
@@ -232,15 +315,18 @@ def _sequence(read: _Reader, explicit: _Node) -> _Node:
     return node
 
 
-def _inspect_mac(mac: _Node) -> None:
+def _inspect_mac(mac: _Node, safe: _Node, found: Inspection) -> None:
     algorithm = mac.child(0, _SEQUENCE).child(0, _SEQUENCE)
     name = algorithm.child(0, _OID).oid()
     if name == _PBMAC1:
-        _inspect_pbkdf2(algorithm.child(1, _SEQUENCE).child(0, _SEQUENCE))
+        _inspect_pbkdf2(algorithm.child(1, _SEQUENCE).child(0, _SEQUENCE), found)
         return
     if name not in _MAC_DIGESTS:
         raise rules.CERTIFICATE_CIPHER.violation("the file's integrity code uses MD5 or an unknown digest")
-    _check_iterations(mac.children[2].integer() if len(mac.children) > 2 else 1)  # noqa: PLR2004 - DEFAULT 1
+    count = mac.children[2].integer() if len(mac.children) > 2 else 1  # noqa: PLR2004 - DEFAULT 1
+    _check_iterations(count, found)
+    value, salt = mac.children[0].child(1, _OCTETS).octets(), mac.child(1, _OCTETS).octets()
+    found.mac = Mac(_MAC_DIGESTS[name], salt, count, value, safe.children[0].octets() if safe.children else b"")
 
 
 def _inspect_bags(contents: _Node, found: Inspection) -> None:
@@ -258,14 +344,14 @@ def _inspect_bags(contents: _Node, found: Inspection) -> None:
 
 def _inspect_cipher(algorithm: _Node, found: Inspection) -> None:
     name = algorithm.child(0, _OID).oid()
-    if name == _PBES2:
+    if name == PBES2:
         parameters = algorithm.child(1, _SEQUENCE)
-        _inspect_pbkdf2(parameters.child(0, _SEQUENCE))
+        _inspect_pbkdf2(parameters.child(0, _SEQUENCE), found)
         name = parameters.child(1, _SEQUENCE).child(0, _OID).oid()
-        if name in _AES_CBC:
+        if name in AES_CBC:
             return
     else:
-        _check_iterations(algorithm.child(1, _SEQUENCE).child(1, _INTEGER).integer())
+        _check_iterations(algorithm.child(1, _SEQUENCE).child(1, _INTEGER).integer(), found)
     if name in _BROKEN_CIPHERS:
         raise rules.CERTIFICATE_CIPHER.violation(f"the file is encrypted with {_BROKEN_CIPHERS[name]}")
     if name not in _OLD_CIPHERS:
@@ -273,12 +359,22 @@ def _inspect_cipher(algorithm: _Node, found: Inspection) -> None:
     found.old_ciphers.add(_OLD_CIPHERS[name])
 
 
-def _inspect_pbkdf2(kdf: _Node) -> None:
+def _inspect_pbkdf2(kdf: _Node, found: Inspection) -> None:
     if kdf.child(0, _OID).oid() != _PBKDF2:
         raise rules.CERTIFICATE_CIPHER.violation("the file derives its keys with something else than PBKDF2")
-    _check_iterations(kdf.child(1, _SEQUENCE).child(1, _INTEGER).integer())
+    parameters = kdf.child(1, _SEQUENCE)
+    _check_iterations(parameters.child(1, _INTEGER).integer(), found)
+    if _pbkdf2_digest(parameters) is None:
+        raise rules.CERTIFICATE_CIPHER.violation("the file derives its keys with MD5 or an unknown digest")
 
 
-def _check_iterations(count: int) -> None:
+def _pbkdf2_digest(parameters: _Node) -> str | None:
+    """Return the name of the digest in PBKDF2-params (RFC 8018 appendix A.2): after salt, count and perhaps length."""
+    named = [node for node in parameters.children[2:] if node.tag == _SEQUENCE]
+    return _PBKDF2_DIGESTS.get(named[0].child(0, _OID).oid()) if named else "sha1"
+
+
+def _check_iterations(count: int, found: Inspection) -> None:
+    found.iterations += max(count, 0)
     if not 1 <= count <= MAX_ITERATIONS:
         raise rules.CERTIFICATE_COST.violation(f"the file asks for {count:,} iterations")

@@ -1,12 +1,16 @@
 """PKCS#12 files: every case of group P."""
 
+import base64
 import datetime as dt
 import os
+import re
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -21,10 +25,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keystore_harness import CertificateAuthority
 
+from pulumi_keystore.declarations import pkcs12 as module
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
 from pulumi_keystore.declarations.pkcs12 import _HELPERS
-from pulumi_keystore.declarations.pkcs12_inspection import MAX_SIZE
-from pulumi_keystore.errors import RuleViolation
+from pulumi_keystore.declarations.pkcs12_decryption import _decrypted, fits, keys_in
+from pulumi_keystore.declarations.pkcs12_inspection import MAX_SIZE, inspect
+from pulumi_keystore.errors import RuleViolation, TooManyRequests
 from tests.unit.declarations import pkcs12_builder as build
 
 CA = CertificateAuthority()
@@ -93,8 +99,19 @@ def test_a_file_that_needs_no_password_opens_with_none_or_an_empty_one(given_pas
 # P 2: what is no intact, protected PKCS#12 file.
 
 
-def test_an_unencrypted_file_with_a_password_is_refused(tmp_path):
-    assert refusal(openssl_pfx(tmp_path, "-keypbe", "NONE", "-certpbe", "NONE")) == "KS011"
+def test_a_file_that_has_no_password_is_refused_with_one(tmp_path):
+    bare = openssl_pfx(tmp_path, "-keypbe", "NONE", "-certpbe", "NONE", password="")
+    with pytest.raises(RuleViolation, match="the file has none"):
+        load(bare)
+
+
+def test_contents_in_clear_under_a_mac_open_with_its_password_and_a_warning(tmp_path):
+    clear = openssl_pfx(tmp_path, "-keypbe", "NONE", "-certpbe", "NONE")
+    loaded = load(clear)
+    assert loaded.subject == "CN=client"
+    assert [warning for warning in loaded.warnings if "not encrypted" in warning]
+    assert refusal(clear, "wrong") == "KS011"
+    assert refusal(clear, None) == "KS011"
 
 
 def test_a_file_without_mac_is_refused(tmp_path):
@@ -185,6 +202,30 @@ def test_an_absurd_iteration_count_that_only_decryption_shows_is_cut_off_and_not
     assert load(CA.issue("acme").pkcs12(PASSWORD)).subject == "CN=acme"
 
 
+def test_a_file_that_says_how_costly_it_is_has_the_time_for_it():
+    """At the limit in all three places, however slow the machine is."""
+    key = build.bag(build.KEY_BAG, RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+    algorithm, ciphertext = build.encrypt(build.seq(key), PASSWORD, 2_000_000)
+    assert refusal(build.pfx(build.encrypted_part(algorithm, ciphertext), password=PASSWORD)) == "KS012"
+
+
+def test_a_helper_that_is_ended_leaves_no_core_file():
+    load(CA.issue("acme").pkcs12(PASSWORD))
+    limits = Path(f"/proc/{_HELPERS.queue[-1]._process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0", limits)
+
+
+def test_who_waits_too_long_for_a_helper_is_told_to_come_back(monkeypatch):
+    monkeypatch.setattr(module, "_TURN_S", 0.05)
+    taken = [_HELPERS.get(), _HELPERS.get()]
+    try:
+        with pytest.raises(TooManyRequests):
+            load(CA.issue("acme").pkcs12(PASSWORD))
+    finally:
+        for helper in taken:
+            _HELPERS.put(helper)
+
+
 def test_a_costly_but_honest_file_opens():
     encryption = (
         PrivateFormat.PKCS12.encryption_builder()
@@ -231,6 +272,22 @@ def test_rc2_opens_with_a_warning(tmp_path):
 )
 def test_a_broken_cipher_is_refused(algorithm):
     assert refusal(build.pfx(build.plain_part(build.shrouded(algorithm)))) == "KS019"
+    assert refusal(build.pfx(build.encrypted_part(algorithm))) == "KS019"
+
+
+@pytest.mark.parametrize("digest", ["1.2.840.113549.2.6", "1.2.3.4"], ids=["HMAC-MD5", "unknown"])
+def test_a_key_made_with_a_broken_digest_is_refused(digest):
+    right = build.oid(build.HMAC_SHA256)
+    assert build.oid(digest) != right
+    algorithm = AFFORDABLE.replace(right, build.oid(digest))
+    if len(build.oid(digest)) == len(right):
+        assert refusal(build.pfx(build.plain_part(build.shrouded(algorithm)))) == "KS019"
+    kdf = build.seq(
+        build.oid(build.PBKDF2), build.seq(build.octets(b"salt"), build.integer(9), build.seq(build.oid(digest)))
+    )
+    algorithm = build.seq(
+        build.oid(build.PBES2), build.seq(kdf, build.seq(build.oid(build.AES256), build.octets(bytes(16))))
+    )
     assert refusal(build.pfx(build.encrypted_part(algorithm))) == "KS019"
 
 
@@ -284,6 +341,46 @@ def test_two_keys_are_refused():
     key_bag = build.bag(build.KEY_BAG, RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
     assert refusal(build.pfx(build.plain_part(key_bag, key_bag), password=""), None) == "KS012"
     assert refusal(build.pfx(build.plain_part(key_bag), build.plain_part(build.shrouded(AFFORDABLE)))) == "KS012"
+
+
+@pytest.mark.parametrize("scheme", ["PBES2", "3DES"])
+def test_two_keys_are_refused_where_they_are_encrypted(scheme):
+    if scheme == "PBES2":
+        one = build.bag(build.KEY_BAG, RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+        algorithm, ciphertext = build.encrypt(build.seq(one, one), PASSWORD, 1000)
+        assert refusal(build.pfx(build.encrypted_part(algorithm, ciphertext), password=PASSWORD)) == "KS012"
+    old = (
+        PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(2048)
+        .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
+        .hmac_hash(hashes.SHA1())
+        .build(PASSWORD.encode())
+    )
+    # The certificates are encrypted there: that they are read shows that a key would be.
+    data = CA.issue("acme").pkcs12(PASSWORD, encryption=old if scheme == "3DES" else None)
+    (part,) = inspect(data).encrypted_parts
+    assert _decrypted(part, PASSWORD.encode()).startswith(b"\x30")
+    assert keys_in(data, PASSWORD.encode()) == 1
+
+
+@pytest.mark.parametrize("renewed_first", [False, True])
+def test_of_a_renewed_certificate_with_the_same_key_the_valid_one_is_taken(renewed_first):
+    day = dt.timedelta(days=1)
+    old = CA.issue("acme", key=RSA, not_before=NOW - 30 * day, not_after=NOW - day)
+    new = CA.issue("acme", key=RSA)
+    bags = [
+        build.bag(
+            build.CERT_BAG,
+            build.seq(
+                build.oid("1.2.840.113549.1.9.22.1"),
+                build.explicit(build.octets(issued.certificate.public_bytes(Encoding.DER))),
+            ),
+        )
+        for issued in ((new, old) if renewed_first else (old, new))
+    ]
+    key_bag = build.bag(build.KEY_BAG, RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+    loaded = load(build.pfx(build.plain_part(*bags, key_bag), password=""), None)
+    assert loaded.certificate_pem.decode() == new.certificate_pem
 
 
 def test_the_leaf_is_the_certificate_of_the_key_whatever_the_order():
@@ -363,6 +460,104 @@ def test_a_sha1_signature_is_refused(tmp_path):
     arguments = ("-inkey", "key.pem", "-in", "cert.pem", "-out", "out", "-passout", f"pass:{PASSWORD}")
     openssl("pkcs12", "-export", *arguments, cwd=tmp_path)
     assert refusal((tmp_path / "out").read_bytes()) == "KS014"
+
+
+def odd(old: bytes, new: bytes, *extensions: x509.ExtensionType, name: str = "acme", ca: bool = False) -> bytes:
+    """Return a certificate of RSA in DER of which some octets are others; nobody looks at its signature."""
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    made = (
+        x509.CertificateBuilder(subject, subject, RSA.public_key(), 5, NOW - dt.timedelta(1), NOW + dt.timedelta(300))
+        .add_extension(x509.BasicConstraints(ca, None), critical=True)
+    )  # fmt: skip
+    for extension in extensions:
+        made = made.add_extension(extension, critical=False)
+    der = made.sign(RSA, hashes.SHA256()).public_bytes(Encoding.DER)
+    assert old in der
+    return der.replace(old, new)
+
+
+def unknown(oid: str) -> x509.UnrecognizedExtension:
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), b"\x05\x00")
+
+
+TWICE = (build.oid("1.2.3.5"), build.oid("1.2.3.4"), unknown("1.2.3.4"), unknown("1.2.3.5"))
+DIRECTORY = x509.SubjectAlternativeName(
+    [x509.DirectoryName(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")]))]
+)
+SIGNED_WITH = build.oid("1.2.840.113549.1.1.11")
+ODD = {
+    "one extension twice": (TWICE, "KS010"),
+    "x400Address": ((b"\xa4\x0e\x30\x0c", b"\xa3\x0e\x30\x0c", DIRECTORY), "KS010"),
+    "ediPartyName": ((b"\xa4\x0e\x30\x0c", b"\xa5\x0e\x30\x0c", DIRECTORY), "KS010"),
+    "unknown signature algorithm": ((SIGNED_WITH, build.oid("1.2.840.113549.1.1.99")), "KS014"),
+}
+
+
+def openssl_export(folder, der: bytes) -> bytes:
+    """Export a certificate as OpenSSL does without complaint."""
+    (folder / "odd.der").write_bytes(der)
+    (folder / "key.pem").write_bytes(RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    openssl("x509", "-inform", "DER", "-in", "odd.der", "-out", "odd.pem", cwd=folder)
+    arguments = ("-in", "odd.pem", "-inkey", "key.pem", "-out", "out", "-passout", f"pass:{PASSWORD}")
+    openssl("pkcs12", "-export", *arguments, cwd=folder)
+    return (folder / "out").read_bytes()
+
+
+@pytest.mark.parametrize(("made", "rule"), ODD.values(), ids=ODD)
+def test_a_certificate_that_openssl_exports_and_we_cannot_read_is_refused_in_words(tmp_path, made, rule):
+    assert refusal(openssl_export(tmp_path, odd(*made))) == rule
+
+
+@pytest.mark.parametrize("made", [made for made, _ in ODD.values()], ids=ODD)
+def test_a_server_ca_that_we_cannot_read_is_refused_in_words(made):
+    der = odd(*made, ca=True)
+    pem = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+    with pytest.raises(RuleViolation) as caught:
+        check_server_ca(pem)
+    assert caught.value.rule == "KS025"
+
+
+def test_a_subject_in_an_old_encoding_is_no_obstacle(tmp_path):
+    """T61String: servers read it."""
+    der = odd(b"\x0c\x05acmXY", b"\x14\x05acm\xe9\xfa", name="acmXY")
+    loaded = load(openssl_export(tmp_path, der))
+    assert loaded.subject == "serial number 5"
+    assert ClientCertificate.from_pem(loaded.certificate_pem, loaded.key_pem).subject == loaded.subject
+
+
+def test_more_server_cas_than_anybody_has_are_refused():
+    for pem in (CA.pem * 101, "#" * 300_000 + CA.pem):
+        with pytest.raises(RuleViolation) as caught:
+            check_server_ca(pem)
+        assert caught.value.rule == "KS025"
+    assert check_server_ca(CA.pem * 100)
+
+
+@pytest.mark.parametrize("password", ["a\0b", "\udc80"])
+def test_a_password_that_cannot_be_one_is_told(password):
+    with pytest.raises(RuleViolation, match="no password can hold") as caught:
+        load(CA.issue("acme").pkcs12(PASSWORD), password)
+    assert caught.value.rule == "KS011"
+
+
+@pytest.mark.parametrize("digest", [hashes.SHA1(), hashes.SHA256(), hashes.SHA384(), hashes.SHA512()])
+def test_a_right_password_is_told_from_a_wrong_one_by_the_integrity_code(digest):
+    made = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(1000).hmac_hash(digest).build(PASSWORD.encode())
+    data = CA.issue("acme").pkcs12(PASSWORD, encryption=made)
+    assert fits(data, PASSWORD.encode())
+    assert not fits(data, b"wrong")
+
+
+def test_a_key_of_an_unknown_kind_is_told():
+    """Its algorithm is one that nobody knows; the password is right."""
+    der = RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    strange = der.replace(build.oid("1.2.840.113549.1.1.1"), build.oid("1.2.840.113549.1.1.98"))
+    issued = CA.issue("acme", key=RSA).certificate.public_bytes(Encoding.DER)
+    x509_bag = build.bag(
+        build.CERT_BAG, build.seq(build.oid("1.2.840.113549.1.9.22.1"), build.explicit(build.octets(issued)))
+    )
+    data = build.pfx(build.plain_part(build.bag(build.KEY_BAG, strange), x509_bag), password="")
+    assert refusal(data, None) == "KS014"
 
 
 # P 7 and the rest.

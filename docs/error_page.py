@@ -93,6 +93,10 @@ NOTES: Final = {
         "The request is larger than 8 MiB.",
         "Send fewer keys at a time.",
     ),
+    "too-many-requests": (
+        "`other certificates are being opened`: the service has as much of this to do as it takes on at a time.",
+        "Try again in a minute. If it persists, see which organization asks for so much.",
+    ),
     "service-unavailable": (
         "`does not answer`: the control plane is down, restarting, or at another URL, or its database is unavailable.",
         "Check `KEYSTORE_URL`, and start the service with `keystore serve`. A migration resumes where it was.",

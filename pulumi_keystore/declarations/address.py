@@ -15,6 +15,10 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _MAX_PORT: Final = 65535
 _MAX_NAME: Final = 253
 _QUOTE: Final = 100
+_LONGEST_SCHEME: Final = 20
+_AT = re.compile("@|%40")
+_HEXADECIMAL = re.compile(r"[0-9a-f:.]+", re.IGNORECASE | re.ASCII)
+_JOINERS: Final = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 # A host whose last label is a number in any base is an IPv4 address to inet_aton and to browsers (WHATWG URL §3.5).
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
@@ -38,13 +42,14 @@ class KeystoreAddress:
         """Parse an address as a person wrote it; nothing is looked up.
 
         Raises:
-            RuleViolation: KS001 to KS007; the message quotes the address, which is no secret, but never a
-                user name or password somebody put into it.
+            RuleViolation: KS001 to KS007; the message quotes scheme, host and port, but never what somebody put
+                beside them: a user name, a password, a token.
 
         """
-        if any(unicodedata.category(character) in {"Cc", "Cf", "Zs", "Zl", "Zp"} for character in text):
+        if any(_is_invisible(text, at) for at in range(len(text))):
             raise rules.ADDRESS_CHARACTERS.violation("the address holds white space or an invisible character")
-        if "@" in text or "\\" in text:
+        # However the sign is written: in full width, small, or encoded.
+        if _AT.search(unicodedata.normalize("NFKC", text)) or "\\" in text:
             raise rules.ADDRESS_EXTRA.violation("the address holds a user name or a backslash")
         if text[:8].lower() != "https://":
             raise rules.ADDRESS_SCHEME.violation(f"{_quoted(text)} does not begin with https://")
@@ -52,7 +57,7 @@ class KeystoreAddress:
         if extra := re.search(r"[/?#;]", authority):
             what = {"/": "a path", "?": "a query", "#": "a fragment", ";": "parameters"}[extra.group()]
             raise rules.ADDRESS_EXTRA.violation(f"{_quoted(text)} has {what}")
-        if "[" in authority or authority.count(":") > 1:
+        if "[" in authority or (authority.count(":") > 1 and _HEXADECIMAL.fullmatch(authority)):
             raise rules.ADDRESS_IP.violation(f"{_quoted(text)} names an IPv6 address")
         host, colon, port = authority.partition(":")
         if not colon:
@@ -71,7 +76,23 @@ class KeystoreAddress:
 
 
 def _quoted(text: str) -> str:
-    return repr(text if len(text) <= _QUOTE else text[:_QUOTE] + "…")
+    """Return what may be shown of an address, or a part of one: nothing that comes after host and port."""
+    scheme, slashes, rest = text.partition("//") if text.find("//") in range(_LONGEST_SCHEME) else ("", "", text)
+    shown = scheme + slashes + re.split(r"[/?#;%]", rest, maxsplit=1)[0]
+    return repr(shown if shown == text and len(text) <= _QUOTE else shown[:_QUOTE] + "…")
+
+
+def _is_invisible(text: str, at: int) -> bool:
+    """Tell whether a character cannot be seen; joiners belong to some scripts (RFC 5892 appendix A.1 and A.2)."""
+    if unicodedata.category(text[at]) not in {"Cc", "Cf", "Zs", "Zl", "Zp"}:
+        return False
+    if text[at] not in _JOINERS:
+        return True
+    begin = max(text.rfind(sign, 0, at) for sign in "/.") + 1
+    try:
+        return not idna.valid_contextj(text[begin:], at - begin)
+    except ValueError:
+        return True
 
 
 def _public_name(host: str, text: str) -> str:

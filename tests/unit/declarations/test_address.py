@@ -151,10 +151,42 @@ def test_an_international_name_is_shown_in_both_forms():
     assert (str(address), address.display) == ("https://xn--e1afmkfd.xn--p1ai:8200", "https://пример.рф:8200")
 
 
-def test_credentials_in_an_address_are_not_repeated():
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("https://admin:CANARY@vault.example.com:8200", "KS003"),
+        ("https://admin:CANARY%40vault.example.com:8200", "KS003"),
+        ("https://admin:CANARY＠vault.example.com:8200", "KS003"),
+        ("https://admin:CANARY﹫vault.example.com:8200", "KS003"),
+        ("http://admin:CANARY@vault.example.com:8200", "KS003"),
+        ("https://vault.example.com:8200?token=CANARY", "KS003"),
+        ("https://vault.example.com:8200/#CANARY", "KS003"),
+        ("https://vault.example.com:8200/v1/CANARY", "KS003"),
+        ("http://vault.example.com:8200/?token=CANARY", "KS001"),
+        ("vault.example.com:8200/?token=CANARY", "KS001"),
+        ("https://vault.example.com%CANARY:8200", "KS006"),
+        ("https://vault.example.com?token=CANARY", "KS003"),
+        ("https://vault.example.com:82;CANARY", "KS003"),
+    ],
+)
+def test_credentials_in_an_address_are_not_repeated(text, rule):
     with pytest.raises(RuleViolation) as caught:
-        KeystoreAddress.parse("https://admin:CANARY@vault.example.com:8200")
+        KeystoreAddress.parse(text)
     assert "CANARY" not in str(caught.value)
+    assert caught.value.rule == rule
+
+
+def test_a_host_with_two_ports_is_not_called_an_ipv6_address():
+    with pytest.raises(RuleViolation, match="port") as caught:
+        KeystoreAddress.parse("https://vault.example.com:8200:8200")
+    assert caught.value.rule == "KS002"
+
+
+@pytest.mark.parametrize("name", ["نامه\u200cای.com", "क्\u200dष.com", "क्\u200cष.com"])
+def test_a_joiner_is_accepted_where_its_script_has_one_in_either_form(name):
+    address = KeystoreAddress.parse(f"https://{name}:8200")
+    assert address.display == f"https://{name}:8200"
+    assert KeystoreAddress.parse(str(address)) == address
 
 
 @given(

@@ -240,6 +240,7 @@ class RecoveryAnswer(TypedDict):
     replaced: UsersAnswer
     gathered: UsersAnswer
     missing: UsersAnswer
+    unread: list[str]
     code: str
 
 

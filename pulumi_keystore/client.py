@@ -189,15 +189,15 @@ class Client:
         """Return what a look through every archive key has found."""
         return cast("ReportAnswer", self.request("POST", "organizations", organization, "verify"))
 
-    def plan_recovery(self, organization: str) -> RecoveryAnswer:
-        """Return what a recovery would take over."""
-        return cast("RecoveryAnswer", self.request("GET", "organizations", organization, "recovery"))
+    def plan_recovery(self, organization: str, without: Sequence[str] = ()) -> RecoveryAnswer:
+        """Return what a recovery would take over, without some keystores that are gone for good."""
+        path = ("organizations", organization, "recovery")
+        return cast("RecoveryAnswer", self.request("GET", *path, without=list(without)))
 
-    def recover(self, organization: str, code: str) -> RecoveryAnswer:
+    def recover(self, organization: str, code: str, without: Sequence[str] = ()) -> RecoveryAnswer:
         """Recover an organization as the plan of that code says."""
-        return cast(
-            "RecoveryAnswer", self.request("POST", "organizations", organization, "recovery", body={"code": code})
-        )
+        body = {"code": code, "without": list(without)}
+        return cast("RecoveryAnswer", self.request("POST", "organizations", organization, "recovery", body=body))
 
     def clean_ups(self, organization: str, *, ended: bool = False) -> list[CleanUpAnswer]:
         """Return the clean-ups that are pending, or all."""

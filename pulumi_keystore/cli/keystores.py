@@ -231,21 +231,25 @@ def verify(organization: OrganizationArgument, output: FormatOption = Format.TAB
 @commands.command()
 def recover(
     organization: OrganizationArgument,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Leave out a keystore whose server is gone for good; repeatable.")
+    ] = None,
     yes: YesOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Recover an organization after the database was lost or restored from a backup.
 
     Reads every registered keystore and shows the plan. After confirmation, the keystore with the latest recorded
-    decision becomes active, and its archive keys are added to the ledger. Nothing is deleted.
+    decision becomes active, and its archive keys are added to the ledger. Nothing is deleted. A keystore that cannot
+    be read stops the recovery, because it may be the one that holds the keys, unless --without names it.
     """
     with ask() as service:
-        plan = service.plan_recovery(organization)
+        plan = service.plan_recovery(organization, without or ())
         if output is Format.TABLE:
             _show_recovery(plan)
-        if not yes and not typer.confirm("Recover the organization as shown?", err=True):
+        if not plan["unread"] and not yes and not typer.confirm("Recover the organization as shown?", err=True):
             raise typer.Exit(1)
-        done = service.recover(organization, plan["code"])
+        done = service.recover(organization, plan["code"], without or ())
     if output is Format.JSON:
         print_json(done)
     else:

@@ -179,6 +179,13 @@ def legacy_customer(customer, count):
     return acme
 
 
+def test_a_recovery_does_not_leave_keys_behind_in_the_providers_database(customer):
+    acme = legacy_customer(customer, 3)
+    with pytest.raises(Conflict, match="no Vault keystore has ever been active"):
+        acme.admin.plan_recovery(acme.name)
+    assert acme.active == "old"
+
+
 def test_legacy_keys_move_to_a_vault_and_their_rows_are_gone(customer, database):
     acme = legacy_customer(customer, 300)
     user = next(iter(acme.keys))

@@ -182,3 +182,48 @@ def lose_everything(bed):
 def test_mails_hold_no_key(bed):
     for message in bed.testbed.mailbox.messages:
         assert "archive_key" not in str(message_from_bytes(message.as_bytes()))
+
+
+def test_nothing_is_recovered_while_a_keystore_that_may_hold_the_keys_cannot_be_read(bed, dump):
+    """Its name leads to another cluster, say: an empty keystore would become the active one."""
+    acme = bed.customer(5, first="a", second="b")
+    bed.testbed.service.dump_database(dump)
+    acme.enrol_keys(acme.some(3))
+    wait_until(lambda: acme.remembers("a", 8), "the checkpoint")
+    bed.testbed.service.restore_database(dump)
+    suspended(acme)
+    other = bed.testbed.rebuilt("a")
+    other.admit(acme.tenancy("first"))
+    with bed.testbed.lines["a"].leading_to(other.port):
+        assert acme.admin.plan_recovery(acme.name)["unread"] == ["first"]
+        refused = bed.keystore("recover", acme.name, "--yes")
+        assert refused.returncode == 1
+        assert "the keystore 'first' cannot be read" in refused.stderr
+        assert f"keystore recover {acme.name} --without first" in refused.stderr
+        assert acme.active == "first"
+        # What a person leaves out by name is not asked.
+        assert acme.admin.plan_recovery(acme.name, ["first"])["unread"] == []
+        assert acme.admin.plan_recovery(acme.name, ["first"])["keystore"] == "second"
+        assert bed.keystore("recover", acme.name, "--without", "frist", "--yes").returncode == 1
+    other.close()
+    recovered(bed, acme)
+    acme.assert_complete("first", empty="second")
+    acme.assert_all_released()
+
+
+def test_a_server_that_is_gone_for_good_is_left_out_of_a_recovery_by_its_name(bed, dump):
+    acme = bed.customer(5, first="a", second="b")
+    acme.migrated("second")
+    acme.await_no_clean_up()
+    bed.testbed.service.dump_database(dump)
+    acme.enrol_keys(acme.some(3))
+    wait_until(lambda: acme.remembers("b", 8), "the checkpoint")
+    bed.testbed.service.restore_database(dump)
+    suspended(acme)
+    other = bed.testbed.rebuilt("a")
+    with bed.testbed.lines["a"].leading_to(other.port):
+        assert bed.keystore("recover", acme.name, "--yes").returncode == 1
+        assert bed.keystore("recover", acme.name, "--without", "first", "--yes").returncode == 0
+        acme.assert_all_released()
+    other.close()
+    assert acme.active == "second"

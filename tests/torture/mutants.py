@@ -358,6 +358,12 @@ BUGS = [
         CLEAN_UPS, "destroyed_key",
     ),
     Bug(
+        "a recovery does without a keystore that cannot be read",
+        "control_plane/keystores/recovery.py",
+        "        if found.plan.unread:\n            raise _unread(found.plan)\n", "",
+        OLDER, "cannot_be_read",
+    ),
+    Bug(
         "what proofs have left stays at the source",
         "control_plane/keystores/removal.py",
         "        self._transport.run_one(self._at.remove_canaries())\n", "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from pulumi_keystore.answers import CleanUpAnswer, RecoveryAnswer, ReportAnswer
@@ -21,6 +21,7 @@ class RecoveryBody(Body):
     """Which plan is meant."""
 
     code: str = Field(description="code of the plan, from GET")
+    without: list[str] = Field(default=[], max_length=100, description="keystores to leave out: gone for good")
 
 
 class ReasonBody(Body):
@@ -37,17 +38,22 @@ def verify(organization: str, actor: Actor, services: Services) -> ReportAnswer:
 
 
 @router.get("/organizations/{organization}/recovery")
-def plan_recovery(organization: str, actor: Actor, services: Services) -> RecoveryAnswer:
+def plan_recovery(
+    organization: str,
+    actor: Actor,
+    services: Services,
+    without: Annotated[list[str], Query(max_length=100, description="keystores to leave out: gone for good")] = [],  # noqa: B006 - FastAPI copies it
+) -> RecoveryAnswer:
     """Say what a recovery would take over from the keystores; nothing is changed."""
     actor.require(Right.MANAGE, organization)
-    return recovery.plan(services.plane, organization).to_document()
+    return recovery.plan(services.plane, organization, without).to_document()
 
 
 @router.post("/organizations/{organization}/recovery")
 def recover(organization: str, body: RecoveryBody, actor: Actor, services: Services) -> RecoveryAnswer:
     """Recover an organization as the plan of that code says; refused where it is not so any more."""
     actor.require(Right.MANAGE, organization)
-    return recovery.apply(services.plane, actor.name, organization, body.code).to_document()
+    return recovery.apply(services.plane, actor.name, organization, body.code, body.without).to_document()
 
 
 @router.get("/organizations/{organization}/clean-ups")

@@ -48,8 +48,8 @@ def read(plane: ControlPlane, connections: Connections, organization: str, user:
     ):
         raise KeystoreFault(
             f"the keystore {active.name!r} does not hold the archive key that was enrolled",
-            hint=f"`keystore verify {owner.name}` names what is missing; restore its snapshot, or let "
-            "the device enrol the same key again",
+            hint=f"`keystore verify {owner.name}` names what is missing; restore its snapshot, let the device enrol "
+            f"the same key again, or run `keystore recover {owner.name}` if another keystore holds it",
         )
     return record
 

@@ -2,13 +2,15 @@
 
 Two steps: `plan` reads every registered keystore and says what would be taken over, and `apply` does it, if it is
 still so. The keystore that remembers the latest decision becomes the active one; the archive keys that lie there are
-taken into the ledger, and those that lie only elsewhere are written there, too. Nothing is deleted.
+taken into the ledger, and those that lie only elsewhere are written there, too. Nothing is deleted. A keystore that
+cannot be read may be the one that holds the keys: nothing is done without it, unless a person leaves it out by name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Final, cast
 
@@ -20,6 +22,8 @@ from pulumi_keystore.answers import RecoveryAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, opening
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
+from pulumi_keystore.control_plane.organizations import keystores as keystores_of
+from pulumi_keystore.control_plane.organizations.keystores import active_keystore
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
@@ -77,6 +81,7 @@ class Plan:
         replaced: Users for whom the ledger has another key than the keystore, which is believed.
         gathered: Those of both whose key lies only at another keystore, and is written to the active one.
         missing: Users in the ledger whose key was found nowhere.
+        unread: Keystores that cannot be read and were not left out; as long as there is one, nothing is done.
 
     """
 
@@ -88,6 +93,7 @@ class Plan:
     replaced: Users
     gathered: Users
     missing: Users
+    unread: tuple[str, ...]
 
     @property
     def code(self) -> str:
@@ -113,29 +119,38 @@ class _Findings:
     """Users whose key lies at another keystore alone."""
 
 
-def plan(plane: ControlPlane, organization: str) -> Plan:
+def plan(plane: ControlPlane, organization: str, without: Collection[str] = ()) -> Plan:
     """Read every registered keystore; say what a recovery would do. Nothing is changed.
+
+    Args:
+        plane: What it works with.
+        organization: Whose recovery it is.
+        without: Keystores to leave out: their servers are gone for good.
 
     Raises:
         Conflict: There is no Vault keystore to recover from, or none can be read.
+        NotFound: There is no keystore of that name.
         InMaintenance: A migration has not come to its end yet.
 
     """
     with Transport() as transport:
-        return _find(plane, transport, organization).plan
+        return _find(plane, transport, organization, without).plan
 
 
-def apply(plane: ControlPlane, actor: str, organization: str, code: str) -> Plan:
-    """Do what a plan says.
+def apply(plane: ControlPlane, actor: str, organization: str, code: str, without: Collection[str] = ()) -> Plan:
+    """Do what a plan says; its arguments are those of `plan`.
 
     Raises:
-        Conflict: It is not so any more, or there is nothing to recover from.
+        Conflict: It is not so any more, a keystore cannot be read, or there is nothing to recover from.
+        NotFound: There is no keystore of that name.
         InMaintenance: A migration has not come to its end yet.
         KeystoreFault: A keystore cannot be reached; what was done can be done again.
 
     """
     with Transport() as transport:
-        found = _find(plane, transport, organization)
+        found = _find(plane, transport, organization, without)
+        if found.plan.unread:
+            raise _unread(found.plan)
         if found.plan.code != code:
             raise Conflict(
                 f"the recovery of {organization!r} is not what was confirmed any more",
@@ -163,13 +178,29 @@ def apply(plane: ControlPlane, actor: str, organization: str, code: str) -> Plan
     return found.plan
 
 
-def _find(plane: ControlPlane, transport: Transport, organization: str) -> _Findings:
+def _unread(drawn: Plan) -> Conflict:
+    name = drawn.unread[0]
+    reason = next(side.detail for side in drawn.sides if side.keystore == name)
+    return Conflict(
+        f"the keystore {name!r} cannot be read, and may be the one that holds the keys: {reason}",
+        hint="make its server reachable; if it is gone for good, leave it out: "
+        f"`keystore recover {drawn.organization} --without {name}`",
+    )
+
+
+def _find(plane: ControlPlane, transport: Transport, organization: str, without: Collection[str]) -> _Findings:
     with plane.transaction() as session:
         owner = registry.find(session, organization)
         maintenance.require_no_maintenance(owner)
         query = select(Keystore).where(Keystore.organization_id == owner.id, Keystore.kind != Kind.LEGACY)
         keystores = list(session.scalars(query.order_by(Keystore.id)))
-    sides = [(keystore, _side(plane, transport, owner, keystore)) for keystore in keystores]
+        for name in without:
+            keystores_of.find(session, owner, name)
+        in_database = active_keystore(session, owner)
+    sides = [
+        (keystore, _left_out(keystore) if keystore.name in without else _side(plane, transport, owner, keystore))
+        for keystore in keystores
+    ]
     readable = [(keystore, side) for keystore, side in sides if side.readable]
     if not readable:
         raise Conflict(
@@ -178,6 +209,11 @@ def _find(plane: ControlPlane, transport: Transport, organization: str) -> _Find
             hint="declare the keystores that it had, or make their servers reachable",
         )
     active, chosen = max(readable, key=lambda pair: _rank(owner, *pair))
+    if in_database is not None and in_database.kind == Kind.LEGACY and not chosen.was_active:
+        raise Conflict(
+            f"the keys of {organization!r} are in the provider's database, and no Vault keystore has ever been active",
+            hint="there is nothing to recover; move them with `keystore migration start`",
+        )
     held = _keys(plane, transport, owner, active) if chosen.keys else {}
     elsewhere: dict[str, Keystore] = {}
     for keystore, side in readable:
@@ -189,6 +225,7 @@ def _find(plane: ControlPlane, transport: Transport, organization: str) -> _Find
     drawn = Plan(
         owner.name, owner.suspended, active.name, tuple(side for _, side in sides),
         Users.of(added), Users.of(replaced), Users.of(set(elsewhere)), Users.of(missing),
+        tuple(side.keystore for _, side in sides if not side.readable and side.keystore not in without),
     )  # fmt: skip
     return _Findings(drawn, active, max([side.epoch or 0 for _, side in sides]), held, elsewhere)
 
@@ -196,6 +233,10 @@ def _find(plane: ControlPlane, transport: Transport, organization: str) -> _Find
 def _rank(owner: Organization, keystore: Keystore, side: Side) -> tuple[int, bool, int]:
     """Order keystores by how likely each is the one in use: who remembers the latest decision to have been it."""
     return (side.epoch or 0 if side.was_active else 0, owner.active_keystore_id == keystore.id, side.keys)
+
+
+def _left_out(keystore: Keystore) -> Side:
+    return Side(keystore.name, keystore.address or "", readable=False, detail="left out")
 
 
 def _side(plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore) -> Side:

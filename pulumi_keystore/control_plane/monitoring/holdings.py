@@ -81,4 +81,5 @@ def _count(
     row.lacking, row.surplus = lacking, surplus
     command = f"`keystore verify {owner.name}` names them"
     wrong = [f"{lasting:,} of {before:,} archive keys are missing; {command}"] if lasting else []
-    return wrong + ([f"{left:,} entries are not in the ledger; {command}"] if left else [])
+    known = f"{command}, and `keystore recover {owner.name}` takes them in"
+    return wrong + ([f"{left:,} entries are not in the ledger; {known}"] if left else [])

@@ -223,6 +223,11 @@ RULE_NOTES: Final = {
         "A legacy keystore is the provider's own database, which has neither an address nor a client certificate.",
         "Leave both out, or choose provider or self-administered.",
     ),
+    "KS043": Note(
+        "A misspelled input",
+        "In a file of declarations an input that does not exist would be ignored without a word. (In a program Python says so.)",
+        "Correct its name: [resources](../resources.md) lists them.",
+    ),
 }
 POLICY_NOTES: Final = {
     "KS101": "Once it has expired the service can no longer log in, and the keystore is offline.",
@@ -235,6 +240,8 @@ POLICY_NOTES: Final = {
     "KS108": "Deleting a line from a program by mistake should not delete a keystore, even one without keys.",
     "KS109": "A secret in plain text stays in the history of the repository forever.",
     "KS110": "Their order would be random. The service runs one at a time and rejects the second.",
+    "KS112": "A monitor of a keystore that does not exist watches nothing, and a migration to it fails. A program that declares no "
+    "keystores of the organization at all is not judged.",
     "KS111": "Copying keys onto the same server and then emptying it would lose them, so the service rejects it.",
 }
 NOT_JUDGED: Final = """\

@@ -122,6 +122,7 @@ MONITOR_RECIPIENTS = _rule(39, "recipients", "1 to 20 e-mail addresses, each onc
 MONITOR_TIMINGS = _rule(40, "offline_minutes", "1 to 60 minutes before the first alert, and 1 to 168 hours between")
 WEBHOOK = _rule(41, "webhook", "https://HOST/PATH with a public DNS name, and no user, password or fragment")
 LEGACY_ALONE = _rule(42, "kind", "no address and no certificate where the kind is legacy, or another kind")
+INPUT = _rule(43, "input", "only inputs that the resource has")
 
 # Policies.
 
@@ -172,5 +173,9 @@ ONE_MIGRATION = _policy(
 OTHER_SERVER = _policy(
     111, "destination-is-another-server", "keystores of one organization on different servers",
     "set the address of the other server", Severity.ERROR,
+)
+KEYSTORE_DECLARED = _policy(
+    112, "keystore-is-declared", "monitors and migrations of keystores that are declared",
+    "correct the name, or declare the keystore", Severity.WARNING,
 )
 # fmt: on

@@ -25,7 +25,7 @@ from pulumi_policy import (
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError
 
 from pulumi_keystore import rules
-from pulumi_keystore.policy.declared import KINDS, SECRETS, Declared, of_inputs
+from pulumi_keystore.policy.declared import SECRETS, Declared, kind_of, of_inputs
 from pulumi_keystore.policy.policies import Finding, Settings, check
 
 __all__ = ["NAME", "pack", "policies"]
@@ -135,8 +135,8 @@ def _secrets(rule: rules.Rule) -> ResourceValidationPolicy:
     """Whether a value is a secret is told to remediations alone: this one makes a secret of what is none."""
 
     def remediate(args: ResourceValidationArgs) -> Mapping[str, Any] | None:
-        kind = KINDS.get(args.resource_type.rpartition("dynamic/")[2], "")
         raw = args.props["__target"] if hasattr(args.props, "_DictProxy__target") else args.props
+        kind = kind_of(args.resource_type, raw) or ""
         plain = [name for name in SECRETS.get(kind, ()) if isinstance(raw.get(name), str)]
         return {**raw, **{name: Secret(raw[name]) for name in plain}} if plain else None
 
@@ -155,7 +155,7 @@ def _secrets(rule: rules.Rule) -> ResourceValidationPolicy:
 def _usual_timings(args: ResourceValidationArgs) -> Mapping[str, Any] | None:
     """Bring weaker timings back to the strongest that is not asked for; used where a team sets "remediate"."""
     settings = _settings(args)
-    if KINDS.get(args.resource_type.rpartition("dynamic/")[2]) != "monitor":
+    if kind_of(args.resource_type, args.props["__target"]) != "monitor":
         return None
     changed = {}
     for name, most in (("offline_minutes", settings.offline_minutes), ("repeat_hours", settings.repeat_hours)):
@@ -179,7 +179,7 @@ def _of_resource(resource: PolicyResource) -> Declared | None:
 
 
 def _declared(resource_type: str, name: str, props: Mapping[str, Any], protect: bool | None) -> Declared | None:
-    kind = KINDS.get(resource_type.rpartition("dynamic/")[2])
+    kind = kind_of(resource_type, {key: _value(props, key) for key in props})
     if kind is None:
         return None
     one = of_inputs(kind, name, {key: _value(props, key) for key in props}, protected=bool(protect))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from base64 import b64encode
+import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,35 @@ KINDS: Final = {
     "keystore:KeystoreMigration": "migration",
     "keystore:HealthMonitor": "monitor",
 }
+_DYNAMIC: Final = "pulumi-python:dynamic"
+_PROVIDERS: Final = {
+    "keystore_migration": "migration",
+    "keystore": "keystore",
+    "health_monitor": "monitor",
+    "organization": "organization",
+}
+"""Kinds by the module of `pulumi_keystore.resources` that provides them."""
+_PROVIDER = re.compile(rb"pulumi_keystore\.resources\.(" + "|".join(_PROVIDERS).encode() + rb")\b")
+_LONGEST_PROVIDER: Final = 1 << 20
+_SHAPES: Final = {
+    "keystore": {"organization", "kind"},
+    "migration": {"organization", "destination"},
+    "monitor": {"organization", "keystore", "recipients"},
+}
+"""Inputs by which a resource is known whose provider is not to be seen."""
+INPUTS: Final = {
+    "organization": {"name", "environment", "adopt"},
+    "keystore": {
+        "organization", "name", "kind", "address", "certificate", "certificate_password", "certificate_password_env",
+        "server_ca", "mount", "role", "adopt", "protect",
+    },
+    "migration": {"organization", "name", "destination", "notify_email", "mode"},
+    "monitor": {
+        "organization", "name", "keystore", "recipients", "webhook", "offline_minutes", "repeat_hours",
+        "online_minutes", "adopt",
+    },
+}  # fmt: skip
+"""What may be written of each in a file of declarations."""
 SECRETS: Final = {"keystore": ("certificate", "certificate_password"), "monitor": ("webhook",)}
 _PLURALS: Final = {
     "organizations": "organization",
@@ -54,6 +84,7 @@ class Declared:
         hidden: Inputs whose value is not to be seen here: secret, or not known before the update.
         plain: Secret inputs that are written in clear where this was read.
         protected: Whether it is protected against deletion; None where that is not told.
+        unknown: What was written that is no input.
 
     """
 
@@ -63,6 +94,7 @@ class Declared:
     hidden: frozenset[str] = frozenset()
     plain: frozenset[str] = frozenset()
     protected: bool | None = None
+    unknown: frozenset[str] = frozenset()
 
     @property
     def organization(self) -> str | None:
@@ -108,9 +140,10 @@ def parse(text: str, folder: Path, name: str) -> list[Declared]:
         raise InvalidInput(f"{name}: neither YAML nor JSON{where}", hint="correct it there") from None
     if isinstance(document, dict):
         if isinstance(document.get("steps"), list):
-            return list(_of_states(step.get("newState") for step in document["steps"] if step.get("op") != "delete"))
+            steps = [step for step in document["steps"] if isinstance(step, dict) and step.get("op") != "delete"]
+            return list(_of_states([step.get("newState") for step in steps]))
         if isinstance(document.get("deployment"), dict):
-            return list(_of_states(document["deployment"].get("resources") or ()))
+            return list(_of_states(document["deployment"].get("resources")))
         if set(document) & set(_PLURALS):
             return list(_of_lists(document, folder, name))
     raise InvalidInput(
@@ -120,13 +153,32 @@ def parse(text: str, folder: Path, name: str) -> list[Declared]:
 
 
 def _of_states(states: Any) -> Iterator[Declared]:
-    for state in states:
-        if not isinstance(state, dict):
+    for state in states if isinstance(states, list) else ():
+        inputs = state.get("inputs") if isinstance(state, dict) else None
+        if not isinstance(inputs, dict):
             continue
-        kind = KINDS.get(str(state.get("type", "")).rpartition("dynamic/")[2])
+        kind = kind_of(str(state.get("type", "")), inputs)
         if kind is not None:
             name = str(state.get("urn", "")).rpartition("::")[2]
-            yield of_inputs(kind, name, state.get("inputs") or {}, protected=bool(state.get("protect")))
+            yield of_inputs(kind, name, inputs, protected=bool(state.get("protect")))
+
+
+def kind_of(type_token: str, inputs: Mapping[str, Any]) -> str | None:
+    """Return which of our kinds a resource is, None where it is none.
+
+    Not by its type alone: a class may derive from ours under another name, or be made with one of our providers.
+    """
+    kind = KINDS.get(type_token.rpartition("dynamic/")[2])
+    if kind is not None or not type_token.startswith(_DYNAMIC):
+        return kind
+    provider = inputs.get("__provider")
+    if not isinstance(provider, str) or _is_hidden(provider):
+        return next((kind for kind, shape in _SHAPES.items() if shape <= set(inputs)), None)
+    try:
+        found = _PROVIDER.search(b64decode(provider[:_LONGEST_PROVIDER], validate=False))
+    except ValueError:
+        return None
+    return _PROVIDERS[found.group(1).decode()] if found else None
 
 
 def of_inputs(kind: str, name: str, inputs: Mapping[str, Any], *, protected: bool | None) -> Declared:
@@ -159,6 +211,7 @@ def _of_lists(document: Mapping[str, Any], folder: Path, file: str) -> Iterator[
             raise InvalidInput(f"{file}: {plural} is not a list of declarations", hint="begin each one with '-'")
         for number, entry in enumerate(entries, 1):
             props = {str(key): value for key, value in entry.items() if value is not None}
+            unknown = frozenset(set(props) - INPUTS[kind])
             name = str(props.get("name") or props.get("organization") or f"{kind} {number}")
             plain = frozenset({"certificate_password"} & set(props))
             variable = props.pop("certificate_password_env", None)
@@ -168,8 +221,8 @@ def _of_lists(document: Mapping[str, Any], folder: Path, file: str) -> Iterator[
                 props["certificate_password"] = os.environ[str(variable)]
             if kind == "keystore" and "certificate" in props:
                 props["certificate"] = _file(folder / str(props["certificate"]), name)
-            protected = props.pop("protect", None)
-            yield Declared(kind, name, props, plain=plain, protected=bool(protected) if protected is not None else None)
+            protected = bool(props.pop("protect", False))
+            yield Declared(kind, name, props, plain=plain, protected=protected, unknown=unknown)
 
 
 def _file(path: Path, name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 from pulumi_keystore import rules
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.monitor import (
@@ -76,6 +77,8 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
         yield Finding(rules.RULES[str(violation.rule)], where, violation.summary, violation.hint or "change it")
     for rule, text in warnings:
         yield Finding(rule, where, text, rule.expects)
+    for name in sorted(one.unknown):
+        yield Finding(rules.INPUT, where, f"{name[:50]!r} is no input of a {one.kind}", rules.INPUT.remedy)
     for prop in sorted(one.hidden & set(_JUDGED[one.kind])):
         text = f"{prop} cannot be checked here: it is secret, or known only during the update"
         yield Finding(rules.NOT_CHECKED, where, text, rules.NOT_CHECKED.remedy)
@@ -125,7 +128,8 @@ def _migration(one: Declared) -> Judged:
 
 def _monitor(one: Declared) -> Judged:
     props = one.props
-    recipients = [str(address) for address in props.get("recipients") or []]
+    given = props.get("recipients") or []
+    recipients = [str(address) for address in (given if isinstance(given, list | tuple) else [given])]
     others = bool(props.get("webhook")) or "webhook" in one.hidden
     attempts: list[tuple[str, Callable[[], object]]] = [
         ("organization", lambda: check_organization(str(props.get("organization")))),
@@ -240,12 +244,27 @@ def _two_migrations(declared: Sequence[Declared], _: Settings) -> Found:
             yield one, f"the organization {one.organization!r} has {count[one.organization]} migrations in one update"
 
 
+def _undeclared(declared: Sequence[Declared], _: Settings) -> Found:
+    keystores = _all(declared, "keystore")
+    if any({"organization", "name"} & one.hidden for one in keystores):
+        return  # one of them may be meant
+    names = {(one.organization, _name_of(one)) for one in keystores}
+    organizations = {organization for organization, _ in names}
+    for kind, prop in (("monitor", "keystore"), ("migration", "destination")):
+        for one in _all(declared, kind):
+            named = one.props.get(prop)
+            # A program that declares no keystore of an organization leaves that to another one.
+            if named is not None and one.organization in organizations and (one.organization, str(named)) not in names:
+                yield one, f"the keystore {str(named)[:100]!r} is not declared"
+
+
 def _same_server(declared: Sequence[Declared], _: Settings) -> Found:
     known: dict[tuple[str | None, str], Declared] = {}
     for one in _all(declared, "keystore"):
-        address = str(one.props.get("address") or "").rstrip("/").lower()
-        if not address:
-            continue
+        try:
+            address = str(KeystoreAddress.parse(str(one.props.get("address") or "")))
+        except RuleViolation:
+            continue  # told by its rule
         other = known.setdefault((one.organization, address), one)
         if other is not one:
             yield one, f"it is the same server as {_name_of(other)!r}, so no key could move between them"
@@ -263,5 +282,6 @@ POLICIES: Final[dict[Rule, Callable[[Sequence[Declared], Settings], Found]]] = {
     rules.NO_SECRETS_IN_CLEAR: _plain_secrets,
     rules.ONE_MIGRATION: _two_migrations,
     rules.OTHER_SERVER: _same_server,
+    rules.KEYSTORE_DECLARED: _undeclared,
 }
 """How each policy judges."""

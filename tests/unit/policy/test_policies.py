@@ -2,10 +2,14 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from keystore_harness import CertificateAuthority
+from pulumi.dynamic.dynamic import serialize_provider
 from typer.testing import CliRunner
 
 from pulumi_keystore import cli, rules
@@ -13,6 +17,10 @@ from pulumi_keystore.errors import InvalidInput
 from pulumi_keystore.policy import report
 from pulumi_keystore.policy.declared import Declared, of_inputs, parse, read
 from pulumi_keystore.policy.policies import POLICIES, Settings, check
+from pulumi_keystore.resources.health_monitor import HealthMonitorProvider
+from pulumi_keystore.resources.keystore import KeystoreResourceProvider
+from pulumi_keystore.resources.keystore_migration import KeystoreMigrationProvider
+from pulumi_keystore.resources.organization import OrganizationProvider
 
 CA = CertificateAuthority()
 _SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:x"}
@@ -94,6 +102,12 @@ def test_what_is_well_is_well():
         ([keystore(), monitor(), migration("one"), migration("two")], "KS110", "error"),
         ([keystore(), keystore("second", address="https://FIRST.example.com:8200/"), monitor(), monitor("second")],
          "KS111", "error"),
+        ([keystore(address="https://faß.de:8200"), keystore("second", address="https://xn--fa-hia.de:8200")],
+         "KS111", "error"),
+        ([keystore(), monitor(), monitor("frist")], "KS112", "warning"),
+        ([keystore(), monitor(), migration(destination="frist")], "KS112", "warning"),
+        (parse("keystores: [{organization: acme, name: first, kind: legacy, adress: x}]", Path(), "x"), "KS043", "error"),
+        (parse("keystores: [{organization: acme, name: first, kind: legacy}]", Path(), "x"), "KS108", "warning"),
     ],
 )  # fmt: skip
 def test_what_each_policy_finds(declared, policy, level):
@@ -101,6 +115,80 @@ def test_what_each_policy_finds(declared, policy, level):
     assert policy in found
     assert found[policy].rule.severity == level
     assert found[policy].remedy
+
+
+OURS = {
+    "organization": {"name": "acme", "environment": "federal"},
+    "keystore": {"organization": "acme", "name": "old", "kind": "legacy"},
+    "migration": {"organization": "acme", "destination": "old", "notify_email": "ops@example.com"},
+    "monitor": {"organization": "acme", "keystore": "old", "recipients": ["ops@example.com"]},
+}
+
+
+def state(kind, token, **inputs):
+    return {"type": token, "urn": f"urn:pulumi:a::b::{token}::{kind}", "inputs": {**OURS[kind], **inputs}}
+
+
+@pytest.mark.parametrize("token", ["pulumi-python:dynamic:Resource", "pulumi-python:dynamic/theirs:Thing"])
+def test_what_has_one_of_our_providers_is_judged_as_ours_whatever_its_type(token):
+    providers = {
+        "organization": OrganizationProvider(), "keystore": KeystoreResourceProvider(),
+        "migration": KeystoreMigrationProvider(), "monitor": HealthMonitorProvider(),
+    }  # fmt: skip
+    states = [state(kind, token, __provider=serialize_provider(provider)) for kind, provider in providers.items()]
+    declared = parse(json.dumps({"deployment": {"resources": states}}), Path(), "state")
+    assert [one.kind for one in declared] == list(providers)
+    assert {"KS106", "KS107"} <= {finding.rule.id for finding in check(declared)}
+
+
+def test_what_derives_from_our_class_is_judged_as_ours():
+    class Theirs(KeystoreMigrationProvider):
+        """Pickled by its value, as it is in no module that could be imported."""
+
+    Theirs.__module__ = "__main__"
+    one = state("migration", "pulumi-python:dynamic/theirs:Move", __provider=serialize_provider(Theirs()))
+    assert [declared.kind for declared in parse(json.dumps({"deployment": {"resources": [one]}}), Path(), "x")] == [
+        "migration"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["keystore", "migration", "monitor"])
+def test_what_looks_like_ours_is_judged_as_ours_where_its_provider_is_hidden(kind):
+    one = state(kind, "pulumi-python:dynamic/theirs:Thing", __provider=_SECRET)
+    assert [declared.kind for declared in parse(json.dumps({"deployment": {"resources": [one]}}), Path(), "x")] == [
+        kind
+    ]
+
+
+@pytest.mark.parametrize("provider", ["x", "", "!" * 9, "pulumi_keystore.resources.keystore", 5, None, ["a"]])
+def test_what_is_of_others_is_not_judged(provider):
+    one = {"type": "pulumi-python:dynamic:Resource", "urn": "x", "inputs": {"__provider": provider, "length": 5}}
+    other = {"type": "aws:s3/bucket:Bucket", "urn": "x", "inputs": OURS["migration"]}
+    assert parse(json.dumps({"deployment": {"resources": [one, other]}}), Path(), "x") == []
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from([
+            "organizations", "keystores", "migrations", "monitors", "steps", "deployment", "resources", "newState",
+            "inputs", "type", "urn", "op", "__provider", "name", "organization", "kind", "address", "certificate",
+            "recipients", "offline_minutes", "webhook", "keystore", "destination", "notify_email", "mode", "protect",
+        ]),
+        inner | st.sampled_from(["pulumi-python:dynamic/keystore:Keystore", "legacy", "acme"]), max_size=6,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(ANY)
+def test_whatever_is_declared_is_judged_or_refused_and_never_crashes(document):
+    try:
+        declared = parse(json.dumps(document), Path("/nowhere"), "file")
+    except InvalidInput:
+        return
+    for finding in check(declared):
+        assert finding.rule.id in rules.RULES
 
 
 def test_every_policy_has_a_case():

@@ -9,8 +9,12 @@ from typing import Annotated
 import typer
 
 from pulumi_keystore.cli.output import Format, FormatOption, OrganizationArgument, ask, print_rows, show
+from pulumi_keystore.errors import InvalidInput
 
 commands = typer.Typer()
+
+
+_COLUMNS = ("at", "actor", "action", "detail")
 
 
 class HistoryFormat(StrEnum):
@@ -59,16 +63,26 @@ def organization_delete(organization: OrganizationArgument) -> None:
 
 @commands.command()
 def history(
-    organization: OrganizationArgument,
+    organization: Annotated[
+        str | None, typer.Argument(help="Name of the organization; without one, the service's own history.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="Number of most recent entries.")] = 100,
     output: Annotated[
         HistoryFormat, typer.Option("--format", help="Output format; csv exports the whole history.")
     ] = HistoryFormat.TABLE,
 ) -> None:
-    """Show who did what and when, oldest first."""
+    """Show who did what and when, oldest first.
+
+    The service's own history tells which organizations and tokens were created and removed.
+    """
     with ask() as service:
+        if organization is None:
+            if output is HistoryFormat.CSV:
+                raise InvalidInput("csv is for the history of an organization", hint="name one, or use json")
+            print_rows(service.request("GET", "history", limit=limit), _COLUMNS, Format(output))
+            return
         if output is HistoryFormat.CSV:
             sys.stdout.write(service.export_history(organization, "csv"))
             return
         rows = service.request("GET", "organizations", organization, "history", limit=limit)
-    print_rows(rows, ("at", "actor", "action", "detail"), Format(output))
+    print_rows(rows, _COLUMNS, Format(output))

@@ -33,7 +33,7 @@ def token_create(
         from pulumi_keystore.control_plane.runtime.opening import opened  # noqa: PLC0415
 
         with opened(_settings({"data": data} if data else {})) as database, database.plane.transaction() as session:
-            _, text = tokens.create(session, name, role, organization, days)
+            _, text = tokens.create(session, "keystore token create --local", name, role, organization, days)
     else:
         body = {"name": name, "role": role, "organization": organization, "days": days}
         with ask() as service:

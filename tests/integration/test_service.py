@@ -1,6 +1,7 @@
 """The service and its command: tokens, roles, bad input, errors without secrets."""
 
 import json
+import secrets
 import socket
 import ssl
 import subprocess
@@ -77,6 +78,45 @@ def test_each_role_may_do_its_own(customer, testbed, role, allowed):
             else:
                 with pytest.raises(NotAllowed, match=f"the role {role} may not"):
                     client.request(method, *path, body=body)
+
+
+def test_only_who_administers_the_service_makes_and_removes_organizations(admin, testbed, customer):
+    """Else an administrator of customers could make a cloud organization of a federal one."""
+    name = f"fed-{secrets.token_hex(4)}"
+    admin.put_organization(name, "federal")
+    acme = customer(keystores=())
+    for organization in (None, acme.name):
+        with Client(testbed.service.url, testbed.service.make_token("it", "customer-cloud-admin", organization)) as one:
+            assert one.put_organization(acme.name)["name"] == acme.name  # as `pulumi up` does
+            with pytest.raises(NotAllowed):
+                one.delete_organization(acme.name)
+            with pytest.raises((NotAllowed, NotFound)):
+                one.put_organization("new")
+            with pytest.raises((NotAllowed, NotFound)):
+                one.delete_organization(name)
+    admin.delete_organization(name)
+    told = [(row["action"], row["detail"]) for row in admin.request("GET", "history")]
+    assert ("Organization created", f"{name}, federal") in told
+    assert ("Organization deleted", f"{name}, federal") in told
+
+
+def test_tokens_are_in_the_history_of_the_service(admin, testbed):
+    made = admin.request("POST", "tokens", body={"name": "short-lived", "role": "viewer"})
+    admin.request("DELETE", "tokens", made["id"])
+    admin.request("DELETE", "tokens", made["id"])
+    told = [row for row in admin.request("GET", "history") if made["id"] in (row["detail"] or "")]
+    assert [(row["actor"], row["action"]) for row in told] == [("ops", "Token created"), ("ops", "Token revoked")]
+    assert made["token"] not in json.dumps(told)
+    shown = testbed.service.run("history", token=testbed.service.make_token("ops", "provider-admin")).stdout
+    assert "short-lived: viewer" in shown
+    with Client(testbed.service.url, testbed.service.make_token("one", "viewer")) as client, pytest.raises(NotAllowed):
+        client.request("GET", "history")
+
+
+@pytest.mark.parametrize("name", ["system", "System", " system ", "ｓｙｓｔｅｍ"])
+def test_nobody_is_called_as_the_service_calls_itself(admin, name):
+    with pytest.raises(InvalidInput, match="the service itself"):
+        admin.request("POST", "tokens", body={"name": name, "role": "viewer"})
 
 
 def test_an_archive_key_leaves_only_encrypted_to_the_caller(customer, raw, testbed):

@@ -60,9 +60,11 @@ def get_organization(organization: str, actor: Actor, services: Services) -> Org
 def put_organization(
     organization: str, body: OrganizationBody, actor: Actor, services: Services, mark: Mark = None
 ) -> OrganizationAnswer:
-    """Create an organization, or return the one there is."""
+    """Create an organization, which takes the right to administer the service, or return the one there is."""
     actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
+        if not registry.exists(session, organization):
+            actor.require(Right.ADMINISTER, organization)
         row, warnings = registry.put(session, actor.name, organization, body.environment, mark)
         return {**registry.describe(session, row), "warnings": warnings}
 
@@ -70,9 +72,9 @@ def put_organization(
 @router.delete("/organizations/{organization}", status_code=204)
 def delete_organization(organization: str, actor: Actor, services: Services, mark: Mark = None) -> None:
     """Delete an organization that has no keystores and no keys."""
-    actor.require(Right.MANAGE, organization)
+    actor.require(Right.ADMINISTER, organization)
     with services.plane.transaction() as session:
-        registry.remove(session, organization, mark)
+        registry.remove(session, actor.name, organization, mark)
 
 
 @router.get("/organizations/{organization}/status")
@@ -128,6 +130,14 @@ def export_history(organization: str, actor: Actor, services: Services, format: 
     """Return the whole history as a file."""
     actor.require(Right.VIEW, organization)
     return history_file(services, organization, format)
+
+
+@router.get("/history")
+def get_service_history(actor: Actor, services: Services, limit: int = 1000) -> list[HistoryAnswer]:
+    """Return the history of the service: organizations that came and went, and tokens; oldest first."""
+    actor.require(Right.ADMINISTER)
+    with services.plane.transaction() as session:
+        return history.entries(session, history.SERVICE, max(1, min(limit, 10_000)))
 
 
 def history_file(services: ServicesOfApp, organization: str, form: Format) -> Response:

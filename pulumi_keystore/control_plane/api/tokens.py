@@ -35,7 +35,7 @@ def create_token(body: TokenBody, actor: Actor, services: Services) -> NewTokenA
     """Make a token; its text is in this answer and nowhere else."""
     actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
-        shown, text = tokens.create(session, body.name, body.role, body.organization, body.days)
+        shown, text = tokens.create(session, actor.name, body.name, body.role, body.organization, body.days)
     return {**shown, "token": text}
 
 
@@ -44,4 +44,4 @@ def revoke_token(token_id: str, actor: Actor, services: Services) -> None:
     """End a token at once."""
     actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
-        tokens.revoke(session, token_id)
+        tokens.revoke(session, actor.name, token_id)

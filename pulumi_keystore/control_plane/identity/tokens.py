@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import unicodedata
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,6 +16,7 @@ from pulumi_keystore.answers import TokenAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.roles import Principal, Role
 from pulumi_keystore.control_plane.identity.tables import Token
+from pulumi_keystore.control_plane.organizations import history
 from pulumi_keystore.control_plane.organizations.registry import no_organization
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.control_plane.runtime.tables import iso
@@ -24,7 +26,7 @@ PREFIX: Final = "ks_"
 
 
 def create(
-    session: Session, name: str, role: str, organization: str | None = None, days: int | None = None
+    session: Session, actor: str, name: str, role: str, organization: str | None = None, days: int | None = None
 ) -> tuple[TokenAnswer, str]:
     """Make a token; return its description and its text, which is shown this once and kept nowhere.
 
@@ -37,6 +39,12 @@ def create(
         raise InvalidInput(f"role: unknown role {role!r}", hint=f"expected one of {', '.join(Role)}", prop="role")
     if not 1 <= len(name) <= 100 or not name.isprintable():  # noqa: PLR2004
         raise InvalidInput("name: not 1 to 100 printable characters", hint="give the token another name", prop="name")
+    if unicodedata.normalize("NFKC", name).strip().casefold() == history.SYSTEM:
+        raise InvalidInput(
+            f"name: {history.SYSTEM!r} is what the history calls the service itself",
+            hint="give the token another name",
+            prop="name",
+        )
     if days is not None and not 1 <= days <= 3650:  # noqa: PLR2004
         raise InvalidInput(f"days: {days} is out of range", hint="expected 1 to 3650", prop="days")
     owner = None
@@ -56,6 +64,8 @@ def create(
     )
     session.add(row)
     session.flush()
+    detail = f"{name}: {role}, {organization or 'all organizations'}, id {token_id}"
+    history.append(session, history.SERVICE, actor, "Token created", detail)
     return describe(row, organization), f"{PREFIX}{token_id}_{secret}"
 
 
@@ -82,7 +92,7 @@ def list_all(session: Session) -> list[TokenAnswer]:
     return [describe(token, organization) for token, organization in rows]
 
 
-def revoke(session: Session, token_id: str) -> None:
+def revoke(session: Session, actor: str, token_id: str) -> None:
     """End a token at once; ending it again is fine.
 
     Raises:
@@ -92,7 +102,9 @@ def revoke(session: Session, token_id: str) -> None:
     row = session.get(Token, token_id) if token_id.isalnum() else None
     if row is None:
         raise NotFound(f"there is no token {token_id[:40]!r}", hint="list them with `keystore token list`")
-    row.revoked_at = row.revoked_at or now_utc()
+    if row.revoked_at is None:
+        row.revoked_at = now_utc()
+        history.append(session, history.SERVICE, actor, "Token revoked", f"{row.name}: {row.role}, id {token_id}")
 
 
 def authenticate(session: Session, text: str | None, now: datetime) -> Principal:

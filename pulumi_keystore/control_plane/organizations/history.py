@@ -1,4 +1,4 @@
-"""The append-only history of an organization (contract: History)."""
+"""The append-only history of an organization, and of the service as a whole (contract: History)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from pulumi_keystore.answers import HistoryAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.organizations.tables import HistoryEntry
 
-SYSTEM = "system"
+SYSTEM: Final = "system"
+"""Who has done what the service does by itself; nobody else is called so."""
+SERVICE: Final = 0
+"""Whose history it is that organizations came and went, and tokens: no organization has this number."""
 COLUMNS: Final = ("at", "actor", "action", "detail")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import exists, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import OrganizationAnswer
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.organizations import ownership
+from pulumi_keystore.control_plane.organizations import history, ownership
 from pulumi_keystore.control_plane.organizations.keystores import active_keystore
 from pulumi_keystore.control_plane.organizations.ledger import count_keys
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
@@ -33,6 +33,11 @@ def find(session: Session, name: str, *, lock: bool = False) -> Organization:
     if row is None:
         raise no_organization(name)
     return row
+
+
+def exists(session: Session, name: str) -> bool:
+    """Tell whether there is an organization of that name."""
+    return name.isprintable() and bool(session.scalar(select(select(Organization.id).filter_by(name=name).exists())))
 
 
 def list_all(session: Session) -> list[Organization]:
@@ -58,7 +63,9 @@ def put(
             prop="environment",
         )
     new = insert(Organization).values(name=name, environment=environment, created_at=now_utc())
-    session.execute(new.on_conflict_do_nothing())
+    made = session.scalar(new.on_conflict_do_nothing().returning(Organization.id))
+    if made is not None:
+        history.append(session, history.SERVICE, actor, "Organization created", f"{name}, {environment}")
     row = find(session, name, lock=True)
     if row.environment != environment:
         raise Conflict(
@@ -70,7 +77,7 @@ def put(
     return row, ownership.take_over(session, actor, row.id, row, mark, what=what, action="Organization taken over")
 
 
-def remove(session: Session, name: str, mark: str | None = None) -> None:
+def remove(session: Session, actor: str, name: str, mark: str | None = None) -> None:
     """Delete an organization that has no keystores and no keys.
 
     Raises:
@@ -85,10 +92,11 @@ def remove(session: Session, name: str, mark: str | None = None) -> None:
         raise Conflict(
             f"the organization {name!r} holds {keys:,} archive keys", hint="nothing that holds keys can be deleted"
         )
-    if session.scalar(select(exists().where(Keystore.organization_id == row.id))):
+    if session.scalar(select(select(Keystore.id).filter_by(organization_id=row.id).exists())):
         raise Conflict(f"the organization {name!r} has keystores", hint="delete its keystores first")
     # Its tokens, and what is left of its legacy keys, go with it (ON DELETE CASCADE).
     session.delete(row)
+    history.append(session, history.SERVICE, actor, "Organization deleted", f"{name}, {row.environment}")
 
 
 def describe(session: Session, row: Organization) -> OrganizationAnswer:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from pulumi_keystore.cli.output import err
+from pulumi_keystore.cli.output import ask, err
 from pulumi_keystore.errors import KeystoreError
 
 commands = typer.Typer()
@@ -73,6 +73,14 @@ def worker(
 
     given = {name: value for name, value in locals().items() if value is not None and name != "work"}
     work(_settings(given), lambda text: err.print(text, markup=False))
+
+
+@commands.command("test-mail")
+def test_mail(recipient: Annotated[str, typer.Argument(help="E-mail address.", show_default=False)]) -> None:
+    """Have the service send a mail now, to see whether its mail settings are right."""
+    with ask() as service:
+        service.request("POST", "test-mail", body={"recipient": recipient})
+    err.print(f"the mail server has accepted a mail to {recipient}", markup=False)
 
 
 @contextmanager

@@ -43,6 +43,7 @@ METRICS: Final = {
     "keystore_migration_keys": ("keys of the running migration: total, copied and verified", ("organization", "state")),
     "keystore_clean_ups_pending": ("clean-ups still to be done after migrations", ()),
     "keystore_outbox_waiting": ("emails and webhooks not accepted yet", ("kind",)),
+    "keystore_outbox_given_up": ("mails or webhook calls that were refused for good, or for five days", ("kind",)),
 }
 """Name → what it says, and its labels; all are gauges."""
 
@@ -68,8 +69,11 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
         pending = select(func.count()).where(CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF)
         gauges["keystore_clean_ups_pending"].set(session.scalar(pending) or 0)
         for kind, table in (("mail", Mail), ("webhook", Hook)):
-            waiting = session.scalar(select(func.count()).where(table.sent_at.is_(None))) or 0
+            unsent = select(func.count()).where(table.sent_at.is_(None))
+            waiting = session.scalar(unsent.where(table.given_up_at.is_(None))) or 0
             gauges["keystore_outbox_waiting"].labels(kind).set(waiting)
+            given_up = session.scalar(unsent.where(table.given_up_at.is_not(None))) or 0
+            gauges["keystore_outbox_given_up"].labels(kind).set(given_up)
     return generate_latest(registry)
 
 

@@ -60,8 +60,9 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         stack.callback(lead.release)
         database = stack.enter_context(opened(settings, lambda engine: lead.acquire(engine, _LEADER_TIMEOUT_S, say)))
         plane = database.plane
-        mail_sender = MailSender(plane.sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name)
-        mail_sender.check()
+        mail_sender = MailSender(
+            plane.sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name, settings.smtp_ca
+        )
         previous = leadership.lead(plane)
         clean_ups, workers = CleanUps(plane), Workers(plane, settings.slots)
         clean_ups.release_all()
@@ -89,7 +90,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
                 Work("old data", 600.0, lambda: _forget_old(plane)),
             ]
         )
-        services = ServicesOfApp(plane, clean_ups, connections, checkpoints, workflow.begin)
+        services = ServicesOfApp(plane, clean_ups, connections, checkpoints, workflow.begin, mail_sender)
         listener.answer(settings, app.create(services), port, say)
         connections.close_idle(everything=True)
         if database.embedded is not None:

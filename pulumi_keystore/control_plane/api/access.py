@@ -16,6 +16,7 @@ from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.connections import Connections
+from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 
 
@@ -35,6 +36,7 @@ class ServicesOfApp:
         connections: Logged-in connections for escrow and release of keys.
         checkpoints: What leaves checkpoints of enrolments.
         begin: Starts the workflow of a migration by its id.
+        mail_sender: Sends mails.
 
     """
 
@@ -43,6 +45,7 @@ class ServicesOfApp:
     connections: Connections
     checkpoints: Checkpoints
     begin: Callable[[str], None]
+    mail_sender: MailSender
 
 
 def _services(request: Request) -> ServicesOfApp:

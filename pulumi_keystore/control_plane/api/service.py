@@ -6,10 +6,12 @@ from importlib.metadata import version
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
-from pulumi_keystore.control_plane.api.access import Actor, Services
+from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.notifications.message import Message
 
 probes = APIRouter(tags=["service"])
 router = APIRouter(tags=["service"])
@@ -44,6 +46,19 @@ def ready(services: Services) -> Liveness:
     with services.plane.transaction() as session:
         session.execute(select(1))
     return Liveness(version=version("pulumi-keystore"))
+
+
+class TestMail(Body):
+    """Who gets a mail."""
+
+    recipient: str = Field(description="e-mail address")
+
+
+@router.post("/test-mail", status_code=204)
+def send_test_mail(body: TestMail, actor: Actor, services: Services) -> None:
+    """Send a mail now, to see whether the settings are right; the error tells what the mail server said."""
+    actor.require(Right.ADMINISTER)
+    services.mail_sender.test(body.recipient, Message("test", "Test", f"{actor.name} has asked for this mail.\n"))
 
 
 @router.get("/whoami")

@@ -104,7 +104,7 @@ def put(
         else:
             monitor.webhook_host = check_webhook(wanted.webhook).host
             if before is None or before.webhook != wanted.webhook:
-                monitor.webhook_sealed = plane.master_key.seal(webhooks.PURPOSE, "", wanted.webhook.encode())
+                monitor.webhook_sealed = plane.master_key.seal(webhooks.PURPOSE, str(row.id), wanted.webhook.encode())
         if before != wanted:
             recipients = ", ".join(wanted.recipients) or "no mail"
             hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
@@ -180,7 +180,7 @@ def alerting(plane: ControlPlane, monitor: HealthMonitor) -> Alerting:
     sealed = monitor.webhook_sealed
     return Alerting(
         tuple(monitor.recipients),
-        plane.master_key.open(webhooks.PURPOSE, "", sealed).decode() if sealed else None,
+        plane.master_key.open(webhooks.PURPOSE, str(monitor.keystore_id), sealed).decode() if sealed else None,
         monitor.offline_minutes,
         monitor.repeat_hours,
         monitor.online_minutes,

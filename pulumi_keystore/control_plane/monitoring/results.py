@@ -136,7 +136,7 @@ def _advance(session: Session, watched: _Monitored, result: Result, passed: int)
             "minutes": minutes,
             "at": now_utc().isoformat(),
         }
-        webhooks.put(session, f"{event}.{message.kind}", monitor.webhook_sealed, body)
+        webhooks.put(session, f"{event}.{message.kind}", monitor.webhook_sealed, str(keystore.id), body)
     return alert
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
+import secrets
+import ssl
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -16,11 +20,15 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications.message import Message
-from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, send_due
+from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, Undeliverable, send_due
 from pulumi_keystore.control_plane.notifications.tables import Mail
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.declarations.names import check_email
+from pulumi_keystore.errors import Conflict
 
 _TIMEOUT_S: Final = 20
+_PERMANENT: Final = 500
+"""Replies from here on are for good (RFC 5321 §4.2.1)."""
+_LONGEST_REPLY: Final = 200
 
 
 def put_to_each(session: Session, event: str, recipients: list[str], message: Message) -> None:
@@ -50,9 +58,11 @@ class MailSender:
 
     Args:
         sessions: Where the outbox is.
-        url: smtp://[USER:PASSWORD@]HOST:PORT (STARTTLS where the server offers it) or smtps://.
+        url: smtp://[USER:PASSWORD@]HOST:PORT or smtps://. With smtp:// STARTTLS is used where the server offers it, and
+            insisted on where there is a password, but on this very machine.
         sender: Address the mails come from.
         sender_name: Name the mails come from.
+        ca_file: CA in PEM that the server is verified with, the public ones if None.
 
     """
 
@@ -60,17 +70,32 @@ class MailSender:
     url: str
     sender: str
     sender_name: str
+    ca_file: Path | None = None
 
-    def check(self) -> None:
-        """Raise where the URL is none.
+    def test(self, recipient: str, message: Message) -> None:
+        """Send a mail now, past the outbox.
 
         Raises:
-            KeystoreError: It is not smtp:// or smtps:// with a host.
+            RuleViolation: KS033.
+            Conflict: There is no mail server, or it does not take the mail; with what it said.
 
         """
-        parts = urlsplit(self.url)
-        if self.url and (parts.scheme not in {"smtp", "smtps"} or not parts.hostname):
-            raise KeystoreError("the SMTP URL is not one", hint="give smtp://[USER:PASSWORD@]HOST:PORT or smtps://…")
+        if not self.url:
+            raise Conflict("the service has no mail server", hint="set KEYSTORE_SMTP_URL, and restart it")
+        message_id = f"<test.{secrets.token_hex(8)}@pulumi-keystore>"
+        mail = Mail(
+            message_id=message_id,
+            recipient=check_email(recipient),
+            subject=message.subject,
+            body=message.body,
+            created_at=now_utc(),
+        )
+        try:
+            self._deliver(mail)
+        except NotAccepted as refused:
+            raise Conflict(
+                f"the mail was not accepted: {refused}", hint="check KEYSTORE_SMTP_URL and its like"
+            ) from None
 
     def send_due(self) -> int:
         """Try each mail that is due once, in order; return how many the server took."""
@@ -85,8 +110,12 @@ class MailSender:
             raise NotAccepted(type(error).__name__) from None
         try:
             asyncio.run(self._send(message))
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            refusal = error.recipients[0]
+            kind = Undeliverable if refusal.code >= _PERMANENT else NotAccepted
+            raise kind(_said(refusal)) from None
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            raise NotAccepted(type(error).__name__) from None
+            raise NotAccepted(_said(error)) from None
 
     def _message(self, mail: Mail) -> EmailMessage:
         message = EmailMessage()
@@ -102,6 +131,9 @@ class MailSender:
 
     async def _send(self, message: EmailMessage) -> None:
         parts = urlsplit(self.url)
+        # No password goes out in clear.
+        start_tls = True if parts.password and parts.scheme == "smtp" and not _is_here(parts.hostname or "") else None
+        context = ssl.create_default_context(cafile=str(self.ca_file)) if self.ca_file else None
         # Each step of the conversation has its deadline, and so has the whole.
         async with asyncio.timeout(3 * _TIMEOUT_S):
             await aiosmtplib.send(
@@ -109,7 +141,25 @@ class MailSender:
                 hostname=parts.hostname,
                 port=parts.port,
                 use_tls=parts.scheme == "smtps",
+                start_tls=start_tls,
+                tls_context=context,
                 username=unquote(parts.username) if parts.username else None,
                 password=unquote(parts.password) if parts.password else None,
                 timeout=_TIMEOUT_S,
             )
+
+
+def _said(error: BaseException) -> str:
+    """Return what a server has answered, on one line, or what else went wrong."""
+    code = getattr(error, "code", None)
+    if not isinstance(error, aiosmtplib.SMTPException):
+        return type(error).__name__
+    text = "".join(character if character.isprintable() else " " for character in str(error.message))
+    return f"{code or type(error).__name__} {' '.join(text.split())[:_LONGEST_REPLY]}"
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

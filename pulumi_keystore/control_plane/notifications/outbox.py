@@ -20,6 +20,8 @@ from pulumi_keystore.control_plane.notifications.tables import OutboxMessage
 from pulumi_keystore.control_plane.runtime.tables import is_due
 
 _LONGEST_WAIT_S: Final = 900
+_GIVEN_UP_AFTER: Final = timedelta(days=5)
+"""As long as mail servers try (RFC 5321 §4.5.4.1)."""
 _AT_A_TIME: Final = 8
 """Messages that are under way: one that its server lets wait holds up few others."""
 _log = structlog.get_logger(__name__)
@@ -28,6 +30,10 @@ P = TypeVar("P", bound=OutboxMessage)
 
 class NotAccepted(Exception):  # noqa: N818 - it is an answer
     """The other side did not take a message; the text is safe to keep."""
+
+
+class Undeliverable(NotAccepted):
+    """It never will."""
 
 
 def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[[P], None]) -> int:
@@ -41,7 +47,8 @@ def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[
     """
     with sessions() as session:
         due_now = is_due(table.next_at, now_utc(), _LONGEST_WAIT_S)
-        due = session.scalars(select(table.id).where(table.sent_at.is_(None), due_now).order_by(table.id)).all()
+        waits = (table.sent_at.is_(None), table.given_up_at.is_(None), due_now)
+        due = session.scalars(select(table.id).where(*waits).order_by(table.id)).all()
     with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="outbox") as several:
         return sum(several.map(lambda number: _try(sessions, table, number, deliver), due))
 
@@ -52,11 +59,11 @@ def _try(sessions: sessionmaker[Session], table: type[P], number: int, deliver: 
     with sessions() as session:
         message = session.get_one(table, number)
         session.expunge(message)
-    refusal = None
+    refusal, final = None, False
     try:
         deliver(message)
     except NotAccepted as refused:
-        refusal = str(refused)
+        refusal, final = str(refused), isinstance(refused, Undeliverable)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one message, the others are sent
         _log.exception(f"{kind} cannot be sent", number=number)
         refusal = f"internal error ({type(error).__name__})"
@@ -70,9 +77,11 @@ def _try(sessions: sessionmaker[Session], table: type[P], number: int, deliver: 
         else:
             row.next_at = now_utc() + timedelta(seconds=min(2.0 ** min(row.attempts, 10), _LONGEST_WAIT_S))
             row.last_error = refusal
-        attempts = row.attempts
+            if final or now_utc() - row.created_at > _GIVEN_UP_AFTER:
+                row.given_up_at = now_utc()
+        attempts, given_up = row.attempts, row.given_up_at is not None
     if refusal is None:
         _log.info(f"{kind} sent", number=number)
         return True
-    _log.warning(f"{kind} not accepted", number=number, attempt=attempts, error=refusal)
+    _log.warning(f"{kind} not accepted", number=number, attempt=attempts, error=refusal, given_up=given_up)
     return False

@@ -24,6 +24,8 @@ class OutboxMessage:
     attempts: Mapped[int] = mapped_column(server_default="0")
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_error: Mapped[str | None]
+    given_up_at: Mapped[datetime | None]
+    """Since when it is not tried any more: it was refused for good, or for too long."""
 
 
 class Mail(OutboxMessage, Base):
@@ -42,4 +44,5 @@ class Hook(OutboxMessage, Base):
     __tablename__ = "hooks"
     event_id: Mapped[str] = mapped_column(String(100), unique=True)
     url_sealed: Mapped[bytes]
+    sealed_for: Mapped[str] = mapped_column(String(64), server_default="")
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)

@@ -29,12 +29,13 @@ PURPOSE: Final = "webhook"
 _TIMEOUT_S: Final = 10
 
 
-def put(session: Session, event_id: str, url_sealed: bytes, body: dict[str, Any]) -> None:
-    """Leave a call; the same event is left only once."""
+def put(session: Session, event_id: str, url_sealed: bytes, sealed_for: str, body: dict[str, Any]) -> None:
+    """Leave a call; the same event is left only once. `sealed_for` is the row that the URL was sealed for."""
     now = now_utc()
     row = {
         "event_id": event_id,
         "url_sealed": url_sealed,
+        "sealed_for": sealed_for,
         "body": {"id": event_id, **body},
         "created_at": now,
         "next_at": now,
@@ -65,7 +66,7 @@ class WebhookSender:
 
     def _deliver(self, hook: Hook) -> None:
         try:
-            url = self.master_key.open(PURPOSE, "", hook.url_sealed).decode()
+            url = self.master_key.open(PURPOSE, hook.sealed_for, hook.url_sealed).decode()
             target = self.resolver.resolve(check_webhook(url))
         except KeystoreError as error:
             raise NotAccepted(type(error).__name__) from None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pulumi_keystore.control_plane.runtime import mail_settings
 
 DEFAULT_PORT = 8700
 
@@ -39,6 +42,9 @@ class Settings(BaseSettings):
         default="", description="JSON object from public HOST:PORT to the dialled one; for tests and demos only"
     )
     smtp_url: str = Field(default="", description="smtp://[user:password@]HOST:PORT or smtps://; empty for no mail")
+    smtp_ca: Path | None = Field(
+        default=None, description="PEM file of the CA that the mail server is verified with; the public ones if none"
+    )
     mail_from: str = Field(default="keystore@localhost", description="sender address of emails")
     mail_sender_name: str = Field(default="The Keystore Security Center", description="sender name of emails")
     webhook_ca: Path | None = Field(
@@ -87,3 +93,31 @@ class Settings(BaseSettings):
     audit_s: Annotated[float, Field(ge=0)] = Field(
         default=86_400, description="seconds between the looks through all keys of an organization; 0 for none"
     )
+
+    @field_validator("smtp_ca", "webhook_ca")
+    @classmethod
+    def _holds_certificates(cls, path: Path | None) -> Path | None:
+        """Find out at the start what would otherwise be found out at the first alert."""
+        if path is not None:
+            try:
+                ssl.create_default_context(cafile=str(path))
+            except (OSError, ssl.SSLError):
+                raise ValueError(f"{path} cannot be read, or holds no certificates in PEM") from None
+        return path
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _names_a_mail_server(cls, url: str) -> str:
+        return mail_settings.check_url(url)
+
+    @field_validator("mail_from")
+    @classmethod
+    def _is_an_address(cls, address: str) -> str:
+        return mail_settings.check_sender(address)
+
+    @field_validator("mail_sender_name")
+    @classmethod
+    def _is_one_line(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError("expected one line of text")
+        return name

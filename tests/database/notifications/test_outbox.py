@@ -1,14 +1,17 @@
 """The outbox: what one message, or its server, does is no other message's affair."""
 
 import itertools
+import threading
+from datetime import timedelta
 from email.headerregistry import Address
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications import mail, outbox
 from pulumi_keystore.control_plane.notifications.message import Message
-from pulumi_keystore.control_plane.notifications.outbox import NotAccepted
+from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, Undeliverable
 from pulumi_keystore.control_plane.notifications.tables import Mail
 from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 
@@ -57,18 +60,19 @@ def test_a_message_that_nobody_can_send_holds_up_no_other(factory, leave):
 
 def test_no_transaction_is_open_while_a_server_is_waited_for(factory, leave):
     leave(*(f"a{number}@example.com" for number in range(3)))
-    seen = []
+    seen, all_here, one = [], threading.Barrier(3), threading.Lock()
 
     def deliver(_message):
-        with factory() as session:
+        # All three are with their servers now; each asks alone, as its own question is a transaction.
+        all_here.wait(60)
+        with one, factory() as session:
             own = "pid <> pg_backend_pid() AND datname = current_database()"
             idle = f"SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND {own}"
             seen.append(session.scalar(text(idle)))
+        all_here.wait(60)
 
     assert outbox.send_due(factory, Mail, deliver) == 3
-    # Each asks in a transaction of its own, and sees those of the others that ask at the same moment.
-    assert len(seen) == 3
-    assert min(seen) == 0
+    assert seen == [0, 0, 0]
 
 
 def test_a_refused_message_comes_later_each_time(factory, leave):
@@ -81,6 +85,24 @@ def test_a_refused_message_comes_later_each_time(factory, leave):
     assert outbox.send_due(factory, Mail, deliver) == 0  # it is not due yet
     found = rows(factory)["a@example.com"]
     assert (found.attempts, found.last_error) == (1, "421")
+
+
+def test_a_message_that_is_refused_for_good_or_for_too_long_is_given_up(factory, leave):
+    leave("nobody@example.com", "busy@example.com")
+
+    def deliver(message):
+        raise (Undeliverable if message.recipient.startswith("nobody") else NotAccepted)("no")
+
+    assert outbox.send_due(factory, Mail, deliver) == 0
+    found = rows(factory)
+    assert found["nobody@example.com"].given_up_at is not None
+    assert found["busy@example.com"].given_up_at is None
+    with factory.begin() as session:
+        session.execute(update(Mail).values(created_at=now_utc() - timedelta(days=6), next_at=now_utc()))
+    tried = []
+    assert outbox.send_due(factory, Mail, lambda message: (tried.append(message.recipient), deliver(message))) == 0
+    assert tried == ["busy@example.com"]
+    assert rows(factory)["busy@example.com"].given_up_at is not None
 
 
 @pytest.mark.parametrize("recipient", ["a@example.com", "o'brien+x=y@example.com", "=?utf-8?q?=0A?=@example.com"])

@@ -75,11 +75,10 @@ def call(database_url, authority, server, tmp_path):
     resolver = Resolver(HostMap.parse(json.dumps({f"{NAME}:443": f"127.0.0.1:{port}"})))
     sender = webhooks.WebhookSender(factory, key, resolver, tmp_path / "ca.pem")
 
-    def call(path):
+    def call(path, sealed_for="7"):
         with factory.begin() as session:
-            webhooks.put(
-                session, path, key.seal(webhooks.PURPOSE, "", f"https://{NAME}/{path}".encode()), {"event": "x"}
-            )
+            sealed = key.seal(webhooks.PURPOSE, "7", f"https://{NAME}/{path}".encode())
+            webhooks.put(session, path, sealed, sealed_for, {"event": "x"})
         sender.send_due()
         with factory() as session:
             return session.query(Hook).one()
@@ -90,6 +89,11 @@ def call(database_url, authority, server, tmp_path):
 
 def test_a_call_that_is_answered_has_been_made(call):
     assert call("fine").sent_at is not None
+
+
+def test_a_url_that_was_sealed_for_another_keystore_is_not_called(call):
+    row = call("fine", sealed_for="8")
+    assert (row.sent_at, row.last_error) == (None, "KeystoreError")
 
 
 def test_what_it_answers_is_not_read(call):

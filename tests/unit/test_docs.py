@@ -1,5 +1,6 @@
 """What the documentation shows is true: programs run, commands exist, links lead somewhere."""
 
+import asyncio
 import re
 import shlex
 from base64 import b64encode
@@ -49,6 +50,8 @@ PROGRAMS = [block for block in blocks("python") if "from pulumi_keystore import"
 def test_a_program_in_the_docs_runs_with_a_mock_engine(program, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "acme.p12").write_bytes(CertificateAuthority().issue("acme").pkcs12("pw"))
+    # The mock mode of the SDK asks for the thread's event loop, which whoever used asyncio before has taken away.
+    asyncio.set_event_loop(asyncio.new_event_loop())
     pulumi.runtime.set_mocks(Mocks())
     pulumi.runtime.set_all_config({"project:password": "pw"}, ["project:password"])
     created: list[str] = []

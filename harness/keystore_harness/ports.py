@@ -18,6 +18,7 @@ T = TypeVar("T")
 # Below the range from which Linux takes ports for outgoing connections (32768 and up): a port that is free now is not
 # taken by a client's connection a moment later.
 _FIRST, _LAST = 20_000, 32_000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
 _taken: set[int] = set()
 _lock_file: tuple[int, int] | None = None
 
@@ -59,18 +60,26 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 120, interval_s: float = 0.05) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 120, interval_s: float = 0) -> T:
     """Return the first truthy value of `condition`.
+
+    Args:
+        condition: What is asked again and again.
+        what: What is awaited, for the error.
+        timeout_s: How long, in seconds.
+        interval_s: Seconds between two questions; where none are given, first a few milliseconds, and then more and
+            more, as what takes long costs much to be asked about.
 
     Raises:
         TimeoutError: It stayed falsy for `timeout_s` seconds; the message names `what` was awaited.
 
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, pause_s = time.monotonic() + timeout_s, interval_s or _FIRST_PAUSE_S
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_s:g} s for {what}")
-        time.sleep(interval_s)
+        time.sleep(pause_s)
+        pause_s = interval_s or min(pause_s * 1.5, _LONGEST_PAUSE_S)

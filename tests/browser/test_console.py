@@ -10,6 +10,7 @@ from base64 import b64decode
 import httpx
 import pytest
 from keystore_harness import wait_until
+from keystore_harness.tenant import Tenant
 from playwright.sync_api import expect
 
 from pulumi_keystore.control_plane.console import forms, pages
@@ -274,10 +275,43 @@ def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, testbed, pfx):
     expect(page.get_by_role("alert")).to_contain_text("KS004")
     fill(testbed.vaults["b"].address, "wrong")
     expect(page.get_by_role("alert")).to_contain_text("KS011")
+    # The same server under the name it has: told before anything is registered.
+    fill(testbed.vaults["a"].address, PASSWORD)
+    expect(page.get_by_role("alert")).to_contain_text("at this very place already")
     fill(testbed.vaults["b"].address, PASSWORD)
+    expect(page.get_by_role("button", name="Start the migration")).to_be_visible()
+    # Nothing is registered before the start, and what is not started leaves nothing.
+    assert [row["name"] for row in acme.admin.request("GET", "organizations", acme.name, "keystores")] == ["first"]
+    assert acme.stored("second") == {}
+    assert "PRIVATE KEY" not in page.content()
     page.get_by_role("button", name="Start the migration").click()
     expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=120_000)
     assert acme.active == "brand new"
+
+
+def test_a_start_that_is_refused_leaves_no_keystore_behind(desk, customer, testbed, pfx):
+    acme = customer(keys=2, keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("Migrate Keystore")
+    page = one.page
+    page.get_by_label("A new keystore").check()
+    page.get_by_label("Name", exact=False).first.fill("brand new")
+    page.get_by_label("URL").fill(testbed.vaults["b"].address)
+    page.get_by_label("Client certificate").set_input_files(pfx(acme.name))
+    page.get_by_label("Password of the file").fill(PASSWORD)
+    page.get_by_label("Server CA").fill(testbed.ca.pem)
+    page.get_by_role("button", name="Continue").click()
+    button = page.get_by_role("button", name="Start the migration")
+    expect(button).to_be_visible()
+    # What nobody knew when the page was made: somebody else's key lies there now.
+    place = Tenant(testbed.vaults["b"], acme.tenancy("second"), 1)
+    place.put("mzqxg.1", {"of": "others"})
+    button.click()
+    expect(page.get_by_role("alert")).to_contain_text("holds 1 entries")
+    assert [row["name"] for row in acme.admin.request("GET", "organizations", acme.name, "keystores")] == ["first"]
+    assert place.names() == ["mzqxg.1"]
+    acme.assert_complete("first")
 
 
 def test_alerts_are_set_and_ended(desk, customer):

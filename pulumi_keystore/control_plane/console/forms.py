@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Response, UploadFile
@@ -13,6 +14,7 @@ from starlette.formparsers import MultiPartParser
 from pulumi_keystore.answers import KeystoreAnswer
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.api.problems import MAX_BODY_BYTES
+from pulumi_keystore.control_plane.console import drafts
 from pulumi_keystore.control_plane.console.access import HOME, Page, Sent, Visit, Visitor
 from pulumi_keystore.control_plane.console.pages import frame
 from pulumi_keystore.control_plane.console.render import page
@@ -142,7 +144,7 @@ def migrate(
     notify_email: Text = "",
     mode: Text = Mode.MAINTENANCE,
 ) -> Response:
-    """Register the destination where it is a new one, and show what the migration would do."""
+    """Prove the destination where it is a new one, and show what the migration would do; nothing is registered."""
     visitor.actor.require(Right.MANAGE, organization)
     values = {
         "destination": destination, "name": name, "kind": kind, "address": address, "server_ca": server_ca,
@@ -150,8 +152,8 @@ def migrate(
     }  # fmt: skip
 
     def prepare() -> dict[str, Any]:
-        goal = destination
-        if not goal:
+        lifecycle.check_request(notify_email.strip() or None, mode)
+        if not destination:
             content = _filled(certificate)
             declared = Declaration(
                 kind=kind,
@@ -163,9 +165,12 @@ def migrate(
                 role=role.strip() or None,
             )
             goal = name.strip()
-            registration.put(services.plane, visitor.actor.name, organization, goal, declared)
-        lifecycle.check_request(notify_email.strip() or None, mode)
-        return lifecycle.plan(services.plane, organization, goal) | {"name": goal}
+            binding, proof = registration.rehearse(services.plane, organization, goal, declared)
+            label = f"{goal} ({binding.address})"
+            plan = lifecycle.plan_to_new(services.plane, organization, label, proof.cluster_id if proof else "")
+            draft = drafts.seal(services.plane.master_key, organization, visitor.form_token, goal, declared)
+            return {**plan, "name": "", "draft": draft}
+        return {**lifecycle.plan(services.plane, organization, destination), "name": destination, "draft": ""}
 
     return _or_form(
         prepare,
@@ -182,22 +187,27 @@ def start(
     visitor: Sent,
     services: Services,
     destination: Text = "",
+    draft: Annotated[str, Form(max_length=MAX_BODY_BYTES)] = "",
     notify_email: Text = "",
     mode: Text = Mode.MAINTENANCE,
 ) -> Response:
-    """Begin the migration; its progress is on the page of the keystore."""
+    """Register the destination where it is a new one, and begin; the progress is on the page of the keystore."""
     visitor.actor.require(Right.MANAGE, organization)
+    plane, actor = services.plane, visitor.actor.name
 
     def begin() -> None:
-        migration_id, new = lifecycle.start(
-            services.plane,
-            visitor.actor.name,
-            organization,
-            destination,
-            notify_email.strip() or None,
-            services.clean_ups,
-            mode,
-        )
+        goal, email = destination, notify_email.strip() or None
+        if draft:
+            goal, declared = drafts.unseal(plane.master_key, organization, visitor.form_token, draft)
+            registration.put(plane, actor, organization, goal, declared)
+        try:
+            migration_id, new = lifecycle.start(plane, actor, organization, goal, email, services.clean_ups, mode)
+        except KeystoreError:
+            if draft:
+                # It was made for this migration alone.
+                with suppress(KeystoreError):
+                    registration.remove(plane, actor, organization, goal)
+            raise
         if migration_id is not None and new:
             services.begin(migration_id)
 

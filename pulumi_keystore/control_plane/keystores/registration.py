@@ -19,7 +19,7 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore, Organiz
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.keystore import Binding, Declaration
 from pulumi_keystore.declarations.names import check_name
-from pulumi_keystore.errors import AnotherCluster, Conflict
+from pulumi_keystore.errors import AnotherCluster, Conflict, Unsuitable
 from pulumi_keystore.vault.keystore import Proof, VaultKeystore
 from pulumi_keystore.vault.record import Entry
 from pulumi_keystore.vault.transport import Transport
@@ -96,6 +96,34 @@ def put(
                 + (f": run `keystore recover {organization}` to take the archive keys in" if owner.suspended else "")
             )
         return describe(owner, row), warnings
+
+
+def rehearse(plane: ControlPlane, organization: str, name: str, declared: Declaration) -> tuple[Binding, Proof | None]:
+    """Prove a new keystore as `put` would, and register nothing.
+
+    Raises:
+        RuleViolation: A property breaks a rule.
+        KeystoreFault: The proof fails.
+        Conflict: There is a keystore of this name, or at this place, already.
+        Unsuitable: Something lies there.
+
+    """
+    check_name(name)
+    binding = declared.judge(organization)
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        _require_changeable(owner)
+        if named(session, owner, name) is not None:
+            raise Conflict(f"there is a keystore {name!r} already", hint="choose it, or another name", prop="name")
+    found = _prove(plane, organization, binding)
+    with plane.transaction() as session:
+        _require_free(session, owner, binding, found.proof)
+    if found.entries:
+        raise Unsuitable(
+            f"{binding.address}: {found.place} holds {found.entries:,} entries already",
+            hint="nothing is written over: find out whose they are; if in doubt, use another mount or server",
+        )
+    return binding, found.proof
 
 
 def _take_over(session: Session, actor: str, row: Keystore, mark: str | None) -> list[str]:

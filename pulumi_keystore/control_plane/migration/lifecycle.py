@@ -108,6 +108,37 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> MigrationP
     }
 
 
+def plan_to_new(plane: ControlPlane, organization: str, label: str, cluster_id: str) -> MigrationPlanAnswer:
+    """Say what a migration to a keystore would do that was proved and is not registered yet.
+
+    Raises:
+        Conflict: It is on the cluster of the active keystore, or there is none.
+
+    """
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        source = keystores.require_active(session, owner)
+        keys = ledger.count_keys(session, owner)
+    if source.cluster_id and source.cluster_id == cluster_id:
+        raise Conflict(
+            f"address: {label} and {_label(source)} are the same Vault cluster",
+            hint="choose a keystore on another server",
+            prop="address",
+        )
+    tested = proving.test_connection(plane, owner, source)
+    return {
+        "organization": organization,
+        "source": _label(source),
+        "destination": label,
+        "moves": True,
+        "keys": keys,
+        "estimate_s": round(keys / USUAL_RATE, 1),
+        "unreachable": [] if tested["status"] == "Online" else [f"{source.name}: {tested['detail']}"],
+        "retain_s": plane.settings.retain_s,
+        "maintenance": owner.maintenance_by,
+    }
+
+
 def check_request(notify_email: str | None, mode: str) -> Mode:
     """Return the mode, or raise `RuleViolation` (KS033, KS038) for what a migration cannot be asked for with."""
     checked = check_mode(mode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, urlsplit
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_URL: Final = "http://127.0.0.1:8700"
 TIMEOUT_S: Final = 120.0
+_PAGE: Final = 1000
+"""How many organizations an answer holds, if there are so many."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -131,6 +133,17 @@ class Client:
     def status(self, organization: str) -> StatusAnswer:
         """Return an organization with its active keystore, tested now, and the running migration."""
         return cast("StatusAnswer", self.request("GET", "organizations", organization, "status"))
+
+    def organizations(self, search: str = "") -> Iterator[OrganizationAnswer]:
+        """Yield the organizations that the token may see, by name; with `search` those whose name holds it."""
+        after = ""
+        while page := cast(
+            "list[OrganizationAnswer]", self.request("GET", "organizations", after=after, search=search)
+        ):
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1]["name"]
 
     def delete_organization(self, organization: str, *, mark: str | None = None) -> None:
         """Delete an organization that has no keystores and no keys."""

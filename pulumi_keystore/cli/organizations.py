@@ -40,10 +40,13 @@ def organization_create(
 
 
 @organization_app.command("list")
-def organization_list(output: FormatOption = Format.TABLE) -> None:
+def organization_list(
+    search: Annotated[str, typer.Option(help="Only those whose name contains this.")] = "",
+    output: FormatOption = Format.TABLE,
+) -> None:
     """List the organizations your token can view."""
     with ask() as service:
-        rows = service.request("GET", "organizations")
+        rows = list(service.organizations(search))
     print_rows(rows, ("name", "environment", "active_keystore", "archive_keys", "maintenance"), output)
 
 

@@ -214,6 +214,27 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, testbed, pfx):
     assert acme.released(next(iter(acme.keys))) == next(iter(acme.keys.values()))
 
 
+def test_many_organizations_come_a_page_at_a_time_and_are_searched(desk, admin):
+    prefix = f"many-{secrets.token_hex(3)}"
+    for number in range(101):
+        admin.put_organization(f"{prefix}-{number:03}")
+    one = desk()
+    one.open(f"/console?search={prefix}")
+    page = one.page
+    expect(page.locator("tbody tr")).to_have_count(100)
+    page.get_by_role("link", name="Next page").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_role("link", name=f"{prefix}-100")).to_be_visible()
+    page.get_by_label("Name contains").fill(f"{prefix}-05")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(10)
+    page.get_by_label("Name contains").fill("<b>nobody")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_text("No organization's name contains this.")).to_be_visible()
+    for number in range(101):
+        admin.delete_organization(f"{prefix}-{number:03}")
+
+
 def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, customer, testbed):
     acme = customer(keys=1200)
     one, page = desk(), None

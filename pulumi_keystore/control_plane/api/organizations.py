@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -21,6 +22,8 @@ from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.declarations.names import Kind
 
 router = APIRouter(tags=["organizations"])
+MOST: Final = 1000
+"""How many organizations an answer holds."""
 
 
 class Format(StrEnum):
@@ -37,15 +40,19 @@ class OrganizationBody(Body):
 
 
 @router.get("/organizations")
-def list_organizations(actor: Actor, services: Services) -> list[OrganizationAnswer]:
-    """List the organizations that the token may see."""
+def list_organizations(
+    actor: Actor,
+    services: Services,
+    after: Annotated[str, Query(max_length=63, description="begin after this name")] = "",
+    limit: Annotated[int, Query(ge=1, le=MOST, description="how many at the most")] = MOST,
+    search: Annotated[str, Query(max_length=63, description="only those whose name holds this")] = "",
+) -> list[OrganizationAnswer]:
+    """List the organizations that the token may see, by name and a page at a time."""
     actor.require(Right.VIEW, actor.organization)
     with services.plane.transaction() as session:
-        return [
-            registry.describe(session, row)
-            for row in registry.list_all(session)
-            if actor.organization in (None, row.name)
-        ]
+        if actor.organization is not None:
+            return [registry.describe(session, registry.find(session, actor.organization))]
+        return [registry.describe(session, row) for row in registry.list_page(session, after, limit, search)]
 
 
 @router.get("/organizations/{organization}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
@@ -36,6 +36,8 @@ from pulumi_keystore.errors import NotAuthenticated, NotFound
 _FILES: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _EVERY_S: Final = 10
 _EVERY_WHILE_MIGRATING_S: Final = 2
+_MOST_BUSY: Final = 20
+"""How many organizations the banner names."""
 _HISTORY: Final = 500
 
 router = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
@@ -99,14 +101,24 @@ def sign_out(request: Request, _: Sent, services: Services) -> Response:
 
 
 @router.get("")
-def home(visitor: Visit, services: Services) -> Response:
-    """List the organizations that the visitor may see; where there is one, go there."""
+def home(
+    visitor: Visit,
+    services: Services,
+    after: Annotated[str, Query(max_length=63)] = "",
+    search: Annotated[str, Query(max_length=63)] = "",
+) -> Response:
+    """List the organizations that the visitor may see, a page at a time; where there is one, go there."""
     if visitor.actor.organization is not None:
         return RedirectResponse(f"{HOME}/organizations/{visitor.actor.organization}", 303)
     visitor.actor.require(Right.VIEW)
     with services.plane.transaction() as session:
-        rows = [_line(session, services, row) for row in registry.list_all(session)]
-    return page("organizations.html", visitor=visitor, rows=rows, busy=[row for row in rows if row["maintenance"]])
+        found = registry.list_page(session, after, registry.PAGE + 1, search.strip())
+        rows = [_line(session, services, row) for row in found[: registry.PAGE]]
+        busy = registry.in_maintenance(session, _MOST_BUSY)
+    more = rows[-1]["name"] if len(found) > registry.PAGE else ""
+    return page(
+        "organizations.html", visitor=visitor, rows=rows, busy=busy, more=more, after=after, search=search.strip()
+    )
 
 
 def _line(session: Session, services: ServicesOfApp, row: Organization) -> dict[str, Any]:

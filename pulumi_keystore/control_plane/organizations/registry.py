@@ -17,6 +17,8 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore, Organiz
 from pulumi_keystore.declarations.names import check_organization
 from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNeeded
 
+PAGE: Final = 100
+"""How many organizations a page shows."""
 ENVIRONMENTS: Final = ("cloud", "federal")
 
 
@@ -43,6 +45,20 @@ def exists(session: Session, name: str) -> bool:
 def list_all(session: Session) -> list[Organization]:
     """Return every organization, by name."""
     return list(session.scalars(select(Organization).order_by(Organization.name)))
+
+
+def list_page(session: Session, after: str = "", limit: int = PAGE, search: str = "") -> list[Organization]:
+    """Return the next organizations after a name, by name; with `search` those whose name holds it."""
+    query = select(Organization).where(Organization.name > after) if after else select(Organization)
+    if search:
+        query = query.where(Organization.name.contains(search, autoescape=True))
+    return list(session.scalars(query.order_by(Organization.name).limit(limit)))
+
+
+def in_maintenance(session: Session, limit: int) -> list[str]:
+    """Return the names of organizations whose keys are migrating, by name."""
+    busy = select(Organization.name).where(Organization.maintenance_by.is_not(None))
+    return list(session.scalars(busy.order_by(Organization.name).limit(limit)))
 
 
 def put(

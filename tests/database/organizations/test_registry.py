@@ -1,0 +1,41 @@
+"""Organizations, a page at a time."""
+
+import pytest
+from sqlalchemy import insert
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.organizations import registry
+from pulumi_keystore.control_plane.organizations.tables import Organization
+from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
+
+
+@pytest.fixture
+def session(database_url):
+    engine = connect(database_url)
+    upgrade_schema(engine)
+    with sessions(engine)() as session:
+        names = [f"org-{number:04}" for number in range(250)] + ["acme_1", "acme-1"]
+        rows = [{"name": name, "environment": "cloud", "created_at": now_utc()} for name in names]
+        session.execute(insert(Organization), rows)
+        yield session
+    engine.dispose()
+
+
+def names(rows):
+    return [row.name for row in rows]
+
+
+def test_pages_hold_each_organization_once_in_one_order(session):
+    found, page = [], names(registry.list_page(session))
+    while page:
+        assert len(page) <= registry.PAGE
+        found += page
+        page = names(registry.list_page(session, page[-1]))
+    assert found == names(registry.list_all(session))
+    assert len(found) == 252
+
+
+def test_a_search_takes_its_words_literally(session):
+    assert names(registry.list_page(session, search="acme_")) == ["acme_1"]
+    assert names(registry.list_page(session, search="%")) == []
+    assert names(registry.list_page(session, "org-0100", 3, "-01")) == ["org-0101", "org-0102", "org-0103"]

@@ -25,7 +25,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -89,10 +88,10 @@ class Life(RuleBasedStateMachine):
         if self.ask(self.acme.enrol_keys, keys) is None:
             self.attempted |= keys
 
-    @precondition(lambda self: self.attempted)
+    # Whether something was refused is no precondition: it depends on the servers, and rules are chosen without them.
     @rule()
     def repeat(self) -> None:
-        if self.ask(self.acme.enrol_keys, dict(self.attempted)) is not None:
+        if self.attempted and self.ask(self.acme.enrol_keys, dict(self.attempted)) is not None:
             self.attempted.clear()
 
     @rule(letter=LETTERS, count=st.integers(20, 120))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from pulumi_keystore.cli.output import ask, err
 from pulumi_keystore.errors import KeystoreError
@@ -95,6 +94,8 @@ def _nothing_collected() -> Iterator[None]:
 
 
 def _settings(given: dict[str, Any]) -> Any:
+    from pydantic import ValidationError  # noqa: PLC0415 - as above
+
     from pulumi_keystore.control_plane.runtime.settings import Settings  # noqa: PLC0415 - as above
 
     try:

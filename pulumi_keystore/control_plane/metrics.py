@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -10,16 +11,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.keystores import verification
-from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
+from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side, Verification
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import views
 from pulumi_keystore.control_plane.monitoring.status import NO_REQUEST, Status
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.notifications.tables import Hook, Mail
-from pulumi_keystore.control_plane.organizations import ledger
-from pulumi_keystore.control_plane.organizations import registry as organizations
-from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -60,11 +58,12 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
     """
     registry = CollectorRegistry()
     gauges = {name: Gauge(name, text, labels, registry=registry) for name, (text, labels) in METRICS.items()}
-    owners = [row for row in organizations.list_all(session) if organization in (None, row.name)]
-    for owner in owners:
-        _of_organization(session, gauges, owner)
-        for keystore in session.scalars(select(Keystore).where(Keystore.organization_id == owner.id)):
-            _of_keystore(session, plane, gauges, owner, keystore, now)
+    found = select(Organization).order_by(Organization.name)
+    owners = session.scalars(found if organization is None else found.where(Organization.name == organization)).all()
+    numbers = [owner.id for owner in owners]
+    _of_organizations(session, gauges, owners)
+    theirs = select(Keystore) if organization is None else select(Keystore).where(Keystore.organization_id.in_(numbers))
+    _of_keystores(session, plane, gauges, {owner.id: owner for owner in owners}, session.scalars(theirs).all(), now)
     if organization is None:
         pending = select(func.count()).where(CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF)
         gauges["keystore_clean_ups_pending"].set(session.scalar(pending) or 0)
@@ -77,42 +76,66 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
     return generate_latest(registry)
 
 
-def _of_organization(session: Session, gauges: dict[str, Gauge], owner: Organization) -> None:
-    gauges["keystore_archive_keys"].labels(owner.name).set(ledger.count_keys(session, owner))
-    gauges["keystore_suspended"].labels(owner.name).set(owner.suspended is not None)
-    looked, counted = verification.latest(session, owner), session.get(KeystoreHealth, owner.active_keystore_id or 0)
-    missing = max(looked.missing + looked.damaged if looked else 0, counted.lacking if counted else 0)
-    gauges["keystore_archive_keys_missing"].labels(owner.name).set(missing)
-    gauges["keystore_migration_running"].labels(owner.name).set(owner.maintenance_by is not None)
-    row = session.get(Migration, owner.maintenance_by) if owner.maintenance_by else None
-    if row is not None:
-        for state, keys in (("total", row.total), ("copied", row.done), ("verified", row.verified)):
-            gauges["keystore_migration_keys"].labels(owner.name, state).set(keys)
+def _of_organizations(session: Session, gauges: dict[str, Gauge], owners: Sequence[Organization]) -> None:
+    """Set what is of organizations; each question to the database is asked once for all of them."""
+    mine = owners[0].id if len(owners) == 1 else None
+    counted = select(ArchiveKeyEntry.organization_id, func.count()).group_by(ArchiveKeyEntry.organization_id)
+    looked = select(Verification.organization_id, Verification.missing + Verification.damaged)
+    lacking = select(KeystoreHealth.keystore_id, KeystoreHealth.lacking).where(KeystoreHealth.lacking > 0)
+    if mine is not None:
+        counted = counted.where(ArchiveKeyEntry.organization_id == mine)
+        looked = looked.where(Verification.organization_id == mine)
+        lacking = lacking.where(KeystoreHealth.keystore_id == owners[0].active_keystore_id)
+    keys, audited, tested = (dict(session.execute(query).all()) for query in (counted, looked, lacking))
+    running = [owner.maintenance_by for owner in owners if owner.maintenance_by]
+    migrations = {row.id: row for row in session.scalars(select(Migration).where(Migration.id.in_(running)))}
+    for owner in owners:
+        gauges["keystore_archive_keys"].labels(owner.name).set(keys.get(owner.id, 0))
+        gauges["keystore_suspended"].labels(owner.name).set(owner.suspended is not None)
+        missing = max(audited.get(owner.id, 0), tested.get(owner.active_keystore_id or 0, 0))
+        gauges["keystore_archive_keys_missing"].labels(owner.name).set(missing)
+        gauges["keystore_migration_running"].labels(owner.name).set(owner.maintenance_by is not None)
+        row = migrations.get(owner.maintenance_by or "")
+        if row is not None:
+            for state, number in (("total", row.total), ("copied", row.done), ("verified", row.verified)):
+                gauges["keystore_migration_keys"].labels(owner.name, state).set(number)
 
 
-def _of_keystore(
+def _of_keystores(
     session: Session,
     plane: ControlPlane,
     gauges: dict[str, Gauge],
-    owner: Organization,
-    keystore: Keystore,
+    owners: Mapping[int, Organization],
+    rows: Sequence[Keystore],
     now: datetime,
 ) -> None:
-    def set_to(name: str, value: float | None) -> None:
-        if value is not None:
-            gauges[name].labels(owner.name, keystore.name).set(value)
+    """Set what is of keystores, those that are tested and the others."""
+    numbers = [row.id for row in rows]
+    mine = views.among(KeystoreHealth.keystore_id, numbers)
+    tested = select(KeystoreHealth).where(KeystoreHealth.tested_at.is_not(None), mine)
+    health = {row.keystore_id: row for row in session.scalars(tested)}
+    shown = views.connections(session, plane, [row for row in rows if row.id in health], now)
+    ratios = views.ratios(session, plane, numbers, now)
+    for keystore in rows:
+        owner = owners.get(keystore.organization_id)
+        if owner is None:
+            continue  # of an organization that was made a moment ago
+        labels = (owner.name, keystore.name)
 
-    set_to("keystore_active", owner.active_keystore_id == keystore.id)
-    ends = keystore.certificate_not_after
-    set_to("keystore_certificate_not_after_timestamp_seconds", ends.timestamp() if ends else None)
-    row = session.get(KeystoreHealth, keystore.id)
-    if row is None or row.tested_at is None:
-        return
-    shown = views.connection(session, plane, keystore, now)
-    known = {Status.ONLINE: 1.0, Status.OFFLINE: 0.0}
-    untested = shown.reason == NO_REQUEST
-    set_to("keystore_online", None if untested else known.get(shown.status))
-    set_to("keystore_warning", shown.warning is not None)
-    set_to("keystore_reliability_ratio", views.reliability(session, plane, keystore, now).ratio)
-    set_to("keystore_last_health_check_timestamp_seconds", row.tested_at.timestamp())
-    set_to("keystore_health_check_duration_seconds", row.seconds)
+        def set_to(name: str, value: float | None, labels: tuple[str, str] = labels) -> None:
+            if value is not None:
+                gauges[name].labels(*labels).set(value)
+
+        set_to("keystore_active", owner.active_keystore_id == keystore.id)
+        ends = keystore.certificate_not_after
+        set_to("keystore_certificate_not_after_timestamp_seconds", ends.timestamp() if ends else None)
+        row = health.get(keystore.id)
+        if row is None or row.tested_at is None:
+            continue
+        connection = shown[keystore.id]
+        known = {Status.ONLINE: 1.0, Status.OFFLINE: 0.0}
+        set_to("keystore_online", None if connection.reason == NO_REQUEST else known.get(connection.status))
+        set_to("keystore_warning", connection.warning is not None)
+        set_to("keystore_reliability_ratio", ratios.get(keystore.id))
+        set_to("keystore_last_health_check_timestamp_seconds", row.tested_at.timestamp())
+        set_to("keystore_health_check_duration_seconds", row.seconds)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Integer, cast, func, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pulumi_keystore.answers import HealthAnswer
 from pulumi_keystore.control_plane.migration.tables import Migration
@@ -17,30 +19,82 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.migration import State
 
+_MANY: Final = 1000
+
 
 def connection(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Connection:
     """Return what is shown of a keystore's connection."""
-    row = session.get(KeystoreHealth, keystore.id)
-    minutes = _minutes(plane, row)
+    return connections(session, plane, [keystore], now)[keystore.id]
+
+
+def connections(
+    session: Session, plane: ControlPlane, keystores: Sequence[Keystore], now: datetime
+) -> dict[int, Connection]:
+    """Return the same of many keystores by their numbers, with a few questions to the database for all of them."""
+    numbers = [keystore.id for keystore in keystores]
+    tested = select(KeystoreHealth).where(among(KeystoreHealth.keystore_id, numbers))
+    rows = {row.keystore_id: row for row in session.scalars(tested)}
+    migrated = _lately_migrated(session, plane, numbers, now)
+    return {
+        keystore.id: _judged(session, plane, keystore, rows.get(keystore.id), migrated.get(keystore.id), now)
+        for keystore in keystores
+    }
+
+
+def _judged(
+    session: Session,
+    plane: ControlPlane,
+    keystore: Keystore,
+    row: KeystoreHealth | None,
+    migrated: datetime | None,
+    now: datetime,
+) -> Connection:
     latest = None
     if row is not None and row.minute is not None and row.tested_at is not None and row.since is not None:
         result = Result(bool(row.online), row.reason, row.detail, row.warning, row.seconds or 0.0)
         latest = Latest(row.minute, result, row.since, row.tested_at)
-    migrated = session.scalar(
-        select(Migration.ended_at)
-        .where(Migration.destination_id == keystore.id, Migration.state == State.SUCCEEDED)
-        .order_by(Migration.ended_at.desc())
-        .limit(1)
-    )
     tests = 0
     if migrated is not None:
         since = select(HealthSample.minute).where(
             HealthSample.keystore_id == keystore.id, HealthSample.at >= migrated, HealthSample.at <= now
         )
         tests = len(session.scalars(since.limit(TESTS_AFTER_MIGRATION)).all())
-        if now - migrated > 2 * TESTS_AFTER_MIGRATION * timedelta(seconds=minutes.length_s):
-            migrated = None  # long ago: if tests are lacking, that is another matter
-    return judge(latest, minutes.at(now), keystore.created_at, migrated, tests)
+    return judge(latest, _minutes(plane, row).at(now), keystore.created_at, migrated, tests)
+
+
+def _lately_migrated(
+    session: Session, plane: ControlPlane, numbers: Sequence[int], now: datetime
+) -> dict[int, datetime]:
+    """Return when the migration ended that made each the active one, unless that is long ago.
+
+    If tests are lacking then, that is another matter.
+    """
+    long_ago = now - 2 * TESTS_AFTER_MIGRATION * timedelta(seconds=plane.settings.health_check_interval_s)
+    ended = (
+        select(Migration.destination_id, func.max(Migration.ended_at))
+        .where(among(Migration.destination_id, numbers))
+        .where(Migration.state == State.SUCCEEDED, Migration.ended_at >= long_ago)
+        .group_by(Migration.destination_id)
+    )
+    return {number: at for number, at in session.execute(ended) if at is not None}
+
+
+def ratios(session: Session, plane: ControlPlane, numbers: Sequence[int], now: datetime) -> dict[int, float]:
+    """Return the reliability of the last hour of many keystores; those without a tested minute are missing."""
+    last = func.floor(now.timestamp() / plane.settings.health_check_interval_s - KeystoreHealth.phase)
+    query = (
+        select(HealthSample.keystore_id, func.avg(cast(HealthSample.online, Integer)))
+        .join(KeystoreHealth, KeystoreHealth.keystore_id == HealthSample.keystore_id)
+        .where(among(HealthSample.keystore_id, numbers))
+        .where(HealthSample.minute > last - timeline.HOUR, HealthSample.minute <= last)
+        .group_by(HealthSample.keystore_id)
+    )
+    return {number: float(ratio) for number, ratio in session.execute(query)}
+
+
+def among(column: InstrumentedAttribute[int], numbers: Sequence[int]) -> ColumnElement[bool]:
+    """Restrict a question to some keystores; of very many the database had rather tell all."""
+    return column.in_(numbers) if len(numbers) <= _MANY else true()
 
 
 def reliability(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Reliability:
@@ -52,7 +106,7 @@ def reliability(session: Session, plane: ControlPlane, keystore: Keystore, now: 
             HealthSample.keystore_id == keystore.id, HealthSample.minute > first
         )
     )
-    return timeline.reliability(dict(rows.tuples().all()), minutes, now)
+    return timeline.reliability(dict(rows.all()), minutes, now)
 
 
 def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> HealthAnswer:

@@ -56,7 +56,7 @@ class Demo:
     def run(self) -> None:
         """Tell the story."""
         service = self.testbed.service
-        self.token = service.make_token("infrastructure-team", "customer-cloud-admin")
+        self.token = service.make_token("infrastructure-team", "provider-admin")
         self.admin = Client(service.url, self.token)
         self.escrow_client = Client(service.url, service.make_token("authority", "authority"))
         environment = {"KEYSTORE_URL": service.url, "KEYSTORE_TOKEN": self.token}

@@ -241,7 +241,7 @@ POLICY_NOTES: Final = {
     "KS109": "A secret in plain text stays in the history of the repository forever.",
     "KS110": "Their order would be random. The service runs one at a time and rejects the second.",
     "KS112": "A monitor of a keystore that does not exist watches nothing, and a migration to it fails. A program that declares no "
-    "keystores of the organization at all is not judged.",
+    "keystores of the organization at all is not checked.",
     "KS111": "Copying keys onto the same server and then emptying it would lose them, so the service rejects it.",
 }
 NOT_JUDGED: Final = """\

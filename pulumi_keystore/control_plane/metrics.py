@@ -41,7 +41,7 @@ METRICS: Final = {
     "keystore_migration_keys": ("keys of the running migration: total, copied and verified", ("organization", "state")),
     "keystore_clean_ups_pending": ("clean-ups still to be done after migrations", ()),
     "keystore_outbox_waiting": ("emails and webhooks not accepted yet", ("kind",)),
-    "keystore_outbox_given_up": ("mails or webhook calls that were refused for good, or for five days", ("kind",)),
+    "keystore_outbox_given_up": ("emails or webhooks refused for good, or for five days", ("kind",)),
 }
 """Name → what it says, and its labels; all are gauges."""
 

@@ -20,6 +20,7 @@
     │   ├── UnableToAuthenticate  the certificate login is refused
     │   │   └── AccessDenied    logged in, but the role may not do it
     │   └── Unsuitable          reachable, but not set up as an archive-key keystore
+    ├── TooManyRequests         more at a time than one may have (429)
     └── ServiceUnavailable      the control plane cannot be reached, or failed (503)
 
 An error is one line: what was found, what is expected, and a hint with the next step. No message ever holds

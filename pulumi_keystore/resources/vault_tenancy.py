@@ -82,7 +82,7 @@ class VaultTenancy(pulumi.ComponentResource):
             resource_name,
             name=role,
             policy=pulumi.Output.all(owner, self.mount, role, self.kv_version).apply(_policy),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=prepared),
         )
         ca = pulumi.Output.from_input(client_ca).apply(lambda given: certificates(given, "client_ca"))
         parameters = pulumi.Output.all(owner, role, ca, common_name).apply(_role_parameters)
@@ -116,21 +116,23 @@ class VaultTenancy(pulumi.ComponentResource):
         self, name: str, audit_file: pulumi.Input[str] | None, retain_mount: bool
     ) -> list[pulumi.Resource]:
         """Declare what all organizations of the server share."""
-        made: list[pulumi.Resource] = [
-            vault.Mount(
-                name,
-                path=self.mount,
-                type="kv",
-                description="archive keys of pulumi-keystore",
-                options={"version": self.kv_version.apply(str)},
-                opts=pulumi.ResourceOptions(parent=self, retain_on_delete=retain_mount),
-            ),
-            vault.AuthBackend(name, type="cert", path=_LOGIN, opts=pulumi.ResourceOptions(parent=self)),
-        ]
+        audits: list[pulumi.Resource] = []
         if audit_file is not None:
             log = {"file_path": audit_file}
-            made.append(vault.Audit(name, type="file", options=log, opts=pulumi.ResourceOptions(parent=self)))
-        return made
+            audits.append(vault.Audit(name, type="file", options=log, opts=pulumi.ResourceOptions(parent=self)))
+        # The audit device first: it shall hold all that comes, and requests made while it begins may fail.
+        mount = vault.Mount(
+            name,
+            path=self.mount,
+            type="kv",
+            description="archive keys of pulumi-keystore",
+            options={"version": self.kv_version.apply(str)},
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=retain_mount, depends_on=audits),
+        )
+        login = vault.AuthBackend(
+            name, type="cert", path=_LOGIN, opts=pulumi.ResourceOptions(parent=self, depends_on=audits)
+        )
+        return [*audits, mount, login]
 
 
 def _policy(given: Sequence[Any]) -> str:

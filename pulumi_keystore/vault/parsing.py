@@ -29,7 +29,7 @@ def parse(body: bytes) -> Any:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _LONGEST_NUMBER:
+    if len(digits.removeprefix("-")) > _LONGEST_NUMBER:
         raise ValueError("a number of too many digits")
     return int(digits)
 

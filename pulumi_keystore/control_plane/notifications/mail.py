@@ -8,6 +8,7 @@ import ipaddress
 import secrets
 import ssl
 from dataclasses import dataclass
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from pathlib import Path
@@ -106,7 +107,7 @@ class MailSender:
     def _deliver(self, mail: Mail) -> None:
         try:
             message = self._message(mail)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, MessageError) as error:
             raise NotAccepted(type(error).__name__) from None
         try:
             asyncio.run(self._send(message))

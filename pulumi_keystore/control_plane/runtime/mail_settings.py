@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.errors import MessageError
 from email.headerregistry import Address
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ def check_sender(address: str) -> str:
     """Return the address that mails come from, or raise `ValueError`."""
     try:
         found = Address(addr_spec=address)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, MessageError):  # which of them depends on the Python
         found = None
     if found is None or not found.domain or not address.isprintable():
         raise ValueError("expected an address alone, as in keystore@example.com; its name is a setting of its own")

@@ -43,7 +43,11 @@ def test_whatever_comes_there_is_a_document_or_one_error(body):
         assert Response(200, body).json() == {}
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.text(), st.lists, max_leaves=20))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(10**18) + 1, 10**18 - 1) | st.text(), st.lists, max_leaves=20
+    )
+)
 def test_what_servers_say_is_read_as_it_is(value):
     assert parse(json.dumps({"data": value}).encode()) == {"data": value}
 

@@ -25,7 +25,7 @@ from pulumi_policy import (
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError
 
 from pulumi_keystore import rules
-from pulumi_keystore.policy.declared import SECRETS, Declared, kind_of, of_inputs
+from pulumi_keystore.policy.declared import DYNAMIC, SECRETS, Declared, kind_of, of_inputs
 from pulumi_keystore.policy.policies import Finding, Settings, check
 
 __all__ = ["NAME", "pack", "policies"]
@@ -86,6 +86,18 @@ def _made(rule: rules.Rule) -> Any:
     return _stack_policy(rule)
 
 
+def _described(rule: rules.Rule) -> dict[str, Any]:
+    """Return what Pulumi shows of a policy."""
+    return {
+        "name": rule.name,
+        "description": f"{rule.id}: expects {rule.expects}",
+        "severity": _SEVERITY[rule.severity],
+        "remediation_steps": rule.remedy,
+        "url": rules.page(rule.id),
+        "display_name": rule.id,
+    }
+
+
 def _resource_policy(rule: rules.Rule) -> ResourceValidationPolicy:
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
         declared = _declared(args.resource_type, args.name, args.props, args.opts.protect)
@@ -93,16 +105,11 @@ def _resource_policy(rule: rules.Rule) -> ResourceValidationPolicy:
             _report(_judged([declared], _settings(args)), rule, lambda message, _: report(message))
 
     return ResourceValidationPolicy(
-        rule.name,
-        f"{rule.id}: expects {rule.expects}",
-        validate,
+        validate=validate,
         remediate=_usual_timings if rule is rules.MONITOR_IN_TIME else None,
         enforcement_level=_ENFORCED[rule.severity],
-        severity=_SEVERITY[rule.severity],
         config_schema=_CONFIG.get(rule),
-        remediation_steps=rule.remedy,
-        url=rules.page(rule.id),
-        display_name=rule.id,
+        **_described(rule),
     )
 
 
@@ -119,15 +126,10 @@ def _stack_policy(rule: rules.Rule) -> StackValidationPolicy:
         _report(found, rule, lambda message, finding: report(message, urns.get(finding.resource)))
 
     return StackValidationPolicy(
-        rule.name,
-        f"{rule.id}: expects {rule.expects}",
-        validate,
+        validate=validate,
         enforcement_level=_ENFORCED[rule.severity],
-        severity=_SEVERITY[rule.severity],
         config_schema=_CONFIG.get(rule),
-        remediation_steps=rule.remedy,
-        url=rules.page(rule.id),
-        display_name=rule.id,
+        **_described(rule),
     )
 
 
@@ -141,14 +143,9 @@ def _secrets(rule: rules.Rule) -> ResourceValidationPolicy:
         return {**raw, **{name: Secret(raw[name]) for name in plain}} if plain else None
 
     return ResourceValidationPolicy(
-        rule.name,
-        f"{rule.id}: expects {rule.expects}",
         remediate=remediate,
         enforcement_level=EnforcementLevel.REMEDIATE,
-        severity=_SEVERITY[rule.severity],
-        remediation_steps=rule.remedy,
-        url=rules.page(rule.id),
-        display_name=rule.id,
+        **_described(rule),
     )
 
 
@@ -179,10 +176,13 @@ def _of_resource(resource: PolicyResource) -> Declared | None:
 
 
 def _declared(resource_type: str, name: str, props: Mapping[str, Any], protect: bool | None) -> Declared | None:
-    kind = kind_of(resource_type, {key: _value(props, key) for key in props})
+    if DYNAMIC not in resource_type:
+        return None  # of others: their inputs, which may be many, are not looked at
+    inputs = {key: _value(props, key) for key in props}
+    kind = kind_of(resource_type, inputs)
     if kind is None:
         return None
-    one = of_inputs(kind, name, {key: _value(props, key) for key in props}, protected=bool(protect))
+    one = of_inputs(kind, name, inputs, protected=bool(protect))
     # The engine unwraps secrets before it asks: that a value is seen here does not mean that it is in clear.
     return Declared(one.kind, one.name, one.props, one.hidden, frozenset(), one.protected)
 

@@ -20,7 +20,7 @@ KINDS: Final = {
     "keystore:KeystoreMigration": "migration",
     "keystore:HealthMonitor": "monitor",
 }
-_DYNAMIC: Final = "pulumi-python:dynamic"
+DYNAMIC: Final = "pulumi-python:dynamic"
 _PROVIDERS: Final = {
     "keystore_migration": "migration",
     "keystore": "keystore",
@@ -169,7 +169,7 @@ def kind_of(type_token: str, inputs: Mapping[str, Any]) -> str | None:
     Not by its type alone: a class may derive from ours under another name, or be made with one of our providers.
     """
     kind = KINDS.get(type_token.rpartition("dynamic/")[2])
-    if kind is not None or not type_token.startswith(_DYNAMIC):
+    if kind is not None or not type_token.startswith(DYNAMIC):
         return kind
     provider = inputs.get("__provider")
     if not isinstance(provider, str) or _is_hidden(provider):

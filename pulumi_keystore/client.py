@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_URL: Final = "http://127.0.0.1:8700"
 TIMEOUT_S: Final = 120.0
 _PAGE: Final = 1000
-"""How many organizations an answer holds, if there are so many."""
+"""How many organizations are asked for at a time."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -138,7 +138,7 @@ class Client:
         """Yield the organizations that the token may see, by name; with `search` those whose name holds it."""
         after = ""
         while page := cast(
-            "list[OrganizationAnswer]", self.request("GET", "organizations", after=after, search=search)
+            "list[OrganizationAnswer]", self.request("GET", "organizations", after=after, limit=_PAGE, search=search)
         ):
             yield from page
             if len(page) < _PAGE:

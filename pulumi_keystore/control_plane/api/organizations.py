@@ -70,7 +70,7 @@ def put_organization(
     """Create an organization, which takes the right to administer the service, or return the one there is."""
     actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        if not registry.exists(session, organization):
+        if registry.named(session, organization) is None:
             actor.require(Right.ADMINISTER, organization)
         row, warnings = registry.put(session, actor.name, organization, body.environment, mark)
         return {**registry.describe(session, row), "warnings": warnings}

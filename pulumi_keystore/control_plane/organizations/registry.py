@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -29,22 +29,17 @@ def find(session: Session, name: str, *, lock: bool = False) -> Organization:
         NotFound: There is none of that name.
 
     """
-    query = select(Organization).where(Organization.name == name)
-    # Text that can be no name (a NUL, say) is not even asked for.
-    row = session.scalar(query.with_for_update() if lock else query) if name.isprintable() else None
+    row = named(session, name, lock=lock)
     if row is None:
         raise no_organization(name)
     return row
 
 
-def exists(session: Session, name: str) -> bool:
-    """Tell whether there is an organization of that name."""
-    return name.isprintable() and bool(session.scalar(select(select(Organization.id).filter_by(name=name).exists())))
-
-
-def list_all(session: Session) -> list[Organization]:
-    """Return every organization, by name."""
-    return list(session.scalars(select(Organization).order_by(Organization.name)))
+def named(session: Session, name: str, *, lock: bool = False) -> Organization | None:
+    """Return an organization, None where there is none of that name; `lock` as in `find`."""
+    query = select(Organization).where(Organization.name == name)
+    # Text that can be no name (a NUL, say) is not even asked for.
+    return session.scalar(query.with_for_update() if lock else query) if name.isprintable() else None
 
 
 def list_page(session: Session, after: str = "", limit: int = PAGE, search: str = "") -> list[Organization]:
@@ -108,7 +103,7 @@ def remove(session: Session, actor: str, name: str, mark: str | None = None) -> 
         raise Conflict(
             f"the organization {name!r} holds {keys:,} archive keys", hint="nothing that holds keys can be deleted"
         )
-    if session.scalar(select(select(Keystore.id).filter_by(organization_id=row.id).exists())):
+    if session.scalar(select(exists().where(Keystore.organization_id == row.id))):
         raise Conflict(f"the organization {name!r} has keystores", hint="delete its keystores first")
     # Its tokens, and what is left of its legacy keys, go with it (ON DELETE CASCADE).
     session.delete(row)

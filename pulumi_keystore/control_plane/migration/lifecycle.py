@@ -93,19 +93,8 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> MigrationP
         source = keystores.active_keystore(session, owner)
         keys = ledger.count_keys(session, owner)
     moves = source is not None and source.id != to.id
-    tested = {row.name: proving.test_connection(plane, owner, row) for row in (source, to) if moves and row}
-    unreachable = [f"{name}: {state['detail']}" for name, state in tested.items() if state["status"] != "Online"]
-    return {
-        "organization": organization,
-        "source": _label(source) if source else None,
-        "destination": _label(to),
-        "moves": moves,
-        "keys": keys if moves else 0,
-        "estimate_s": round(keys / USUAL_RATE, 1) if moves else 0,
-        "unreachable": unreachable,
-        "retain_s": plane.settings.retain_s,
-        "maintenance": owner.maintenance_by,
-    }
+    ends = [row for row in (source, to) if moves and row]
+    return _planned(plane, owner, source, _label(to), keys if moves else 0, ends, moves=moves)
 
 
 def plan_to_new(plane: ControlPlane, organization: str, label: str, cluster_id: str) -> MigrationPlanAnswer:
@@ -125,15 +114,29 @@ def plan_to_new(plane: ControlPlane, organization: str, label: str, cluster_id: 
             hint="choose a keystore on another server",
             prop="address",
         )
-    tested = proving.test_connection(plane, owner, source)
+    return _planned(plane, owner, source, label, keys, [source], moves=True)
+
+
+def _planned(
+    plane: ControlPlane,
+    owner: Organization,
+    source: Keystore | None,
+    destination: str,
+    keys: int,
+    ends: list[Keystore],
+    *,
+    moves: bool,
+) -> MigrationPlanAnswer:
+    """Return a plan; `ends` are the keystores whose connection is tested for it."""
+    tested = {row.name: proving.test_connection(plane, owner, row) for row in ends}
     return {
-        "organization": organization,
-        "source": _label(source),
-        "destination": label,
-        "moves": True,
+        "organization": owner.name,
+        "source": _label(source) if source else None,
+        "destination": destination,
+        "moves": moves,
         "keys": keys,
         "estimate_s": round(keys / USUAL_RATE, 1),
-        "unreachable": [] if tested["status"] == "Online" else [f"{source.name}: {tested['detail']}"],
+        "unreachable": [f"{name}: {state['detail']}" for name, state in tested.items() if state["status"] != "Online"],
         "retain_s": plane.settings.retain_s,
         "maintenance": owner.maintenance_by,
     }

@@ -62,8 +62,8 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
     owners = session.scalars(found if organization is None else found.where(Organization.name == organization)).all()
     numbers = [owner.id for owner in owners]
     _of_organizations(session, gauges, owners)
-    theirs = select(Keystore) if organization is None else select(Keystore).where(Keystore.organization_id.in_(numbers))
-    _of_keystores(session, plane, gauges, {owner.id: owner for owner in owners}, session.scalars(theirs).all(), now)
+    theirs = session.scalars(select(Keystore).where(views.among(Keystore.organization_id, numbers))).all()
+    _of_keystores(session, plane, gauges, {owner.id: owner for owner in owners}, theirs, now)
     if organization is None:
         pending = select(func.count()).where(CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF)
         gauges["keystore_clean_ups_pending"].set(session.scalar(pending) or 0)
@@ -78,14 +78,13 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
 
 def _of_organizations(session: Session, gauges: dict[str, Gauge], owners: Sequence[Organization]) -> None:
     """Set what is of organizations; each question to the database is asked once for all of them."""
-    mine = owners[0].id if len(owners) == 1 else None
-    counted = select(ArchiveKeyEntry.organization_id, func.count()).group_by(ArchiveKeyEntry.organization_id)
-    looked = select(Verification.organization_id, Verification.missing + Verification.damaged)
-    lacking = select(KeystoreHealth.keystore_id, KeystoreHealth.lacking).where(KeystoreHealth.lacking > 0)
-    if mine is not None:
-        counted = counted.where(ArchiveKeyEntry.organization_id == mine)
-        looked = looked.where(Verification.organization_id == mine)
-        lacking = lacking.where(KeystoreHealth.keystore_id == owners[0].active_keystore_id)
+    numbers, active = [owner.id for owner in owners], [owner.active_keystore_id or 0 for owner in owners]
+    entries = select(ArchiveKeyEntry.organization_id, func.count()).group_by(ArchiveKeyEntry.organization_id)
+    counted = entries.where(views.among(ArchiveKeyEntry.organization_id, numbers))
+    wrong = select(Verification.organization_id, Verification.missing + Verification.damaged)
+    looked = wrong.where(views.among(Verification.organization_id, numbers))
+    few = select(KeystoreHealth.keystore_id, KeystoreHealth.lacking).where(KeystoreHealth.lacking > 0)
+    lacking = few.where(views.among(KeystoreHealth.keystore_id, active))
     keys, audited, tested = (dict(session.execute(query).all()) for query in (counted, looked, lacking))
     running = [owner.maintenance_by for owner in owners if owner.maintenance_by]
     migrations = {row.id: row for row in session.scalars(select(Migration).where(Migration.id.in_(running)))}

@@ -36,9 +36,6 @@ _TURN_S: Final = 20.0
 """How long one waits for a helper that opens somebody else's file."""
 
 
-_NOT_TEXT: Final = {"\0"}
-
-
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What a PKCS#12 file holds, in PEM (the key as unencrypted PKCS#8)."""
@@ -71,7 +68,7 @@ def open_file(data: bytes, password: str | None, iterations: int = 0) -> Content
         TooManyRequests: Others' files take too long.
 
     """
-    if password and (_NOT_TEXT & set(password) or not _is_utf8(password)):
+    if password and ("\0" in password or not _is_utf8(password)):
         raise rules.CERTIFICATE_PASSWORD.violation("the password holds a character that no password can hold")
     processor_s = PROCESSOR_S + iterations // _ITERATIONS_A_SECOND
     try:

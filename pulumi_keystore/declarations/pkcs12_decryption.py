@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import partial
 
 from pulumi_keystore.declarations import pkcs12_inspection
 from pulumi_keystore.declarations.pkcs12_inspection import AES_CBC, PBES2, EncryptedPart
@@ -58,14 +59,16 @@ def fits(data: bytes, password: bytes) -> bool:
 
 def _key(purpose: int, password: bytes, salt: bytes, iterations: int, size: int, digest: str = "sha1") -> bytes:
     """Make a key of a password (RFC 7292 appendix B.2)."""
-    block = hashlib.new(digest, usedforsecurity=False).block_size
+    # By its own constructor: by its name it would be looked up millions of times.
+    hash_of = partial(getattr(hashlib, digest), usedforsecurity=False)
+    block = hash_of().block_size
     secret = password.decode().encode("utf-16-be") + b"\0\0"
     stretched = bytearray(_filled(salt, block) + _filled(secret, block))
     key = b""
     while len(key) < size:
         hashed = bytes([purpose]) * block + stretched
         for _ in range(iterations):
-            hashed = hashlib.new(digest, hashed, usedforsecurity=False).digest()
+            hashed = hash_of(hashed).digest()
         key += hashed
         added = int.from_bytes(_filled(hashed, block)[:block], "big") + 1
         for at in range(0, len(stretched), block):

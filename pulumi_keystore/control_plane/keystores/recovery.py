@@ -23,7 +23,6 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, opening
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations import keystores as keystores_of
-from pulumi_keystore.control_plane.organizations.keystores import active_keystore
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
@@ -196,7 +195,7 @@ def _find(plane: ControlPlane, transport: Transport, organization: str, without:
         keystores = list(session.scalars(query.order_by(Keystore.id)))
         for name in without:
             keystores_of.find(session, owner, name)
-        in_database = active_keystore(session, owner)
+        in_database = keystores_of.active_keystore(session, owner)
     sides = [
         (keystore, _left_out(keystore) if keystore.name in without else _side(plane, transport, owner, keystore))
         for keystore in keystores

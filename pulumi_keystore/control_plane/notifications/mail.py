@@ -95,7 +95,7 @@ class MailSender:
             self._deliver(mail)
         except NotAccepted as refused:
             raise Conflict(
-                f"the mail was not accepted: {refused}", hint="check KEYSTORE_SMTP_URL and its like"
+                f"the mail was not accepted: {refused}", hint="check the address and the mail settings"
             ) from None
 
     def send_due(self) -> int:

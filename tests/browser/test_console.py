@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import subprocess
-from base64 import b64decode
+from base64 import b64decode, b64encode
 
 import httpx
 import pytest
@@ -276,6 +276,16 @@ def test_a_migration_is_canceled(desk, customer):
     acme.assert_complete("first", empty="second")
 
 
+def fill_in_a_new_keystore(page, address, file, password, server_ca):
+    page.get_by_label("A new keystore").check()
+    page.get_by_label("Name", exact=False).first.fill("brand new")
+    page.get_by_label("URL").fill(address)
+    page.get_by_label("Client certificate").set_input_files(file)
+    page.get_by_label("Password of the file").fill(password)
+    page.get_by_label("Server CA").fill(server_ca)
+    page.get_by_role("button", name="Continue").click()
+
+
 def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, testbed, pfx):
     acme = customer(keys=5, keystores=("first",))
     one = desk()
@@ -284,13 +294,7 @@ def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, testbed, pfx):
     page = one.page
 
     def fill(address, password):
-        page.get_by_label("A new keystore").check()
-        page.get_by_label("Name", exact=False).first.fill("brand new")
-        page.get_by_label("URL").fill(address)
-        page.get_by_label("Client certificate").set_input_files(pfx(acme.name))
-        page.get_by_label("Password of the file").fill(password)
-        page.get_by_label("Server CA").fill(testbed.ca.pem)
-        page.get_by_role("button", name="Continue").click()
+        fill_in_a_new_keystore(page, address, pfx(acme.name), password, testbed.ca.pem)
 
     fill("https://[::1]:8200", PASSWORD)
     expect(page.get_by_role("alert")).to_contain_text("KS004")
@@ -316,13 +320,8 @@ def test_a_start_that_is_refused_leaves_no_keystore_behind(desk, customer, testb
     one.open_keystore(acme.name)
     one.action("Migrate Keystore")
     page = one.page
-    page.get_by_label("A new keystore").check()
-    page.get_by_label("Name", exact=False).first.fill("brand new")
-    page.get_by_label("URL").fill(testbed.vaults["b"].address)
-    page.get_by_label("Client certificate").set_input_files(pfx(acme.name))
-    page.get_by_label("Password of the file").fill(PASSWORD)
-    page.get_by_label("Server CA").fill(testbed.ca.pem)
-    page.get_by_role("button", name="Continue").click()
+    file = pfx(acme.name)
+    fill_in_a_new_keystore(page, testbed.vaults["b"].address, file, PASSWORD, testbed.ca.pem)
     button = page.get_by_role("button", name="Start the migration")
     expect(button).to_be_visible()
     # What nobody knew when the page was made: somebody else's key lies there now.
@@ -333,6 +332,25 @@ def test_a_start_that_is_refused_leaves_no_keystore_behind(desk, customer, testb
     assert [row["name"] for row in acme.admin.request("GET", "organizations", acme.name, "keystores")] == ["first"]
     assert place.names() == ["mzqxg.1"]
     acme.assert_complete("first")
+
+
+def test_a_start_that_is_refused_leaves_the_keystore_that_somebody_else_has_registered(desk, customer, testbed, pfx):
+    acme = customer(keys=2, keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("Migrate Keystore")
+    file = pfx(acme.name)
+    fill_in_a_new_keystore(one.page, testbed.vaults["b"].address, file, PASSWORD, testbed.ca.pem)
+    button = one.page.get_by_role("button", name="Start the migration")
+    expect(button).to_be_visible()
+    content = b64encode(file["buffer"]).decode()
+    declared = {**acme.declaration("second", mount=None), "certificate": content, "certificate_password": PASSWORD}
+    acme.admin.put_keystore(acme.name, "brand new", declared)
+    Tenant(testbed.vaults["b"], acme.tenancy("second"), 1).put("mzqxg.1", {"of": "others"})
+    button.click()
+    expect(one.page.get_by_role("alert")).to_contain_text("holds 1 entries")
+    rows = acme.admin.request("GET", "organizations", acme.name, "keystores")
+    assert [row["name"] for row in rows] == ["brand new", "first"]
 
 
 def test_alerts_are_set_and_ended(desk, customer):

@@ -196,15 +196,17 @@ def start(
     plane, actor = services.plane, visitor.actor.name
 
     def begin() -> None:
-        goal, email = destination, notify_email.strip() or None
+        goal, email, made = destination, notify_email.strip() or None, False
         if draft:
             goal, declared = drafts.unseal(plane.master_key, organization, visitor.form_token, draft)
+            with plane.transaction() as session:
+                made = keystores.named(session, registry.find(session, organization), goal) is None
             registration.put(plane, actor, organization, goal, declared)
         try:
             migration_id, new = lifecycle.start(plane, actor, organization, goal, email, services.clean_ups, mode)
         except KeystoreError:
-            if draft:
-                # It was made for this migration alone.
+            if made:
+                # For this migration alone; one that somebody else has registered meanwhile stays.
                 with suppress(KeystoreError):
                     registration.remove(plane, actor, organization, goal)
             raise

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
 
+from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
 
 
@@ -34,3 +37,18 @@ def database_url(postgres: EmbeddedPostgres) -> str:
 @pytest.fixture
 def master_key_file(tmp_path: Path) -> Path:
     return tmp_path / "keys" / "master.key"
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """A database of this version's schema."""
+    engine = connect(database_url)
+    upgrade_schema(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def factory(engine: Engine) -> sessionmaker[Session]:
+    """What opens sessions on it."""
+    return sessions(engine)

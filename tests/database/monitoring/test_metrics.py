@@ -3,7 +3,6 @@
 from datetime import timedelta
 from types import SimpleNamespace
 
-import pytest
 from sqlalchemy import event, insert
 
 from pulumi_keystore.clock import now_utc
@@ -12,20 +11,12 @@ from pulumi_keystore.control_plane.keystores.tables import Verification
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
-from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
+from pulumi_keystore.control_plane.runtime.database import sessions
 from pulumi_keystore.control_plane.runtime.settings import Settings
 
 PLANE = SimpleNamespace(settings=Settings())
 NOW = now_utc()
 MINUTE = int(NOW.timestamp() // 60)
-
-
-@pytest.fixture
-def engine(database_url):
-    engine = connect(database_url)
-    upgrade_schema(engine)
-    yield engine
-    engine.dispose()
 
 
 def fill(session, numbers):

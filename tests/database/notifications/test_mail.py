@@ -12,18 +12,9 @@ from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.notifications.message import Message
 from pulumi_keystore.control_plane.notifications.tables import Mail
-from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 from pulumi_keystore.errors import Conflict, RuleViolation
 
 MESSAGE = Message("test", "A subject", "A body")
-
-
-@pytest.fixture
-def factory(database_url):
-    engine = connect(database_url)
-    upgrade_schema(engine)
-    yield sessions(engine)
-    engine.dispose()
 
 
 class Refusing:

@@ -14,17 +14,8 @@ from pulumi_keystore.control_plane.notifications import mail, outbox
 from pulumi_keystore.control_plane.notifications.message import Message
 from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, Undeliverable
 from pulumi_keystore.control_plane.notifications.tables import Mail
-from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 
 MESSAGE = Message("test", "A subject", "A body")
-
-
-@pytest.fixture
-def factory(database_url):
-    engine = connect(database_url)
-    upgrade_schema(engine)
-    yield sessions(engine)
-    engine.dispose()
 
 
 @pytest.fixture

@@ -204,8 +204,8 @@ BUGS = [
     ),
     Bug(
         "keys enrolled meanwhile are forgotten",
-        "control_plane/organizations/ledger.py",
-        "    session.add_all(LateKey(migration_id=owner.maintenance_by, user=user, verified=False) for user in users)\n", "",
+        "control_plane/escrow/deposit.py",
+        "            ledger.note_late(session, owner, new)\n", "",
         ONLINE, "only_the_source",
     ),
     Bug(
@@ -218,7 +218,7 @@ BUGS = [
     Bug(
         "keys are enrolled at the source while the default migration runs",
         "control_plane/escrow/deposit.py",
-        "    maintenance.require_writable(owner)\n", "",
+        "            maintenance.require_writable(owner)\n", "",
         ONLINE, "default_holds",
     ),
     Bug(
@@ -300,7 +300,7 @@ BUGS = [
     Bug(
         "keys enrolled during an edit are not looked for",
         "control_plane/keystores/registration.py",
-        "            _require_there(plane, owner, change, ledger.since(session, owner.id, last))\n", "",
+        "            _require_there(plane, owner, change, fresh)\n", "",
         ENROLMENTS, "to_another_mount",
     ),
     Bug(

@@ -13,9 +13,9 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -32,6 +32,7 @@ from pulumi_keystore.control_plane.organizations.tables import (
     LegacyKey,
     Organization,
 )
+from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind, check_user_id
 from pulumi_keystore.errors import Conflict, KeystoreFault, Unsuitable
@@ -94,105 +95,148 @@ def escrow(
     """
     for user in keys:
         check_user_id(user)
-    while True:
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+    with plane.gate.passing(owner.id):
         with plane.transaction() as session:
             owner = registry.find(session, organization)
-            maintenance.let_write(session, owner.id)
-            # Read again now that nobody changes it; others may share the lock.
-            session.refresh(owner, with_for_update={"read": True})
             registry.require_known(owner)
+            maintenance.require_writable(owner)
             active = require_active(session, owner)
-            if active.kind == Kind.LEGACY or connections.knows(active):
-                enrolled = _enrol(plane, connections, session, owner, active, keys)
-                break
-        # Once in the process's life: the keystore is asked while no transaction is open.
-        connections.require_known(owner, active)
-    if enrolled.new and active.kind != Kind.LEGACY:
+            mirror = ledger.mirror(session, owner)
+            sorted_out = _sort_out(plane, session, owner, keys)
+        restored = 0
+        if active.kind != Kind.LEGACY and keys:
+            # No transaction is open while the keystore is waited for; the gate keeps things as they are.
+            connections.require_known(owner, active)
+            restored = _write_all(plane, connections, owner, active, mirror, sorted_out, keys)
+        with plane.transaction() as session:
+            leadership.require_lead(session, plane)
+            owner = registry.find(session, organization)
+            # A health check may have found meanwhile that the keystore knows more.
+            registry.require_known(owner)
+            new = _enter(plane, session, owner, sorted_out, keys)
+            ledger.note_late(session, owner, new)
+            if active.kind == Kind.LEGACY:
+                for user in new:
+                    sealed = plane.master_key.seal(legacy.LEGACY_PURPOSE, f"{owner.id}/{user}", keys[user])
+                    session.add(LegacyKey(organization_id=owner.id, user=user, key_sealed=sealed))
+    if new and active.kind != Kind.LEGACY:
         checkpoints.note(owner.id)
-    return enrolled
-
-
-def _enrol(
-    plane: ControlPlane,
-    connections: Connections,
-    session: Session,
-    owner: Organization,
-    active: Keystore,
-    keys: Mapping[str, bytes],
-) -> Enrolled:
-    maintenance.require_writable(owner)
-    origin = f"enrolment {secrets.token_hex(8)}"
-    found = _insert_entries(plane, session, owner, keys)
-    records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.new]
-    known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in found.known]
-    mirror = ledger.note_late(session, owner, [record.user for record in records])
-    restored = 0
-    if active.kind == Kind.LEGACY:
-        for record in records:
-            sealed = plane.master_key.seal(legacy.LEGACY_PURPOSE, f"{owner.id}/{record.user}", record.key)
-            session.add(LegacyKey(organization_id=owner.id, user=record.user, key_sealed=sealed))
-    elif keys:
-        restored = _write(plane, connections, owner, active, records, known)
-        if mirror is not None:
-            # As the migration's own copies, with which they are removed if it fails.
-            copies = [replace(record, origin=owner.maintenance_by or "") for record in records]
-            _copy_over(connections, owner, mirror, copies)
-    return Enrolled(len(records), restored)
+    return Enrolled(len(new), restored)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ledger:
-    """Users and the generation of their key: those who are new in the ledger, and those who had this very key."""
+class _SortedOut:
+    """Users and the generation of their key: those who are new in the ledger, and those who had this very key.
+
+    A user whose key was given up may come with another one, which gets the next generation.
+    """
 
     new: list[tuple[str, int]]
     known: list[tuple[str, int]]
 
 
-def _insert_entries(plane: ControlPlane, session: Session, owner: Organization, keys: Mapping[str, bytes]) -> _Ledger:
-    """Insert a row for each new user. A second enrolment of one user waits here for the first.
+def _sort_out(plane: ControlPlane, session: Session, owner: Organization, keys: Mapping[str, bytes]) -> _SortedOut:
+    """Compare keys with the ledger.
 
-    A user whose key was given up may come with another one, which gets the next generation.
+    Raises:
+        Conflict: A user has another one in escrow.
+
+    """
+    mine = (ArchiveKeyEntry.organization_id == owner.id, ArchiveKeyEntry.user.in_(list(keys)))
+    entries = {entry.user: entry for entry in session.scalars(select(ArchiveKeyEntry).where(*mine))} if keys else {}
+    new, known = [], []
+    for user in sorted(keys):
+        entry = entries.get(user)
+        if entry is None:
+            new.append((user, FIRST_GENERATION))
+        elif hmac.compare_digest(entry.fingerprint, _fingerprint(plane, owner, user, keys)):
+            known.append((user, entry.generation))
+        elif entry.given_up_at is not None:
+            new.append((user, entry.generation + 1))
+        else:
+            raise _other_key(user)
+    return _SortedOut(new, known)
+
+
+def _other_key(user: str) -> Conflict:
+    return Conflict(
+        f"user: {user[:100]!r} has another archive key in escrow",
+        hint="an archive key is never overwritten; release the one there is",
+        prop="user",
+    )
+
+
+def _write_all(
+    plane: ControlPlane,
+    connections: Connections,
+    owner: Organization,
+    active: Keystore,
+    mirror: Keystore | None,
+    sorted_out: _SortedOut,
+    keys: Mapping[str, bytes],
+) -> int:
+    """Write keys at the active keystore, and to the other side of an online migration; return how many were missing."""
+    origin = f"enrolment {secrets.token_hex(8)}"
+    records = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in sorted_out.new]
+    known = [ArchiveKey(owner.name, user, generation, keys[user], origin) for user, generation in sorted_out.known]
+    restored = _write(plane, connections, owner, active, records, known)
+    if mirror is not None:
+        # As the migration's own copies, with which they are removed if it fails.
+        copies = [replace(record, origin=owner.maintenance_by or "") for record in records]
+        _copy_over(connections, owner, mirror, copies)
+    return restored
+
+
+def _enter(
+    plane: ControlPlane, session: Session, owner: Organization, sorted_out: _SortedOut, keys: Mapping[str, bytes]
+) -> list[str]:
+    """Write keys that are at the keystore now into the ledger; return whose were new.
+
+    Raises:
+        Conflict: A user was enrolled with another one by another request meanwhile.
+
     """
     rows = [
         {
             "organization_id": owner.id,
             "user": user,
-            "generation": FIRST_GENERATION,
+            "generation": generation,
             "fingerprint": _fingerprint(plane, owner, user, keys),
             "escrowed_at": now_utc(),
         }
-        for user in sorted(keys)
+        for user, generation in sorted_out.new
     ]
+    mine = ArchiveKeyEntry.organization_id == owner.id
+    if sorted_out.known:
+        again = [user for user, _ in sorted_out.known]
+        session.execute(update(ArchiveKeyEntry).where(mine, ArchiveKeyEntry.user.in_(again)).values(given_up_at=None))
     if not rows:
-        return _Ledger([], [])
-    statement = insert(ArchiveKeyEntry).on_conflict_do_nothing().returning(ArchiveKeyEntry.user)
-    inserted = set(session.scalars(statement, rows))
-    new, known = [(user, FIRST_GENERATION) for user in inserted], []
-    given = {user: _fingerprint(plane, owner, user, keys) for user in keys if user not in inserted}
-    mine = (ArchiveKeyEntry.organization_id == owner.id, ArchiveKeyEntry.user.in_(list(given)))
-    for entry in session.scalars(select(ArchiveKeyEntry).where(*mine)) if given else ():
-        if hmac.compare_digest(entry.fingerprint, given[entry.user]):
-            entry.given_up_at = None
-            known.append((entry.user, entry.generation))
-        elif entry.given_up_at is not None:
-            entry.generation, entry.fingerprint, entry.given_up_at = entry.generation + 1, given[entry.user], None
-            new.append((entry.user, entry.generation))
-        else:
-            raise Conflict(
-                f"user: {entry.user[:100]!r} has another archive key in escrow",
-                hint="an archive key is never overwritten; release the one there is",
-                prop="user",
-            )
-    session.execute(
-        delete(DestroyedKey).where(
-            DestroyedKey.organization_id == owner.id, DestroyedKey.fingerprint.in_(_fingerprints(rows))
-        )
+        return []
+    fresh = insert(ArchiveKeyEntry)
+    given_up = fresh.on_conflict_do_update(
+        index_elements=[ArchiveKeyEntry.organization_id, ArchiveKeyEntry.user],
+        set_={
+            "generation": fresh.excluded.generation,
+            "fingerprint": fresh.excluded.fingerprint,
+            "given_up_at": None,
+            # It counts as enrolled now: who looks for what came since a moment finds it.
+            "number": fresh.excluded.number,
+        },
+        where=ArchiveKeyEntry.given_up_at.is_not(None),
     )
-    return _Ledger(sorted(new), sorted(known))
-
-
-def _fingerprints(rows: list[dict[str, Any]]) -> list[bytes]:
-    return [row["fingerprint"] for row in rows]
+    entered = set(session.scalars(given_up.returning(ArchiveKeyEntry.user), rows))
+    for user, _ in sorted_out.new:
+        if user not in entered:
+            entry = session.get_one(ArchiveKeyEntry, (owner.id, user))
+            if not hmac.compare_digest(entry.fingerprint, _fingerprint(plane, owner, user, keys)):
+                raise _other_key(user)
+    theirs = [row["fingerprint"] for row in rows]
+    session.execute(
+        delete(DestroyedKey).where(DestroyedKey.organization_id == owner.id, DestroyedKey.fingerprint.in_(theirs))
+    )
+    return sorted(entered)
 
 
 def _fingerprint(plane: ControlPlane, owner: Organization, user: str, keys: Mapping[str, bytes]) -> bytes:

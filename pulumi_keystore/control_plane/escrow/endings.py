@@ -59,8 +59,7 @@ def destroy(plane: ControlPlane, noted: Checkpoints, actor: str, organization: s
     there = active.kind == Kind.LEGACY or _destroy_at(plane, owner, active, user, generation)
     if entry is None and not there:
         raise NotFound(f"the user {user[:100]!r} has no archive key in escrow", prop="user")
-    with plane.transaction() as session:
-        maintenance.stop_writes(session, owner.id)
+    with plane.gate.closed(owner.id), plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)
         checkpoints.advance(owner)
         for table in (ArchiveKeyEntry, LegacyKey):

@@ -158,8 +158,7 @@ def apply(plane: ControlPlane, actor: str, organization: str, code: str, without
         with plane.transaction() as session:
             owner = registry.find(session, organization)
         _gather(plane, transport, owner, found)
-        with plane.transaction() as session:
-            maintenance.stop_writes(session, owner.id)
+        with plane.gate.closed(owner.id), plane.transaction() as session:
             owner = registry.find(session, organization, lock=True)
             maintenance.require_no_maintenance(owner)
             _take_in(session, owner, found)

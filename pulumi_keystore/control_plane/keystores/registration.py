@@ -206,15 +206,17 @@ def _swap(
         owner = registry.find(session, organization)
         _require_changeable(owner)
         row = find(session, owner, name)
-        binding = binding_of(owner, row)
-        warnings = list(binding.certificate.warnings) if binding.certificate else []
-        revision, active = row.revision, owner.active_keystore_id == row.id
-        _require_kind(row, binding)
-        if not _differences(row, binding) and not accept_cluster:
+    # A file may have to be opened for it, which takes a while.
+    binding = binding_of(owner, row)
+    warnings = list(binding.certificate.warnings) if binding.certificate else []
+    revision, active = row.revision, owner.active_keystore_id == row.id
+    _require_kind(row, binding)
+    if not _differences(row, binding) and not accept_cluster:
+        with plane.transaction() as session:
+            row = find(session, owner, name)
             return describe(owner, row), warnings + _take_over(session, actor, row, mark)
     # The last key that was enrolled: enrolments under way have come to their end, later ones have higher numbers.
-    with plane.transaction() as session:
-        maintenance.stop_writes(session, owner.id)
+    with plane.gate.closed(owner.id), plane.transaction() as session:
         last = ledger.highest(session, owner.id)
     proof = _prove(plane, organization, binding, owner).proof
     if proof is None:
@@ -227,27 +229,29 @@ def _swap(
             _require_room(session, owner, row, change)
     if active:
         warnings += _require_keys(plane, owner, change)
-    with plane.transaction() as session:
-        # First the gate, then the row: in the order in which enrolments take them.
-        maintenance.stop_writes(session, owner.id)
-        owner = registry.find(session, organization, lock=True)
-        _require_changeable(owner)
-        row = find(session, owner, name)
-        if row.revision != revision or (owner.active_keystore_id == row.id) != active:
-            raise Conflict(
-                f"the keystore {name!r} was changed by another request meanwhile",
-                hint="check its current state and try again",
-            )
-        _require_room(session, owner, row, change)
+    with plane.gate.closed(owner.id):
         if active and change.elsewhere:
             # What was enrolled since the look began went to where the keystore is now.
-            _require_there(plane, owner, change, ledger.since(session, owner.id, last))
-            checkpoints.advance(owner)
-        before, left = _where(row), opening.vault_of(plane, owner, row) if active and change.moved else None
-        _bind(plane, owner, row, binding, proof)
-        warnings += _take_over(session, actor, row, mark)
-        history.append(session, owner.id, actor, "Keystore edited", f"{name}: {before} → {_where(row)}")
-        shown = describe(owner, row)
+            with plane.transaction() as session:
+                fresh = ledger.since(session, owner.id, last)
+            _require_there(plane, owner, change, fresh)
+        with plane.transaction() as session:
+            owner = registry.find(session, organization, lock=True)
+            _require_changeable(owner)
+            row = find(session, owner, name)
+            if row.revision != revision or (owner.active_keystore_id == row.id) != active:
+                raise Conflict(
+                    f"the keystore {name!r} was changed by another request meanwhile",
+                    hint="check its current state and try again",
+                )
+            _require_room(session, owner, row, change)
+            if active and change.elsewhere:
+                checkpoints.advance(owner)
+            before, left = _where(row), opening.vault_of(plane, owner, row) if active and change.moved else None
+            _bind(plane, owner, row, binding, proof)
+            warnings += _take_over(session, actor, row, mark)
+            history.append(session, owner.id, actor, "Keystore edited", f"{name}: {before} → {_where(row)}")
+            shown = describe(owner, row)
     if active and change.elsewhere:
         _remember(plane, owner, row, left)
     return shown, warnings

@@ -19,7 +19,7 @@ from pulumi_keystore.answers import NamesAnswer, ReportAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import opening
 from pulumi_keystore.control_plane.keystores.tables import Verification
-from pulumi_keystore.control_plane.organizations import keystores, ledger, legacy, maintenance, registry
+from pulumi_keystore.control_plane.organizations import keystores, ledger, legacy, registry
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
@@ -167,9 +167,8 @@ def _find_surplus(
 ) -> None:
     for page in vault.key_pages(transport):
         for users in _in_pages(transport, vault, [name for name in page if KEY_NAME.fullmatch(name)]):
-            with plane.transaction() as session:
-                # Whoever writes a key holds the gate until it is in the ledger: wait for those under way.
-                maintenance.stop_writes(session, owner.id)
+            # Whoever writes a key holds the gate until it is in the ledger: wait for those under way.
+            with plane.gate.closed(owner.id), plane.transaction() as session:
                 known = ledger.of_users(session, owner.id, [user for user in users.values() if user])
             for name, user in users.items():
                 entry = known.get(user or "")

@@ -189,9 +189,7 @@ def start(
         clean_ups.release(proof.id)
         raise
     failpoints.reach("start.checked")
-    with plane.transaction() as session:
-        # First the gate, then the row: in the order in which enrolments take them.
-        maintenance.stop_writes(session, owner.id)
+    with plane.gate.closed(owner.id), plane.transaction() as session:
         session.delete(session.get_one(CleanUp, proof.id))
         found = _destination(session, organization, destination)
         if isinstance(found, str) or found is None:

@@ -21,7 +21,6 @@ from pulumi_keystore.control_plane.migration import lifecycle, parties
 from pulumi_keystore.control_plane.migration.copy import Copier, VaultSource, check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.tables import Migration
-from pulumi_keystore.control_plane.organizations import maintenance
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, LateKey
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -84,18 +83,20 @@ def _hold_and_decide(
             raise _TooLong
 
     migration_id = parties.migration.id
-    with plane.transaction() as session:
-        leadership.require_lead(session, plane)
-        maintenance.stop_writes(session, parties.organization.id)
+    with plane.gate.closed(parties.organization.id):
         begun = time.monotonic()
         while _catch_up(plane, transport, copier, migration_id, in_time):
             pass
-        check_inventory(transport, copier.destination, _expected(session, migration_id))
+        with plane.transaction() as session:
+            expected = _expected(session, migration_id)
+        check_inventory(transport, copier.destination, expected)
         in_time()
-        row = session.get_one(Migration, migration_id)
-        row.held_s = (row.held_s or 0.0) + time.monotonic() - begun
-        lifecycle.decide(plane, session, migration_id)
-        failpoints.reach("decide.undecided")
+        with plane.transaction() as session:
+            leadership.require_lead(session, plane)
+            row = session.get_one(Migration, migration_id)
+            row.held_s = (row.held_s or 0.0) + time.monotonic() - begun
+            lifecycle.decide(plane, session, migration_id)
+            failpoints.reach("decide.undecided")
 
 
 def _catch_up(
@@ -146,10 +147,11 @@ def _remove_unacknowledged(
         for page in destination.key_pages(transport):
             seen = list(transport.run(map(look, page), plane.settings.in_flight))
             for name, user in filter(None, seen):
-                with plane.transaction() as session:
-                    # With the gate closed: an enrolment that is under way is written down by then, or has failed.
-                    maintenance.stop_writes(session, owner.id)
-                    if session.get(ArchiveKeyEntry, (owner.id, user)) is None:
+                # With the gate closed: an enrolment that is under way is written down by then, or has failed.
+                with plane.gate.closed(owner.id):
+                    with plane.transaction() as session:
+                        nobodys = session.get(ArchiveKeyEntry, (owner.id, user)) is None
+                    if nobodys:
                         removed = removal.names([name], parties.migration.id).removed
     return removed
 

@@ -18,6 +18,7 @@ from pulumi_keystore.control_plane.migration import views
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.vault.keystore import VaultKeystore
@@ -59,16 +60,18 @@ def undo(plane: ControlPlane, actor: str, organization: str, migration_id: str) 
             fencing.fence(plane, transport, back, way.owner.id)
             for vault in (back, active):
                 _look(plane, transport, vault, way)
-            with plane.transaction() as session:
-                maintenance.stop_writes(session, way.owner.id)
+            with plane.gate.closed(way.owner.id), plane.transaction() as session:
                 last = ledger.highest(session, way.owner.id)
             _bring(plane, transport, way, back, active, ledger.entries(plane, way.owner.id))
-            with plane.transaction() as session:
-                maintenance.stop_writes(session, way.owner.id)
-                owner = registry.find(session, organization, lock=True)
-                _require_unchanged(owner, way)
-                _bring(plane, transport, way, back, active, ledger.since(session, owner.id, last))
-                _decide(session, actor, owner, way)
+            with plane.gate.closed(way.owner.id):
+                with plane.transaction() as session:
+                    fresh = ledger.since(session, way.owner.id, last)
+                _bring(plane, transport, way, back, active, fresh)
+                with plane.transaction() as session:
+                    leadership.require_lead(session, plane)
+                    owner = registry.find(session, organization, lock=True)
+                    _require_unchanged(owner, way)
+                    _decide(session, actor, owner, way)
             for vault, is_active in ((back, True), (active, False)):
                 checkpoints.offer(plane, transport, vault, way.owner.id, active=is_active)
     except BaseException:

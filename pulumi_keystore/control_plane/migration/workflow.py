@@ -158,11 +158,11 @@ def _copy(migration_id: str) -> Outcome:
     """Have every key written at the destination."""
     failpoints.reach("copy.begun")
     plane, _, workers = _given()
-    with plane.transaction() as session:
-        row = session.get_one(Migration, migration_id)
+    parties = _load(plane, migration_id)
+    # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a shard.
+    with plane.gate.closed(parties.organization.id), plane.transaction() as session:
         leadership.require_lead(session, plane)
-        # What is enrolled from now on is a late key. Enrolments under way have ended by then: they are in a shard.
-        maintenance.stop_writes(session, row.organization_id)
+        row = session.get_one(Migration, migration_id)
         owner = session.get_one(Organization, row.organization_id, with_for_update=True)
         maintenance.mirror(owner, row.destination_id)
         shards.plan(session, row, Work.COPY, plane.settings.shard_size)
@@ -247,10 +247,9 @@ def _roll_back(migration_id: str, outcome: list[str]) -> bool:
     parties = _load(plane, migration_id)
     if parties.migration.state != State.RUNNING:
         return parties.migration.state != State.SUCCEEDED
-    with plane.transaction() as session:
+    # Nobody can get a token for it from now on, and no enrolment writes there any more.
+    with plane.gate.closed(parties.organization.id), plane.transaction() as session:
         leadership.require_lead(session, plane)
-        # Nobody can get a token for it from now on, and no enrolment writes there any more.
-        maintenance.stop_writes(session, parties.organization.id)
         row = session.get_one(Migration, migration_id, with_for_update=True)
         owner = session.get_one(Organization, row.organization_id, with_for_update=True)
         row.phase = Phase.ROLL_BACK

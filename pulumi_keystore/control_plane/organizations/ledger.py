@@ -125,12 +125,12 @@ def count_keys(session: Session, organization: Organization) -> int:
     return session.scalar(query) or 0
 
 
-def note_late(session: Session, owner: Organization, users: Sequence[str]) -> Keystore | None:
-    """Write down who is enrolled after the keys were divided into shards.
+def mirror(session: Session, owner: Organization) -> Keystore | None:
+    """Return the keystore that keys go to, too, during an online migration; None where that is not needed."""
+    return session.get(Keystore, owner.mirror_id) if owner.mirror_id is not None else None
 
-    Returns the keystore that their keys go to, too; None where that is not needed.
-    """
-    if owner.mirror_id is None:
-        return None
-    session.add_all(LateKey(migration_id=owner.maintenance_by, user=user, verified=False) for user in users)
-    return session.get(Keystore, owner.mirror_id)
+
+def note_late(session: Session, owner: Organization, users: Sequence[str]) -> None:
+    """Write down who is enrolled after the keys were divided into shards, if anybody has to be."""
+    if owner.mirror_id is not None:
+        session.add_all(LateKey(migration_id=owner.maintenance_by, user=user, verified=False) for user in users)

@@ -1,31 +1,10 @@
-"""What may not be changed now, and the gate through which whatever writes keys goes (contract: Maintenance)."""
+"""What may not be changed now (contract: Maintenance); `runtime.gate` holds whoever writes keys."""
 
 from __future__ import annotations
-
-from typing import Final
-
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.declarations.migration import Mode
 from pulumi_keystore.errors import InMaintenance, NotAllowed
-
-_GATE: Final = 0x6B7901
-"""Class of the advisory locks that enrolments pass, one for each organization."""
-
-
-def let_write(session: Session, organization_id: int) -> None:
-    """Let keys be written until the transaction ends: many may at a time, and `stop_writes` waits for them."""
-    session.execute(select(func.pg_advisory_xact_lock_shared(_GATE, organization_id)))
-
-
-def stop_writes(session: Session, organization_id: int) -> None:
-    """Wait for the writes of keys under way, and hold new ones until the transaction ends.
-
-    A lock on the row would not do: who wants to share it passes by who waits to have it alone.
-    """
-    session.execute(select(func.pg_advisory_xact_lock(_GATE, organization_id)))
 
 
 def require_cloud(row: Organization) -> None:

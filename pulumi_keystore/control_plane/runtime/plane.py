@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from pulumi_keystore.control_plane.runtime.gate import Gate
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.vault.resolver import Resolver
@@ -23,6 +24,7 @@ class ControlPlane:
     master_key: MasterKey
     resolver: Resolver
     instance: str = field(default_factory=lambda: secrets.token_hex(8))
+    gate: Gate = field(default_factory=Gate)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

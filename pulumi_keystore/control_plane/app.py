@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import structlog
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
@@ -21,6 +23,7 @@ from pulumi_keystore.control_plane.api import (
     tokens,
 )
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
+from pulumi_keystore.control_plane.api.admission import THREADS, Admission
 from pulumi_keystore.control_plane.api.problems import BodyLimit, describe, handle_errors, problem
 from pulumi_keystore.control_plane.console import forms, pages
 from pulumi_keystore.control_plane.console.access import HOME, refusal
@@ -37,8 +40,12 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        lifespan=_with_threads,
     )
     app.state.services = services
+    if services is not None:
+        share = services.plane.settings.requests_per_organization
+        app.add_middleware(Admission, services=services, refuse=_refuse, share=share)
     app.add_middleware(BodyLimit, refuse=_refuse)
     app.middleware("http")(_log_request)
     handle_errors(app)
@@ -56,6 +63,13 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         return RedirectResponse("/console", 303)
 
     return app
+
+
+@asynccontextmanager
+async def _with_threads(_: FastAPI) -> AsyncIterator[None]:
+    """Have more threads than those who wait for keystores can take."""
+    current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 def _refuse(path: str, error: KeystoreError) -> Response:

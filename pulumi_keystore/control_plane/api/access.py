@@ -62,6 +62,9 @@ def _principal(
     services: Services,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Principal:
+    recognised: Principal | None = getattr(request.state, "actor", None)
+    if recognised is not None:
+        return recognised
     with services.plane.transaction() as session:
         actor = tokens.authenticate(session, credentials.credentials if credentials else None, now_utc())
     request.state.principal = actor.name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pulumi_keystore.errors import PROBLEM_TYPES, InvalidInput, KeystoreError, NotFound, ServiceUnavailable, TooLarge
 
 MAX_BODY_BYTES: Final = 8 << 20
+_SENDING_S: Final = 60
+"""How long a client may take to send a request."""
 _PROBLEM: Final = "application/problem+json"
 _log = structlog.get_logger(__name__)
 
@@ -102,7 +106,7 @@ def describe(app: FastAPI) -> None:
 
 
 class BodyLimit:
-    """Refuses request bodies over `MAX_BODY_BYTES`, announced or not (ASGI middleware).
+    """Refuses request bodies over `MAX_BODY_BYTES`, announced or not, and those that do not come (ASGI middleware).
 
     Args:
         app: What takes the others.
@@ -121,11 +125,17 @@ class BodyLimit:
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         refused = not announced.isdigit() or int(announced) > MAX_BODY_BYTES
-        received = 0
+        received, complete, until = 0, False, time.monotonic() + _SENDING_S
 
         async def limited() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            # What comes after the body is only that the client has gone.
+            patience_s = None if complete else max(until - time.monotonic(), 0)
+            try:
+                message = await asyncio.wait_for(receive(), patience_s)
+            except TimeoutError:
+                raise HTTPException(408, f"the request was not sent within {_SENDING_S} seconds") from None
+            complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
                 # FastAPI makes 400 of whatever else is raised while it reads a body.

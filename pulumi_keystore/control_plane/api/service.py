@@ -35,7 +35,7 @@ class Whoami(BaseModel):
 
 
 @probes.get("/healthz")
-def alive() -> Liveness:
+async def alive() -> Liveness:
     """Return 200 as long as the process answers; asks nothing else, and needs no token."""
     return Liveness(version=version("pulumi-keystore"))
 

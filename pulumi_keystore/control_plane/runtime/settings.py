@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     health_check_interval_s: Annotated[float, Field(gt=0)] = Field(
         default=60, description="seconds between two health checks of a keystore; shorter in tests and demos only"
     )
+    requests_per_organization: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=16, description="requests of one organization that are worked on at a time; more are answered with 429"
+    )
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         default=32, description="most requests in flight to the keystores of one migration, in one process"
     )

@@ -8,7 +8,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.identity import tokens
@@ -17,6 +17,8 @@ from pulumi_keystore.control_plane.identity.tables import ConsoleSession
 from pulumi_keystore.errors import NotAuthenticated
 
 LIFETIME: Final = timedelta(hours=8)
+_MOST: Final = 50
+"""Sessions that one token has at a time: the oldest ends where there is one more."""
 
 
 def begin(session: Session, token: str, now: datetime) -> tuple[Principal, str]:
@@ -28,6 +30,9 @@ def begin(session: Session, token: str, now: datetime) -> tuple[Principal, str]:
     """
     actor, token_id = tokens.identify(session, token.strip(), now)
     cookie = secrets.token_urlsafe(32)
+    mine = select(ConsoleSession.id).where(ConsoleSession.token_id == token_id)
+    older = mine.order_by(ConsoleSession.created_at.desc()).offset(_MOST - 1)
+    session.execute(delete(ConsoleSession).where(ConsoleSession.id.in_(older)))
     session.add(ConsoleSession(id=_digest(cookie), token_id=token_id, created_at=now, expires_at=now + LIFETIME))
     return actor, cookie
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import KeystoreAnswer
@@ -19,7 +19,7 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore, Organiz
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.keystore import Binding, Declaration
 from pulumi_keystore.declarations.names import check_name
-from pulumi_keystore.errors import AnotherCluster, Conflict, Unsuitable
+from pulumi_keystore.errors import AnotherCluster, Conflict, TooManyRequests, Unsuitable
 from pulumi_keystore.vault.keystore import Proof, VaultKeystore
 from pulumi_keystore.vault.record import Entry
 from pulumi_keystore.vault.transport import Transport
@@ -43,6 +43,7 @@ def put(
         RuleViolation: A property breaks a rule.
         KeystoreFault: The proof fails.
         Conflict: A keystore of this name has another binding, and `adopt` is not set.
+        TooManyRequests: The organization has as many keystores as it may have.
 
     """
     check_name(name)
@@ -52,6 +53,7 @@ def put(
         owner = registry.find(session, organization)
         maintenance.require_cloud(owner)
         existing = named(session, owner, name)
+        _require_quota(session, plane, owner, existing)
         if existing is not None:
             _require_kind(existing, binding)
             changes = _differences(existing, binding)
@@ -96,6 +98,18 @@ def put(
                 + (f": run `keystore recover {organization}` to take the archive keys in" if owner.suspended else "")
             )
         return describe(owner, row), warnings
+
+
+def _require_quota(session: Session, plane: ControlPlane, owner: Organization, existing: Keystore | None) -> None:
+    if existing is not None:
+        return
+    most = plane.settings.keystores_per_organization
+    query = select(func.count()).where(Keystore.organization_id == owner.id)
+    if (session.scalar(query) or 0) >= most:
+        raise TooManyRequests(
+            f"the organization {owner.name!r} has {most} keystores, and may not have more",
+            hint="delete those that nobody uses any more",
+        )
 
 
 def rehearse(plane: ControlPlane, organization: str, name: str, declared: Declaration) -> tuple[Binding, Proof | None]:

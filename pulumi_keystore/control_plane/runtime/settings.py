@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     requests_per_organization: Annotated[int, Field(ge=1, le=100)] = Field(
         default=16, description="requests of one organization that are worked on at a time; more are answered with 429"
     )
+    keystores_per_organization: Annotated[int, Field(ge=2, le=1000)] = Field(
+        default=20, description="keystores that one organization may have"
+    )
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         default=32, description="most requests in flight to the keystores of one migration, in one process"
     )

@@ -11,7 +11,7 @@ from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.declarations import pkcs12
 from pulumi_keystore.declarations.keystore import Declaration
-from pulumi_keystore.errors import KeystoreFault
+from pulumi_keystore.errors import KeystoreFault, TooManyRequests
 
 
 @pytest.fixture
@@ -46,3 +46,16 @@ def test_a_certificate_file_is_opened_once_where_a_keystore_is_taken_over(plane,
     with pytest.raises(KeystoreFault):
         registration.put(plane, "ops", "acme", "first", declared, adopt=True)
     assert len(seen) == 1
+
+
+def test_an_organization_has_so_many_keystores_and_no_more(plane):
+    with plane.transaction() as session:
+        session.add(Organization(id=1, name="acme", environment="cloud"))
+    most = plane.settings.keystores_per_organization
+    for number in range(most):
+        registration.put(plane, "test", "acme", f"k{number}", Declaration(kind="legacy"))
+    with pytest.raises(TooManyRequests, match=f"has {most} keystores"):
+        registration.put(plane, "test", "acme", "more", Declaration(kind="legacy"))
+    registration.put(plane, "test", "acme", "k0", Declaration(kind="legacy"))  # it is there
+    registration.remove(plane, "test", "acme", "k1")
+    registration.put(plane, "test", "acme", "more", Declaration(kind="legacy"))

@@ -1,0 +1,59 @@
+"""One organization's Vault hangs; another one notices nothing of it."""
+
+import threading
+from base64 import b64encode
+
+import psycopg
+import pytest
+from keystore_harness import wait_until
+
+from pulumi_keystore.client import Client
+from pulumi_keystore.declarations.tenancy import key_name
+from pulumi_keystore.errors import KeystoreError, TooManyRequests
+
+MANY = 40
+
+
+@pytest.fixture
+def statements(testbed):
+    """Ask the service's database."""
+    url = testbed.service.database_url.replace("postgresql+psycopg:", "postgresql:")
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield lambda query: connection.execute(query).fetchall()
+
+
+def enrol(testbed, token, organization, user, outcomes):
+    with Client(testbed.service.url, token) as client:
+        try:
+            body = {"keys": {user: b64encode(bytes(32)).decode()}}
+            outcomes.append(client.request("POST", "organizations", organization, "archive-keys", body=body))
+        except KeystoreError as error:
+            outcomes.append(error)
+
+
+def test_enrolments_at_a_vault_that_hangs_hold_up_nobody_else(customer, testbed, statements):
+    slow, quick = customer(1, keystores=("first",)), customer(1, keystores=("second",))
+    token, outcomes = testbed.service.make_token("authority", "authority"), []
+    with testbed.servers["a"].paused():
+        threads = [
+            threading.Thread(target=enrol, args=(testbed, token, slow.name, f"u{number}@{slow.name}", outcomes))
+            for number in range(MANY)
+        ]
+        for thread in threads:
+            thread.start()
+        # Those over its share are told at once; the others wait for the Vault.
+        wait_until(lambda: sum(isinstance(one, TooManyRequests) for one in outcomes) >= MANY - 20, "the refusals")
+        idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND state_change < now() - interval '1 s'"
+        assert statements(idle) == [(0,)]
+        quick.enrol(1)
+        assert quick.released(f"user-0@{quick.name}")
+        assert (
+            testbed.service.run("status", quick.name, token=testbed.service.make_token("x", "viewer")).returncode == 0
+        )
+        for thread in threads:
+            thread.join()
+    assert not any(isinstance(one, dict) for one in outcomes)
+    slow.enrol(3)
+    # Of those that failed some may have been written by a request that was on its way: nobody was told so.
+    assert {key_name(user, 1): key for user, key in slow.keys.items()}.items() <= slow.stored("first").items()
+    quick.assert_complete("second")

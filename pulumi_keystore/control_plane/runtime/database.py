@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from typing import Final
 
@@ -20,6 +21,9 @@ from pulumi_keystore.errors import KeystoreError
 _CHECK: Final = "master-key-check"
 
 
+_SEVERAL_HOSTS = re.compile(
+    r"(?P<scheme>postgres(ql)?(\+psycopg)?)://(?P<user>[^@/]*@)?(?P<hosts>[^/?@]*,[^/?@]*)(?P<name>/[^?]*)?(\?(?P<query>.*))?"
+)
 _NETWORK: Final = {
     "connect_timeout": "10",
     # A machine that vanished, or a firewall that forgot: known within twenty seconds (libpq, "Parameter Key Words").
@@ -38,7 +42,7 @@ def connect(url: str) -> Engine:
 
     """
     try:
-        parsed = make_url(url).set(drivername="postgresql+psycopg")
+        parsed = make_url(_with_hosts_in_query(url)).set(drivername="postgresql+psycopg")
         if not url.startswith(("postgresql", "postgres:")):
             raise ValueError
     except (ValueError, SQLAlchemyError):
@@ -66,6 +70,21 @@ def connect(url: str) -> Engine:
             hint="check KEYSTORE_DATABASE_URL and that PostgreSQL runs",
         ) from None
     return engine
+
+
+def _with_hosts_in_query(url: str) -> str:
+    """Return a URL of several hosts as both SQLAlchemy and libpq read it; of these the one that can write is used."""
+    found = _SEVERAL_HOSTS.fullmatch(url)
+    if found is None:
+        return url
+    ends = [
+        end.rpartition(":") if re.search(r":[0-9]+$", end) else (end, "", "5432") for end in found["hosts"].split(",")
+    ]
+    query = f"host={','.join(host for host, _, _ in ends)}&port={','.join(port for _, _, port in ends)}"
+    if "target_session_attrs" not in (found["query"] or ""):
+        query += "&target_session_attrs=read-write"
+    rest = f"&{found['query']}" if found["query"] else ""
+    return f"{found['scheme']}://{found['user'] or ''}{found['name'] or '/'}?{query}{rest}"
 
 
 def url_of(engine: Engine) -> str:

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     data: Path = Field(default_factory=default_data_folder, description="folder for the database and the master key")
     database_url: str | None = Field(
         default=None,
-        description="PostgreSQL URL, of one or several hosts; without one an embedded one is started in the data folder",
+        description="PostgreSQL URL, of one or several hosts; without one an embedded one runs in the data folder",
     )
     master_key_file: Path | None = Field(
         default=None, description="file with the base64 master key; made in the data folder if not given"

@@ -18,6 +18,7 @@ from pulumi_keystore.control_plane.monitoring.status import NO_REQUEST, Status
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.notifications.tables import Hook, Mail
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
+from pulumi_keystore.control_plane.runtime import background
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -40,6 +41,10 @@ METRICS: Final = {
     "keystore_migration_running": ("1 while a migration runs", ("organization",)),
     "keystore_migration_keys": ("keys of the running migration: total, copied and verified", ("organization", "state")),
     "keystore_clean_ups_pending": ("clean-ups still to be done after migrations", ()),
+    "keystore_background_work_timestamp_seconds": (
+        "when this background work of the service last came to its end; it is repeated every few seconds or minutes",
+        ("work",),
+    ),
     "keystore_outbox_waiting": ("emails and webhooks not accepted yet", ("kind",)),
     "keystore_outbox_given_up": ("emails or webhooks refused for good, or for five days", ("kind",)),
 }
@@ -67,6 +72,8 @@ def exposition(session: Session, plane: ControlPlane, organization: str | None, 
     if organization is None:
         pending = select(func.count()).where(CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF)
         gauges["keystore_clean_ups_pending"].set(session.scalar(pending) or 0)
+        for work, at in background.turns.items():
+            gauges["keystore_background_work_timestamp_seconds"].labels(work).set(at)
         for kind, table in (("mail", Mail), ("webhook", Hook)):
             unsent = select(func.count()).where(table.sent_at.is_(None))
             waiting = session.scalar(unsent.where(table.given_up_at.is_(None))) or 0

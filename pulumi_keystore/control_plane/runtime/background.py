@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -34,9 +35,14 @@ class Work:
     call: Callable[[], object]
 
 
+turns: Final[dict[str, float]] = {}
+"""When each work ended its latest turn (seconds since 1970): one that is stuck, or fails each time, falls behind."""
+
+
 def start(works: Iterable[Work]) -> None:
     """Do each in a thread of its own until the process ends, which it does where another service leads."""
     for work in works:
+        turns[work.name] = time.time()
         threading.Thread(target=_repeat, args=(work,), name=work.name, daemon=True).start()
 
 
@@ -45,6 +51,7 @@ def _repeat(work: Work) -> None:
         time.sleep(work.every_s)
         try:
             work.call()
+            turns[work.name] = time.time()
         except Superseded:
             _log.error("another service leads; stopping", work=work.name)
             os._exit(SUPERSEDED_STATUS)

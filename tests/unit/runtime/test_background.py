@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from keystore_harness import wait_until
 from sqlalchemy.exc import OperationalError
 
 from pulumi_keystore.control_plane.runtime import background
@@ -35,3 +36,13 @@ def test_a_mistake_with_one_item_ends_with_it_but_not_that_another_service_leads
     assert done == [-10, 10]
     with pytest.raises(Superseded), background.isolated("item"):
         raise Superseded
+
+
+def test_work_that_fails_each_time_falls_behind_and_other_work_does_not(monkeypatch):
+    monkeypatch.setattr(background, "turns", {})
+    done = threading.Event()
+    background.start([Work("fails", 0.5, lambda: 1 / 0), Work("works", 0.5, done.set)])
+    begun = dict(background.turns)
+    assert done.wait(60)
+    wait_until(lambda: background.turns["works"] > begun["works"], "a turn")
+    assert background.turns["fails"] == begun["fails"]

@@ -378,7 +378,7 @@ BUGS = [
     Bug(
         "a mistake in one turn ends the work for good",
         "control_plane/runtime/background.py",
-        "        except Exception:  # noqa: BLE001 - nobody would do it any more", "        except KeyError:",
+        'tried again", work=work.name)\n\n\n', 'tried again", work=work.name)\n            return\n\n\n',
         "tests/unit/runtime/test_background.py", "not_the_last_one",
     ),
     Bug(

@@ -347,8 +347,18 @@ def test_two_keys_are_refused():
 def test_two_keys_are_refused_where_they_are_encrypted(scheme):
     if scheme == "PBES2":
         one = build.bag(build.KEY_BAG, RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
-        algorithm, ciphertext = build.encrypt(build.seq(one, one), PASSWORD, 1000)
-        assert refusal(build.pfx(build.encrypted_part(algorithm, ciphertext), password=PASSWORD)) == "KS012"
+        issued = CA.issue("acme", key=RSA).certificate.public_bytes(Encoding.DER)
+        x509_bag = build.bag(
+            build.CERT_BAG, build.seq(build.oid("1.2.840.113549.1.9.22.1"), build.explicit(build.octets(issued)))
+        )
+        for keys, opens in (((one,), True), ((one, one), False)):
+            algorithm, ciphertext = build.encrypt(build.seq(*keys, x509_bag), PASSWORD, 1000)
+            data = build.pfx(build.encrypted_part(algorithm, ciphertext), password=PASSWORD)
+            if opens:
+                assert load(data).subject == "CN=acme"
+            else:
+                with pytest.raises(RuleViolation, match="more than one private key"):
+                    load(data)
     old = (
         PrivateFormat.PKCS12.encryption_builder()
         .kdf_rounds(2048)

@@ -408,7 +408,7 @@ BUGS = [
     Bug(
         "policies go by the type alone",
         "policy/declared.py",
-        "    if kind is not None or not type_token.startswith(_DYNAMIC):", "    if kind is not None or type_token:",
+        "    if kind is not None or not type_token.startswith(DYNAMIC):", "    if kind is not None or type_token:",
         "tests/unit/policy", "whatever_its_type",
     ),
     Bug(

@@ -68,21 +68,28 @@ class Issued:
 
 
 class CertificateAuthority:
-    """A root made anew in memory; nothing of it is meant to outlive a test."""
+    """A root, or an authority below one, made anew in memory; nothing of it is meant to outlive a test.
 
-    def __init__(self, name: str = "Throw-away test CA") -> None:
+    Args:
+        name: Common name of its subject.
+        issuer: The root that it is below.
+
+    """
+
+    def __init__(self, name: str = "Throw-away test CA", issuer: CertificateAuthority | None = None) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        signer = issuer or self
         now = dt.datetime.now(dt.UTC)
-        self.certificate = (
+        self.certificate: x509.Certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(subject)
+            .issuer_name(issuer.certificate.subject if issuer else subject)
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(days=2))
             .not_valid_after(now + _YEAR)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0 if issuer else 1), critical=True)
             .add_extension(
                 x509.KeyUsage(
                     digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
@@ -92,7 +99,7 @@ class CertificateAuthority:
                 critical=True,
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
-            .sign(self.key, hashes.SHA256())
+            .sign(signer.key, hashes.SHA256())
         )  # fmt: skip
 
     @property

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import hvac
 import pytest
+from keystore_harness import CertificateAuthority
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.tenancy import key_name
@@ -100,6 +101,23 @@ def test_a_certificate_that_may_not_log_in_is_refused_and_the_old_pair_stays(cus
     with pytest.raises(UnableToAuthenticate, match="refuses this client certificate"):
         acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", certificate=stranger))
     assert acme.admin.keystore(acme.name, "first") == before
+    acme.assert_complete("first")
+
+
+def test_the_same_certificate_exported_again_with_its_chain_is_used_and_brings_the_keystore_back(customer):
+    acme = customer(keys=2)
+    root, role = CertificateAuthority("root"), f"auth/cert/certs/{acme.tenancy('first').role_name}"
+    below = CertificateAuthority("below", root)
+    issued = below.issue(acme.name)
+    alone, whole = (b64encode(issued.pkcs12(PASSWORD, chain=chain)).decode() for chain in ((), (below.certificate,)))
+    vault = acme.testbed.vaults["a"].client()
+    vault.write_data(role, data={**vault.read(role)["data"], "certificate": below.pem})
+    before = acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", certificate=alone))
+    vault.write_data(role, data={**vault.read(role)["data"], "certificate": root.pem})
+    with pytest.raises(UnableToAuthenticate, match="refuses this client certificate"):
+        acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", certificate=alone))
+    after = acme.admin.swap_keystore(acme.name, "first", acme.declaration("first", certificate=whole))
+    assert after["revision"] == before["revision"] + 1
     acme.assert_complete("first")
 
 

@@ -429,6 +429,19 @@ BUGS = [
         'int.from_bytes(fingerprint, "big")) % _MODULUS', "1) % _MODULUS",
         INVENTORY, "another",
     ),
+    Bug(
+        "the chain of a certificate does not count",
+        "control_plane/keystores/registration.py",
+        "(row.certificate_pem, binding.certificate.certificate_pem.decode())",
+        "(row.certificate_fingerprint, binding.certificate.fingerprint)",
+        "tests/database/keystores/test_registration.py", "another_chain",
+    ),
+    Bug(
+        "a start that is refused removes somebody else's keystore",
+        "control_plane/console/forms.py",
+        "            if made:", "            if draft:",
+        "tests/browser/test_console.py", "somebody_else_has_registered",
+    ),
 ]  # fmt: skip
 
 

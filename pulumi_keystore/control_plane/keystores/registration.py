@@ -226,6 +226,7 @@ def _swap(
     revision, active = row.revision, owner.active_keystore_id == row.id
     _require_kind(row, binding)
     if not _differences(row, binding) and not accept_cluster:
+        _prove_again(plane, owner, row, binding)
         with plane.transaction() as session:
             row = find(session, owner, name)
             return describe(owner, row), warnings + _take_over(session, actor, row, mark)
@@ -269,6 +270,12 @@ def _swap(
     if active and change.elsewhere:
         _remember(plane, owner, row, left)
     return shown, warnings
+
+
+def _prove_again(plane: ControlPlane, owner: Organization, row: Keystore, binding: Binding) -> None:
+    """Prove what is in use already: who swaps is told that it works, or why not, also where nothing changes."""
+    if (proof := _prove(plane, owner.name, binding, owner).proof) is not None:
+        _Change(binding, proof, row).require_cluster(owner.name)
 
 
 class _Change:
@@ -400,7 +407,8 @@ def _differences(row: Keystore, binding: Binding) -> list[str]:
         return []
     pairs = {
         "address": (row.address, str(binding.address)),
-        "certificate": (row.certificate_fingerprint, binding.certificate.fingerprint),
+        # All that the file holds: a server may need the certificates between the leaf and the CA it knows.
+        "certificate": (row.certificate_pem, binding.certificate.certificate_pem.decode()),
         "server_ca": (row.server_ca, binding.server_ca.decode() if binding.server_ca else None),
         "mount": (row.mount, binding.mount),
         "role": (row.role, binding.role),

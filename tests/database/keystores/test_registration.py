@@ -3,6 +3,7 @@
 from base64 import b64encode
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
 from keystore_harness import CertificateAuthority
 
 from pulumi_keystore.control_plane.keystores import registration
@@ -11,7 +12,7 @@ from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.declarations import pkcs12
 from pulumi_keystore.declarations.keystore import Declaration
-from pulumi_keystore.errors import KeystoreFault, TooManyRequests
+from pulumi_keystore.errors import Conflict, KeystoreFault, TooManyRequests
 
 
 @pytest.fixture
@@ -46,6 +47,28 @@ def test_a_certificate_file_is_opened_once_where_a_keystore_is_taken_over(plane,
     with pytest.raises(KeystoreFault):
         registration.put(plane, "ops", "acme", "first", declared, adopt=True)
     assert len(seen) == 1
+
+
+def test_a_file_with_another_chain_is_another_certificate(plane):
+    root = CertificateAuthority()
+    below = CertificateAuthority("below", root)
+    issued = below.issue("acme")
+    declared = Declaration(
+        kind="self-administered",
+        address="https://nobody.example.com:8200",
+        certificate=b64encode(issued.pkcs12("secret", chain=(below.certificate,))).decode(),
+        certificate_password="secret",
+    )
+    with plane.transaction() as session:
+        session.add(Organization(id=1, name="acme", environment="cloud"))
+        session.flush()
+        row = Keystore(organization_id=1, name="first", kind=declared.kind, address=declared.address)
+        row.mount, row.role = "archive-keys", "keystore-acme"
+        row.certificate_pem = issued.certificate_pem
+        row.certificate_fingerprint = issued.certificate.fingerprint(SHA256()).hex()
+        session.add(row)
+    with pytest.raises(Conflict, match="another certificate"):
+        registration.put(plane, "ops", "acme", "first", declared)
 
 
 def test_an_organization_has_so_many_keystores_and_no_more(plane):

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, make_url
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -60,16 +60,36 @@ def connect(url: str) -> Engine:
         max_overflow=10,
         pool_use_lifo=True,
     )
+    shown = parsed.render_as_string(hide_password=True)
     try:
-        with engine.connect():
-            pass
+        ours = _keeps_connections(engine)
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
         raise KeystoreError(
-            f"the database {parsed.render_as_string(hide_password=True)} cannot be reached: {reason}",
+            f"the database {shown} cannot be reached: {reason}",
             hint="check KEYSTORE_DATABASE_URL and that PostgreSQL runs",
         ) from None
+    if not ours:
+        raise KeystoreError(
+            f"the database {shown} is behind a pooler that changes connections between transactions",
+            hint="a lock belongs to a connection: set pool_mode=session in PgBouncer, or name PostgreSQL itself in "
+            "KEYSTORE_DATABASE_URL",
+        )
     return engine
+
+
+def _keeps_connections(engine: Engine) -> bool:
+    """Tell whether a connection leads to one process of the server for as long as it is open.
+
+    A pooler that lends processes to transactions gives the second connection the process that the first one has just
+    used, or gives the first one another process while the second has its own.
+    """
+    process = text("select pg_backend_pid()")
+    with engine.connect() as one, engine.connect() as other:
+        before = one.scalar(process)
+        one.rollback()
+        meanwhile = other.scalar(process)
+        return bool(meanwhile != before and one.scalar(process) == before)
 
 
 def _with_hosts_in_query(url: str) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
+from typing import Final
 
 import structlog
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
+from pulumi_keystore.control_plane.api import access as api_access
 from pulumi_keystore.control_plane.api import (
     archive_keys,
     health,
@@ -23,12 +26,13 @@ from pulumi_keystore.control_plane.api import (
     tokens,
 )
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
-from pulumi_keystore.control_plane.api.admission import THREADS, Admission
+from pulumi_keystore.control_plane.api.admission import THREADS, Admission, Doorkeeper
 from pulumi_keystore.control_plane.api.problems import BodyLimit, describe, handle_errors, problem
+from pulumi_keystore.control_plane.console import access as console_access
 from pulumi_keystore.control_plane.console import forms, pages
-from pulumi_keystore.control_plane.console.access import HOME, refusal
 from pulumi_keystore.errors import KeystoreError
 
+_DESCRIPTION: Final = "/v1/openapi.json"
 _log = structlog.get_logger(__name__)
 
 
@@ -39,14 +43,14 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         version=version("pulumi-keystore"),
         docs_url=None,
         redoc_url=None,
-        openapi_url="/v1/openapi.json",
+        openapi_url=_DESCRIPTION,
         lifespan=_with_threads,
     )
     app.state.services = services
+    app.add_middleware(BodyLimit, refuse=_refuse)
     if services is not None:
         share = services.plane.settings.requests_per_organization
-        app.add_middleware(Admission, services=services, refuse=_refuse, share=share)
-    app.add_middleware(BodyLimit, refuse=_refuse)
+        app.add_middleware(Admission, doorkeeper=partial(_doorkeeper, services), refuse=_refuse, share=share)
     app.middleware("http")(_log_request)
     handle_errors(app)
     describe(app)
@@ -72,9 +76,18 @@ async def _with_threads(_: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-def _refuse(path: str, error: KeystoreError) -> Response:
+def _doorkeeper(services: ServicesOfApp, path: str) -> Doorkeeper | None:
+    """Return what recognises those who ask the API by their token, and who look at the console by their session."""
+    if path.startswith("/v1/"):
+        return None if path == _DESCRIPTION else partial(api_access.recognise, services)
+    return partial(console_access.recognise, services) if console_access.is_private(path) else None
+
+
+def _refuse(request: Request, error: KeystoreError) -> Response:
     """Answer a browser with a page, and everybody else with a problem document."""
-    return refusal(error) if path.startswith(HOME) else problem(error)
+    if request.url.path.startswith(console_access.HOME):
+        return console_access.refusal(request, error)
+    return problem(error)
 
 
 async def _log_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

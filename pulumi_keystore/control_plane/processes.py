@@ -92,6 +92,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         )
         services = ServicesOfApp(plane, clean_ups, connections, checkpoints, workflow.begin, mail_sender)
         listener.answer(settings, app.create(services), port, say)
+        background.end()
         connections.close_idle(everything=True)
         if database.embedded is not None:
             database.embedded.stop()

@@ -430,6 +430,25 @@ BUGS = [
         INVENTORY, "another",
     ),
     Bug(
+        "forms are read before it is known who sends them",
+        "control_plane/app.py",
+        "    return partial(console_access.recognise, services) if console_access.is_private(path) else None",
+        "    return None",
+        "tests/database/api", "before_it_is_read",
+    ),
+    Bug(
+        "half a head keeps its connection",
+        "control_plane/runtime/listener.py",
+        "        if self.conn.their_state is h11.IDLE:", "        if self.conn.their_state is h11.ERROR:",
+        "tests/unit/runtime/test_listener.py", "half_a_head",
+    ),
+    Bug(
+        "a stop looks like a lost lead",
+        "control_plane/runtime/background.py",
+        "    if not leads and not _ending.is_set():", "    if not leads:",
+        "tests/unit/runtime/test_background.py", "told_to_stop",
+    ),
+    Bug(
         "the chain of a certificate does not count",
         "control_plane/keystores/registration.py",
         "(row.certificate_pem, binding.certificate.certificate_pem.decode())",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
 from pulumi_keystore.clock import now_utc
@@ -57,17 +57,24 @@ Services = Annotated[ServicesOfApp, Depends(_services)]
 _bearer = HTTPBearer(auto_error=False, description="an API token of `keystore token create`")
 
 
-def _principal(
-    request: Request,
-    services: Services,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Principal:
-    recognised: Principal | None = getattr(request.state, "actor", None)
-    if recognised is not None:
-        return recognised
+def recognise(services: ServicesOfApp, request: Request) -> Principal:
+    """Return whose token a request carries.
+
+    Raises:
+        NotAuthenticated: It carries none, or none that is valid.
+
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
     with services.plane.transaction() as session:
-        actor = tokens.authenticate(session, credentials.credentials if credentials else None, now_utc())
-    request.state.principal = actor.name
+        return tokens.authenticate(session, token if scheme.lower() == "bearer" else None, now_utc())
+
+
+def _principal(request: Request, services: Services, _: Annotated[Any, Depends(_bearer)]) -> Principal:
+    # Whoever was admitted is known.
+    actor: Principal | None = getattr(request.state, "actor", None)
+    if actor is None:
+        actor = recognise(services, request)
+        request.state.principal = actor.name
     return actor
 
 

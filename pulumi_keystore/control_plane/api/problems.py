@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pulumi_keystore.errors import PROBLEM_TYPES, InvalidInput, KeystoreError, NotFound, ServiceUnavailable, TooLarge
 
 MAX_BODY_BYTES: Final = 8 << 20
+_MOST_OF_ANYBODY: Final = 64 << 10
+"""The same where it is not known who sends it."""
 _SENDING_S: Final = 60
 """How long a client may take to send a request."""
 _PROBLEM: Final = "application/problem+json"
@@ -106,15 +108,15 @@ def describe(app: FastAPI) -> None:
 
 
 class BodyLimit:
-    """Refuses request bodies over `MAX_BODY_BYTES`, announced or not, and those that do not come (ASGI middleware).
+    """Refuses request bodies that are too large, announced or not, and those that do not come (ASGI middleware).
 
     Args:
         app: What takes the others.
-        refuse: Makes the answer to a request for a path.
+        refuse: Makes the answer to a request.
 
     """
 
-    def __init__(self, app: ASGIApp, refuse: Callable[[str, KeystoreError], Response]) -> None:
+    def __init__(self, app: ASGIApp, refuse: Callable[[Request, KeystoreError], Response]) -> None:
         self._app = app
         self._refuse = refuse
 
@@ -123,8 +125,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        refused = not announced.isdigit() or int(announced) > MAX_BODY_BYTES
+        request = Request(scope)
+        most = MAX_BODY_BYTES if hasattr(request.state, "actor") else _MOST_OF_ANYBODY
+        announced = request.headers.get("content-length", "0")
+        # Longer ones are not numbers to be read (CPython limits their digits).
+        refused = not (announced.isascii() and announced.isdigit()) or len(announced) > 20 or int(announced) > most  # noqa: PLR2004
         received, complete, until = 0, False, time.monotonic() + _SENDING_S
 
         async def limited() -> Message:
@@ -137,17 +142,17 @@ class BodyLimit:
                 raise HTTPException(408, f"the request was not sent within {_SENDING_S} seconds") from None
             complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
+            if received > most:
                 # FastAPI makes 400 of whatever else is raised while it reads a body.
-                raise HTTPException(413, too_large().summary)
+                raise HTTPException(413, _too_large(most).summary)
             return message
 
         if refused:
-            await self._refuse(scope["path"], too_large())(scope, receive, send)
+            await self._refuse(request, _too_large(most))(scope, receive, send)
         else:
             await self._app(scope, limited, send)
 
 
-def too_large() -> TooLarge:
+def _too_large(most: int) -> TooLarge:
     """Return the error of a request that is."""
-    return TooLarge(f"the request is larger than {MAX_BODY_BYTES:,} bytes", hint="send less at a time")
+    return TooLarge(f"the request is larger than {most:,} bytes", hint="send less at a time")

@@ -16,8 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.api.access import Services
-from pulumi_keystore.control_plane.api.problems import too_large
+from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity import sessions
 from pulumi_keystore.control_plane.identity.roles import RIGHTS, Principal, Right
@@ -32,6 +31,7 @@ from pulumi_keystore.errors import (
 
 COOKIE: Final = "keystore_console"
 HOME: Final = "/console"
+SIGN_IN: Final = f"{HOME}/sign-in"
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -59,12 +59,28 @@ class Visitor:
         return Right.MANAGE in RIGHTS[self.actor.role]
 
 
-def _visitor(request: Request, services: Services) -> Visitor:
-    cookie = request.cookies.get(COOKIE, "")
+def is_private(path: str) -> bool:
+    """Tell whether a page is for those alone who are signed in."""
+    ours = path == HOME or path.startswith(f"{HOME}/")
+    return ours and path != SIGN_IN and not path.startswith(f"{HOME}/static/")
+
+
+def recognise(services: ServicesOfApp, request: Request) -> Principal:
+    """Return who is signed in; by the head of the request, so that nothing is read of a form of another site.
+
+    Raises:
+        NotAuthenticated: Nobody is.
+        NotAllowed: Another site sends it.
+
+    """
+    if request.method not in ("GET", "HEAD"):
+        require_same_site(request)
     with services.plane.transaction() as session:
-        actor = sessions.resume(session, cookie, now_utc())
-    request.state.principal = actor.name
-    return Visitor(actor, sessions.form_token(cookie))
+        return sessions.resume(session, request.cookies.get(COOKIE), now_utc())
+
+
+def _visitor(request: Request) -> Visitor:
+    return Visitor(request.state.actor, sessions.form_token(request.cookies.get(COOKIE, "")))
 
 
 def require_same_site(request: Request) -> None:
@@ -82,9 +98,11 @@ def require_same_site(request: Request) -> None:
         raise NotAllowed("this form was sent by another site", hint="open the page here and send it again")
 
 
-def _sender(request: Request, services: Services, form_token: Annotated[str, Form(max_length=200)] = "") -> Visitor:
-    require_same_site(request)
-    visitor = _visitor(request, services)
+def _sender(
+    request: Request,
+    visitor: Annotated[Visitor, Depends(_visitor)],
+    form_token: Annotated[str, Form(max_length=200)] = "",
+) -> Visitor:
     if not sessions.is_form_token(request.cookies.get(COOKIE, ""), form_token):
         raise NotAllowed("this form does not belong to your session", hint="open the page again and send it from there")
     return visitor
@@ -102,9 +120,14 @@ def local_path(wanted: str) -> str:
     return wanted if plain and (wanted == HOME or wanted.startswith(f"{HOME}/")) else HOME
 
 
-def refusal(error: KeystoreError) -> Response:
-    """Return the page that tells of an error."""
-    response = page("error.html", error.status, error=error)
+def refusal(request: Request, error: KeystoreError) -> Response:
+    """Return the page that tells of an error; who is not signed in is led to where that is done."""
+    response: Response
+    if isinstance(error, NotAuthenticated):
+        there = quote(request.url.path if request.method == "GET" else HOME)
+        response = RedirectResponse(f"{SIGN_IN}?next={there}", 303)
+    else:
+        response = page("error.html", error.status, error=error)
     response.headers.update(_HEADERS)
     return response
 
@@ -119,28 +142,26 @@ class Page(APIRoute):
         async def guarded(request: Request) -> Response:
             try:
                 response = await handle(request)
-            except NotAuthenticated:
-                there = quote(request.url.path if request.method == "GET" else HOME)
-                response = RedirectResponse(f"{HOME}/sign-in?next={there}", 303)
             except KeystoreError as error:
-                response = refusal(error)
+                response = refusal(request, error)
             except RequestValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"][1:2]) or "form"
                 shown = InvalidInput(f"{where}: {first['msg']}", hint="go back and correct it")
-                response = refusal(shown)
+                response = refusal(request, shown)
             except SQLAlchemyError as error:
                 _log.error("database error", error=type(error).__name__)
                 shown_fault = ServiceUnavailable("the service's database does not answer", hint="try again in a moment")
-                response = refusal(shown_fault)
+                response = refusal(request, shown_fault)
             except HTTPException as error:
                 if error.status_code != TooLarge.status:
                     raise
-                response = refusal(too_large())
+                shown_size = TooLarge(str(error.detail), hint="send less at a time")
+                response = refusal(request, shown_size)
             except Exception as error:  # noqa: BLE001 - whatever it is, people get a page
                 _log.exception("unexpected error", error=type(error).__name__)
                 unknown = KeystoreError("internal error", hint="see the service's log")
-                response = refusal(unknown)
+                response = refusal(request, unknown)
             response.headers.update(_HEADERS)
             return response
 

@@ -15,6 +15,7 @@ from pulumi_keystore.control_plane.api.organizations import Format, history_file
 from pulumi_keystore.control_plane.console.access import (
     COOKIE,
     HOME,
+    SIGN_IN,
     Page,
     Sent,
     Visit,
@@ -92,7 +93,7 @@ def sign_out(request: Request, _: Sent, services: Services) -> Response:
     """End the session."""
     with services.plane.transaction() as session:
         sessions.end(session, request.cookies.get(COOKIE))
-    response = RedirectResponse(f"{HOME}/sign-in", 303)
+    response = RedirectResponse(SIGN_IN, 303)
     response.delete_cookie(COOKIE, path=HOME)
     return response
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Callable
 from typing import Final
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.errors import KeystoreError
@@ -16,6 +20,9 @@ from pulumi_keystore.errors import KeystoreError
 _KEEP_ALIVE_S: Final = 75
 """Longer than clients keep a connection that nobody uses (httpx 5 s, load balancers 60 s): who ends it last would end
 it, now and then, while a request is on its way, and a request that writes cannot simply be sent again."""
+_HEAD_S: Final = 20
+"""How long a client may take for the head of a request; for its body see `api.problems`."""
+_MOST_FILES: Final = 65_536
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -42,8 +49,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def answer(settings: Settings, app: FastAPI, listener: socket.socket, say: Callable[[str], None]) -> None:
     """Answer requests until the process is told to stop; `say` is told once when it does."""
+    _allow_connections()
     config = uvicorn.Config(
         app,
+        http=_Connection,
         ssl_certfile=str(settings.tls_certificate) if settings.tls_certificate else None,
         ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
         log_config=None,
@@ -59,6 +68,46 @@ def answer(settings: Settings, app: FastAPI, listener: socket.socket, say: Calla
     scheme, shown = "https" if config.is_ssl else "http", f"[{host}]" if ":" in host else host
     server = _Server(config, lambda: say(f"keystore control plane is ready on {scheme}://{shown}:{port}"))
     server.run(sockets=[listener])
+
+
+def _allow_connections() -> None:
+    """Have as many open connections as the system lets us: many clients are no reason to accept no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+class _Connection(H11Protocol):
+    """Uvicorn's connection, given up where the head of a request does not come."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(_HEAD_S, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._forget_deadline()
+        elif self._deadline is None:
+            # The beginning of a further head.
+            self._deadline = self.loop.call_later(_HEAD_S, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):

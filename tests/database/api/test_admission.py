@@ -29,13 +29,31 @@ def served(database_url, tmp_path):
         yield app.create(ServicesOfApp(plane, None, None, None, lambda _: None, None)), token
 
 
+@pytest.fixture
+def cookie(served):
+    """The cookie of a browser that is signed in."""
+
+    async def run():
+        form = f"token={served[1]}".encode()
+        caller = Caller(served, "POST", "/console/sign-in", **{"content-type": "application/x-www-form-urlencoded"})
+        caller.content = form
+        caller.body.set()
+        assert await caller.end() == 303
+        return caller.head["set-cookie"].partition(";")[0]
+
+    return asyncio.run(run())
+
+
 class Caller:
     """Sends the head of a request, and its body when it is told to."""
 
-    def __init__(self, served, method, path, token=None):
+    content = json.dumps({"keys": {}}).encode()
+
+    def __init__(self, served, method, path, token=None, **headers):
         application, mine = served
         self.body, self.asked, self.status, self.answer = asyncio.Event(), False, None, b""
-        headers = [(b"authorization", f"Bearer {mine if token is None else token}".encode())]
+        headers = {"authorization": f"Bearer {mine if token is None else token}", **headers}
+        headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
             "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers, "client": ("::1", 1),
@@ -46,11 +64,12 @@ class Caller:
     async def receive(self):
         self.asked = True
         await self.body.wait()
-        return {"type": "http.request", "body": json.dumps({"keys": {}}).encode(), "more_body": False}
+        return {"type": "http.request", "body": self.content, "more_body": False}
 
     async def send(self, message):
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.head = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             self.answer += message.get("body", b"")
 
@@ -95,6 +114,51 @@ def test_half_sent_requests_of_one_organization_leave_room_for_others(served):
             caller.body.set()
             assert await caller.end() == 422
         assert await Caller(served, "GET", "/v1/organizations/acme/history").end() == 200
+
+    asyncio.run(run())
+
+
+FORM = "/console/organizations/acme/edit"
+
+
+def test_a_form_of_who_is_not_signed_in_or_of_another_site_is_refused_before_it_is_read(served, cookie):
+    async def run():
+        stranger = Caller(served, "POST", FORM)
+        assert await stranger.end() == 303
+        assert stranger.head["location"].startswith("/console/sign-in")
+        foreign = Caller(served, "POST", FORM, cookie=cookie, **{"sec-fetch-site": "cross-site"})
+        assert await foreign.end() == 403
+        assert not stranger.asked
+        assert not foreign.asked
+
+    asyncio.run(run())
+
+
+def test_half_sent_forms_of_one_organization_leave_room_for_others(served, cookie):
+    async def run():
+        as_form = {"cookie": cookie, "content-type": "multipart/form-data; boundary=x"}
+        half = [Caller(served, "POST", FORM, **as_form) for _ in range(SHARE)]
+        await until(lambda: all(caller.asked for caller in half))
+        more = Caller(served, "POST", FORM, **as_form)
+        assert await more.end() == 429
+        assert not more.asked
+        assert await Caller(served, "GET", "/console/organizations/other", cookie=cookie).end() == 200
+        for caller in half:
+            caller.body.set()
+            await caller.end()
+
+    asyncio.run(run())
+
+
+def test_who_is_not_known_yet_sends_little(served):
+    async def run():
+        caller = Caller(served, "POST", "/console/sign-in", **{"content-length": "70000"})
+        assert await caller.end() == 413
+        assert not caller.asked
+        silent = Caller(served, "POST", "/console/sign-in", **{"content-type": "application/x-www-form-urlencoded"})
+        silent.content = b"token=" + b"x" * 70_000
+        silent.body.set()
+        assert await silent.end() == 413
 
     asyncio.run(run())
 

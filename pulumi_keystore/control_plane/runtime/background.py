@@ -46,9 +46,16 @@ def start(works: Iterable[Work]) -> None:
         threading.Thread(target=_repeat, args=(work,), name=work.name, daemon=True).start()
 
 
+_ending: Final = threading.Event()
+
+
+def end() -> None:
+    """Begin no further turn: the process ends, and what goes away with it is no reason to end it otherwise."""
+    _ending.set()
+
+
 def _repeat(work: Work) -> None:
-    while True:
-        time.sleep(work.every_s)
+    while not _ending.wait(work.every_s):
         try:
             work.call()
             turns[work.name] = time.time()
@@ -79,7 +86,7 @@ def isolated(what: str, **of: object) -> Iterator[None]:
 
 def stop_unless(leads: bool, otherwise: str) -> None:
     """End the process unless it leads; `otherwise` says what is wrong with its connection to the database."""
-    if not leads:
+    if not leads and not _ending.is_set():
         # Another service may lead now. What we have under way is safe to drop: it is resumed from the database.
         _log.error(f"the database connection that makes this service the leader {otherwise}; stopping")
         os._exit(SUPERSEDED_STATUS)

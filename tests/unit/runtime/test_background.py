@@ -46,3 +46,13 @@ def test_work_that_fails_each_time_falls_behind_and_other_work_does_not(monkeypa
     assert done.wait(60)
     wait_until(lambda: background.turns["works"] > begun["works"], "a turn")
     assert background.turns["fails"] == begun["fails"]
+
+
+def test_a_process_that_is_told_to_stop_is_not_ended_for_the_database_that_stops_with_it(monkeypatch):
+    monkeypatch.setattr(background, "_ending", threading.Event())
+    ended = []
+    monkeypatch.setattr(background.os, "_exit", ended.append)
+    background.stop_unless(leads=False, otherwise="is lost")
+    background.end()
+    background.stop_unless(leads=False, otherwise="is lost")
+    assert ended == [background.SUPERSEDED_STATUS]

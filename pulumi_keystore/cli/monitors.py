@@ -9,6 +9,7 @@ import typer
 from pulumi_keystore.cli.output import Format, FormatOption, KeystoreArgument, OrganizationArgument, ask, show
 from pulumi_keystore.declarations.monitor import OFFLINE_MINUTES, ONLINE_MINUTES, REPEAT_HOURS
 
+_LONGEST_URL = 10_000
 monitor_app = typer.Typer(help="Alert recipients of a keystore.", no_args_is_help=True)
 
 
@@ -17,8 +18,9 @@ def monitor_set(
     organization: OrganizationArgument,
     keystore: KeystoreArgument,
     recipient: Annotated[list[str] | None, typer.Option(help="Email address to alert; repeatable.")] = None,
-    webhook: Annotated[
-        str | None, typer.Option(help="Webhook URL to call, https://HOST/PATH.", envvar="KEYSTORE_WEBHOOK")
+    webhook_file: Annotated[
+        typer.FileText | None,
+        typer.Option(help="File with the webhook URL to call, https://HOST/PATH; - reads it from standard input."),
     ] = None,
     offline_minutes: Annotated[int, typer.Option(help="Minutes offline before the first alert.")] = OFFLINE_MINUTES,
     repeat_hours: Annotated[int, typer.Option(help="Hours between reminders.")] = REPEAT_HOURS,
@@ -28,7 +30,8 @@ def monitor_set(
     """Set the alert recipients and timings of a self-administered keystore, replacing earlier ones."""
     body = {
         "recipients": recipient or [],
-        "webhook": webhook,
+        # Such a URL is a secret of its own, which a command line would show to everybody on the machine.
+        "webhook": webhook_file.read(_LONGEST_URL).strip() if webhook_file else None,
         "offline_minutes": offline_minutes,
         "repeat_hours": repeat_hours,
         "online_minutes": online_minutes,

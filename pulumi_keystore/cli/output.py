@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pulumi_keystore.client import Client
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.errors import InvalidInput, KeystoreError
 
 
 class Format(StrEnum):
@@ -47,6 +48,22 @@ def ask() -> Client:
     return Client(environment("KEYSTORE_URL"), environment("KEYSTORE_TOKEN"), environment("KEYSTORE_CA_FILE"))
 
 
+def without_password(context: typer.Context, option: typer.CallbackParam, value: str | None) -> str | None:
+    """Return the value of an option for a URL; one that holds a password has to come in the environment.
+
+    Raises:
+        InvalidInput: It came on the command line, which everybody on the machine can read (ps(1)).
+
+    """
+    source = context.get_parameter_source(option.name or "")
+    if value and source is not None and source.name == "COMMANDLINE" and _PASSWORD.search(value):
+        raise InvalidInput(
+            f"{option.opts[0]} holds a password, which everyone on this machine can read in the list of processes",
+            hint=f"set {option.envvar} instead",
+        )
+    return value
+
+
 def span(seconds: float) -> str:
     """Return a duration as people say it, as in "2 h 5 min"."""
     minutes, seconds = divmod(int(seconds), 60)
@@ -61,6 +78,7 @@ ReasonOption = Annotated[str, typer.Option(help="Reason, recorded in the history
 YesOption = Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")]
 
 
+_PASSWORD = re.compile(r"://[^/?#@]*:[^/?#@]+@|[?&](ssl)?password=.", re.IGNORECASE)
 _TITLES = {"address_display": "address", "certificate_not_after": "certificate until", "kv_version": "KV"}
 """Columns whose field is not called as people would."""
 

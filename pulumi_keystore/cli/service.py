@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pulumi_keystore.cli.output import ask, err
+from pulumi_keystore.cli.output import ask, err, without_password
 from pulumi_keystore.errors import KeystoreError
 
 commands = typer.Typer()
@@ -22,7 +22,9 @@ def serve(
     database_url: Annotated[
         str | None,
         typer.Option(
-            help="URL of a PostgreSQL database to use instead of the embedded one.", envvar="KEYSTORE_DATABASE_URL"
+            help="URL of a PostgreSQL database instead of the embedded one; with a password, only as a variable.",
+            envvar="KEYSTORE_DATABASE_URL",
+            callback=without_password,
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; defaults to loopback.")] = None,
@@ -34,7 +36,11 @@ def serve(
     ] = None,
     smtp_url: Annotated[
         str | None,
-        typer.Option(help="SMTP server for alerts and notices, smtp://HOST:PORT.", envvar="KEYSTORE_SMTP_URL"),
+        typer.Option(
+            help="SMTP server for alerts and notices, smtp://HOST:PORT; with a password, only as a variable.",
+            envvar="KEYSTORE_SMTP_URL",
+            callback=without_password,
+        ),
     ] = None,
 ) -> None:
     """Run the control plane service until Ctrl-C or SIGTERM.
@@ -52,7 +58,12 @@ def serve(
 @commands.command()
 def worker(
     database_url: Annotated[
-        str | None, typer.Option(help="PostgreSQL URL of the service's database.", envvar="KEYSTORE_DATABASE_URL")
+        str | None,
+        typer.Option(
+            help="PostgreSQL URL of the service's database; with a password, only as a variable.",
+            envvar="KEYSTORE_DATABASE_URL",
+            callback=without_password,
+        ),
     ] = None,
     master_key_file: Annotated[
         Path | None, typer.Option(help="File with the service's master key.", envvar="KEYSTORE_MASTER_KEY_FILE")

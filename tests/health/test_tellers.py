@@ -134,7 +134,7 @@ def test_the_metrics_are_those_that_are_documented(watch, testbed, admin_token):
         assert names == {acme.customer.name}
 
 
-def test_the_command_tells_the_same(watch, testbed, admin_token):
+def test_the_command_tells_the_same(watch, testbed, admin_token, tmp_path):
     acme = watch()
     name, run = acme.customer.name, lambda *words, **more: testbed.service.run(*words, token=admin_token, **more)
     shown = wait_until(
@@ -163,6 +163,10 @@ def test_the_command_tells_the_same(watch, testbed, admin_token):
     assert "c@example.com" in run("monitor", "show", name, "first").stdout
     refused = run("monitor", "set", name, "first", "--recipient", "c", check=False)
     assert (refused.returncode, "KS033" in refused.stderr) == (1, True)
+    (tmp_path / "webhook").write_text("https://hooks.example.com/CANARY\n")
+    told = run("monitor", "set", name, "first", "--webhook-file", str(tmp_path / "webhook")).stdout
+    assert "hooks.example.com" in told
+    assert "CANARY" not in told
     run("monitor", "remove", name, "first")
     run("monitor", "set", name, "first", "--recipient", acme.recipients[0])
 

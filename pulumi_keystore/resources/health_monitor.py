@@ -29,6 +29,7 @@ from pulumi_keystore.resources.provider import (
     one_line,
     tell,
     unknown_properties,
+    with_ours,
 )
 
 TIMINGS: Final = ("offline_minutes", "repeat_hours", "online_minutes")
@@ -198,5 +199,4 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
         }
         if adopt is not False:
             props["adopt"] = adopt
-        options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=list(SECRETS)))
-        super().__init__(HealthMonitorProvider(), resource_name, props, options)
+        super().__init__(HealthMonitorProvider(), resource_name, props, with_ours(opts, SECRETS))

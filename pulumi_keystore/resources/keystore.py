@@ -16,7 +16,7 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file, expiry_warnings
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.names import check_name, check_organization
-from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound, RuleViolation
+from pulumi_keystore.errors import Conflict, InvalidInput, ManagedElsewhere, NotFound, RuleViolation
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
     changed,
@@ -27,6 +27,7 @@ from pulumi_keystore.resources.provider import (
     one_line,
     tell,
     unknown_properties,
+    with_ours,
 )
 
 DECLARED: Final = ("kind", "address", "certificate", "certificate_password", "server_ca", "mount", "role")
@@ -131,6 +132,13 @@ class KeystoreResourceProvider(KeystoreProvider):
                 return
             except ManagedElsewhere as reason:
                 tell(f"warning: {reason.summary}")
+            except Conflict:
+                # Pulumi deletes what depends on a resource before it, and asks no provider in a preview of that.
+                tell(
+                    f"{id_}: monitors and migrations that were declared on it are deleted by now, `pulumi up` declares "
+                    "them again; with opts=pulumi.ResourceOptions(protect=True) nothing is deleted to begin with"
+                )
+                raise
 
 
 def _declaration(props: Mapping[str, Any]) -> Declaration:
@@ -241,8 +249,7 @@ class Keystore(Resource, module="keystore", name="Keystore"):
             "adopt": adopt,
             **dict.fromkeys(FOUND),
         }
-        options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=list(SECRETS)))
-        super().__init__(KeystoreResourceProvider(), resource_name, props, options)
+        super().__init__(KeystoreResourceProvider(), resource_name, props, with_ours(opts, SECRETS))
 
 
 def _encoded(certificate: Any) -> str:

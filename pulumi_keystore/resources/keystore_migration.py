@@ -20,6 +20,7 @@ from pulumi_keystore.resources.provider import (
     one_line,
     program_client,
     tell,
+    with_ours,
 )
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class KeystoreMigration(Resource, module="keystore", name="KeystoreMigration"):
         if mode is not None:
             # Only where it is given: programs without it keep the inputs, and so the state, that they have.
             props["mode"] = mode
-        super().__init__(KeystoreMigrationProvider(), resource_name, props, opts)
+        super().__init__(KeystoreMigrationProvider(), resource_name, props, with_ours(opts))
         if pulumi.runtime.is_dry_run():
             pulumi.Output.all(organization, destination).apply(lambda pair: self._announce(*pair))
 

@@ -18,6 +18,7 @@ from pulumi_keystore.resources.provider import (
     new_mark,
     one_line,
     tell,
+    with_ours,
 )
 
 
@@ -101,4 +102,4 @@ class Organization(Resource, module="keystore", name="Organization"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {"name": resource_name if name is None else name, "environment": environment}
-        super().__init__(OrganizationProvider(), resource_name, props, opts)
+        super().__init__(OrganizationProvider(), resource_name, props, with_ours(opts))

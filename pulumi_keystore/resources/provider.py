@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pulumi import ResourceOptions, RunError
 from pulumi.dynamic import CheckFailure, ConfigureRequest, ResourceProvider
 from pulumi.runtime.config import get_config
 from pulumi.runtime.rpc import UNKNOWN
@@ -64,6 +65,22 @@ class KeystoreProvider(ResourceProvider):
     def client(self) -> Client:
         """Return a client of the configured service; close it after use."""
         return _client(self._url, self._token, self._ca_file)
+
+
+def with_ours(opts: ResourceOptions | None, secret_outputs: Collection[str] = ()) -> ResourceOptions:
+    """Return a resource's options with ours.
+
+    Raises:
+        pulumi.RunError: It shall be imported: the SDK reads a dynamic resource by what is in its state, and there is
+            none yet (`dynamic.__main__`, `get_provider`).
+
+    """
+    if opts is not None and opts.import_:
+        raise RunError(
+            f"import_={opts.import_!r}: what exists already is not imported, but declared; "
+            "next: leave import_ away, and set adopt=True on a Keystore or HealthMonitor to take it over"
+        )
+    return ResourceOptions.merge(opts, ResourceOptions(additional_secret_outputs=list(secret_outputs)))
 
 
 def program_client() -> Client:

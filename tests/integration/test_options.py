@@ -19,6 +19,16 @@ def test_what_is_registered_already_is_taken_over_with_adopt_alone(acme, made):
     assert refused.returncode != 0
     assert "is registered with another certificate; " in refused.stdout
     assert "adopt" in refused.stdout
+    made.declare(keystore(acme, {"import_": f"{acme.name}/first"}))
+    refused = made.stack.up(check=False)
+    assert refused.returncode != 0
+    assert "what exists already is not imported, but declared" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    by_command = made.stack.run(
+        "import", "pulumi-python:dynamic/keystore:Keystore", "first", f"{acme.name}/first", "--yes", check=False
+    )
+    # The SDK's own words, before any of ours is asked: docs/resources.md quotes them, and says what to do.
+    assert "KeyError: '__provider'" in by_command.stdout
     assert acme.admin.keystore(acme.name, "first") == before
     adopting = keystore(acme, adopt=True)
     made.declare(adopting)

@@ -347,6 +347,9 @@ def test_destroy_is_refused_while_keys_are_held_and_works_without(team):
     assert refused.returncode != 0
     assert "is active and holds 4 archive keys" in refused.stdout
     assert "migrate them to another keystore first" in refused.stdout
+    assert "`pulumi up` declares them again" in refused.stdout
+    team.stack.up()
+    assert "5 unchanged" in team.stack.preview().stdout
     team.customer.assert_complete("first")
 
 

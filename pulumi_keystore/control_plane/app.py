@@ -30,6 +30,8 @@ from pulumi_keystore.control_plane.api.admission import THREADS, Admission, Door
 from pulumi_keystore.control_plane.api.problems import BodyLimit, describe, handle_errors, problem
 from pulumi_keystore.control_plane.console import access as console_access
 from pulumi_keystore.control_plane.console import forms, pages
+from pulumi_keystore.control_plane.identity.roles import RIGHTS, Principal, Right
+from pulumi_keystore.control_plane.organizations import history
 from pulumi_keystore.errors import KeystoreError
 
 _DESCRIPTION: Final = "/v1/openapi.json"
@@ -79,8 +81,21 @@ async def _with_threads(_: FastAPI) -> AsyncIterator[None]:
 def _doorkeeper(services: ServicesOfApp, path: str) -> Doorkeeper | None:
     """Return what recognises those who ask the API by their token, and who look at the console by their session."""
     if path.startswith("/v1/"):
-        return None if path == _DESCRIPTION else partial(api_access.recognise, services)
-    return partial(console_access.recognise, services) if console_access.is_private(path) else None
+        return None if path == _DESCRIPTION else partial(_admit, services, api_access.recognise)
+    return partial(_admit, services, console_access.recognise) if console_access.is_private(path) else None
+
+
+def _admit(
+    services: ServicesOfApp, recognise: Callable[[ServicesOfApp, Request], Principal], request: Request
+) -> Principal:
+    """Return who asks, unless it is for a change too many."""
+    actor = recognise(services, request)
+    changes = request.method not in ("GET", "HEAD") and Right.MANAGE in RIGHTS[actor.role]
+    if changes and actor.organization is not None:
+        plane = services.plane
+        with plane.transaction() as session:
+            history.require_changes_left(session, actor.organization, plane.settings.changes_per_day)
+    return actor
 
 
 def _refuse(request: Request, error: KeystoreError) -> Response:

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     keystores_per_organization: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=20, description="keystores that one organization may have"
     )
+    changes_per_day: Annotated[int, Field(ge=1)] = Field(
+        default=5000,
+        description="changes, as its history counts them, that tokens of an organization may make in 24 hours",
+    )
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         default=32, description="most requests in flight to the keystores of one migration, in one process"
     )

@@ -8,18 +8,24 @@ import pytest
 from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.identity import tokens
-from pulumi_keystore.control_plane.organizations import registry
+from pulumi_keystore.control_plane.organizations import history, registry
 from pulumi_keystore.control_plane.runtime.database import upgrade_schema
 from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.settings import Settings
 
-SHARE = 3
+SHARE, CHANGES = 3, 5
 
 
 @pytest.fixture
 def served(database_url, tmp_path):
     """The application, and a token of the authority."""
-    settings = Settings(database_url=database_url, data=tmp_path, master_key_file=None, requests_per_organization=SHARE)
+    settings = Settings(
+        database_url=database_url,
+        data=tmp_path,
+        master_key_file=None,
+        requests_per_organization=SHARE,
+        changes_per_day=CHANGES,
+    )
     with opened(settings, upgrade_schema) as database:
         plane = database.plane
         with plane.transaction() as session:
@@ -159,6 +165,31 @@ def test_who_is_not_known_yet_sends_little(served):
         silent.content = b"token=" + b"x" * 70_000
         silent.body.set()
         assert await silent.end() == 413
+
+    asyncio.run(run())
+
+
+def test_an_organization_changes_so_much_in_a_day_and_its_provider_more(served):
+    application, plane = served[0], served[0].state.services.plane
+    with plane.transaction() as session:
+        owner = registry.find(session, "acme")
+        for actor in [*["ops"] * (CHANGES - 1), history.SYSTEM]:
+            history.append(session, owner.id, actor, "Keystore edited")
+        _, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
+        _, providers = tokens.create(session, "test", "provider", "customer-cloud-admin")
+
+    async def change(token, method="POST"):
+        caller = Caller((application, token), method, "/v1/organizations/acme/migrations")
+        caller.body.set()
+        return await caller.end()
+
+    async def run():
+        assert await change(theirs) == 422
+        with plane.transaction() as session:
+            history.append(session, owner.id, "ops", "Keystore edited")
+        assert await change(theirs) == 429
+        assert await change(providers) == 422
+        assert await change(theirs, "GET") == 200
 
     asyncio.run(run())
 

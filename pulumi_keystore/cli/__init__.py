@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 
 from pulumi_keystore.cli import check, clean_ups, keys, keystores, migrations, monitors, organizations, service, tokens
 from pulumi_keystore.cli.output import fail
 from pulumi_keystore.errors import KeystoreError
+
+_USAGE: Final = 64
+"""Exit status where the command line is wrong (sysexits(3), EX_USAGE)."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -21,9 +25,10 @@ def _show_version(wanted: bool) -> None:
 app = typer.Typer(
     help="Run and manage the keystores of a cloud backup service.\n\n"
     "KEYSTORE_URL sets the service's URL (default http://127.0.0.1:8700), KEYSTORE_TOKEN the API token, and "
-    "KEYSTORE_CA_FILE the CA of the service's certificate.",
+    "KEYSTORE_CA_FILE the CA of the service's certificate.\n\n"
+    "Exit status: 0 success, 1 an error or findings, 2 a keystore is offline, 64 wrong usage.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -51,9 +56,17 @@ for name, group in (
     app.add_typer(group, name=name)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command; expected errors are one line and exit status 1."""
     try:
-        app()
+        status = app(standalone_mode=False)
     except KeystoreError as error:
         fail(error)
+    except typer.TyperException as error:
+        # Not click's 2, which is what is said of keystores that are offline.
+        cast("Any", error).show()
+        status = _USAGE
+    except typer.Abort:
+        sys.stderr.write("aborted\n")
+        status = 1
+    raise SystemExit(status)

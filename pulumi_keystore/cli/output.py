@@ -36,10 +36,22 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 def fail(error: KeystoreError) -> NoReturn:
     """Say what went wrong and what to do; end with status 1."""
     rule = f" [{error.rule}]" if error.rule else ""
-    sys.stderr.write(f"error: {error.summary}{rule}\n")
+    sys.stderr.write(f"error: {_by_option(error)}{rule}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")
     raise SystemExit(1)
+
+
+_OPTIONS = {"notify_email": "--notify", "recipients": "--recipient", "webhook": "--webhook-file"}
+"""Options whose property is not called as they are."""
+
+
+def _by_option(error: KeystoreError) -> str:
+    """Return what is wrong, with the option that was given for it in the place of its property."""
+    prop = error.prop or ""
+    option = _OPTIONS.get(prop, f"--{prop.replace('_', '-')}")
+    given = {argument.partition("=")[0] for argument in sys.argv[1:]}
+    return error.summary.replace(f"{prop}: ", f"{option}: ", 1) if prop and option in given else error.summary
 
 
 def ask() -> Client:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from keystore_harness import binary, report, workspace
 from keystore_harness.errors import HarnessError
@@ -19,7 +19,7 @@ app = typer.Typer(
     name="keystore-harness",
     help="Break real Vault servers on purpose, and see whether the keystore service keeps every key.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
 _console = Console(stderr=True, highlight=False)
@@ -28,7 +28,7 @@ _console = Console(stderr=True, highlight=False)
 @app.command("list")
 def list_scenarios() -> None:
     """List the scenarios."""
-    table = Table("scenario", "what breaks", "what is expected", box=None)
+    table = Table(Column("scenario", no_wrap=True), "what breaks", "what is expected", box=None)
     for scenario in SCENARIOS.values():
         table.add_row(scenario.name, scenario.fault, scenario.expectation)
     Console(highlight=False).print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import threading
@@ -95,6 +96,8 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         background.end()
         connections.close_idle(everything=True)
         if database.embedded is not None:
+            # That it goes away is no news, though whoever is at work just now would say so.
+            logging.disable()
             database.embedded.stop()
         os._exit(0)
 

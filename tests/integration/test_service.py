@@ -384,7 +384,8 @@ def test_the_service_listens_on_loopback_alone_and_speaks_tls_when_told(tmp_path
                 with socket.socket() as probe:
                     assert probe.connect_ex((host, port)) != 0
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
+            assert "abnormally" not in process.stderr.read()
             assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "the database is still running"
         finally:
             process.kill()

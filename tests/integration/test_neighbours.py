@@ -11,7 +11,7 @@ from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import KeystoreError, TooManyRequests
 
-MANY = 40
+MANY = 85
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def test_enrolments_at_a_vault_that_hangs_hold_up_nobody_else(customer, testbed,
         ]
         for thread in threads:
             thread.start()
-        # Those over its share are told at once; the others wait for the Vault.
-        wait_until(lambda: sum(isinstance(one, TooManyRequests) for one in outcomes) >= MANY - 20, "the refusals")
+        # Those over its share are told at once; the others wait for the Vault, or for those who wait for it.
+        wait_until(lambda: sum(isinstance(one, TooManyRequests) for one in outcomes) >= MANY - 80, "the refusals")
         idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND state_change < now() - interval '1 s'"
         assert statements(idle) == [(0,)]
         quick.enrol(1)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,8 +15,19 @@ from pulumi_keystore.errors import KeystoreError, TooManyRequests
 THREADS: Final = 200
 """How many requests are worked on at a time; most of them wait for a keystore or the database."""
 _DOORKEEPERS: Final = 10
+_WAITING: Final = 4
+"""How many may wait for each that is worked on: an online migration holds all for a second or two."""
+_WAIT_S: Final = 20
 Doorkeeper = Callable[[Request], Principal]
 """Tells who sends a request, or raises `KeystoreError`."""
+
+
+class _Queue:
+    """The requests of an organization: those that are worked on, and those that wait."""
+
+    def __init__(self, share: int) -> None:
+        self.turns = Semaphore(share)
+        self.present = 0
 
 
 class Admission:
@@ -44,7 +54,7 @@ class Admission:
         self._share = share
         # Whoever is busy with an organization's keystore keeps nobody from being recognised.
         self._doorkeepers = CapacityLimiter(_DOORKEEPERS)
-        self._under_way: Counter[str] = Counter()
+        self._queues: dict[str, _Queue] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -63,23 +73,35 @@ class Admission:
         organization = _organization(path)
         if organization is None or actor.organization not in (None, organization):
             await self._app(scope, receive, send)
-        elif self._under_way[organization] >= self._share:
-            refusal = TooManyRequests(
-                f"{self._share} requests of the organization {organization!r} are being worked on",
-                hint="wait for their answers, and try again in a moment",
-            )
-            await self._refuse(request, refusal)(scope, receive, send)
         else:
-            await self._admit(organization, scope, receive, send)
+            await self._in_turn(organization, request, receive, send)
 
-    async def _admit(self, organization: str, scope: Scope, receive: Receive, send: Send) -> None:
-        self._under_way[organization] += 1
+    async def _in_turn(self, organization: str, request: Request, receive: Receive, send: Send) -> None:
+        """Pass a request on when fewer of its organization are worked on; nothing of its body is read before."""
+        queue = self._queues.setdefault(organization, _Queue(self._share))
+        queue.present += 1
         try:
-            await self._app(scope, receive, send)
+            admitted = False
+            if queue.present <= self._share * (1 + _WAITING):
+                with move_on_after(_WAIT_S):
+                    await queue.turns.acquire()
+                    admitted = True
+            if not admitted:
+                refusal = TooManyRequests(
+                    f"{queue.present} requests of the organization {organization!r} wait for their answers, and "
+                    f"{self._share} at a time are worked on",
+                    hint="wait for their answers, and try again in a moment",
+                )
+                await self._refuse(request, refusal)(request.scope, receive, send)
+                return
+            try:
+                await self._app(request.scope, receive, send)
+            finally:
+                queue.turns.release()
         finally:
-            self._under_way[organization] -= 1
-            if not self._under_way[organization]:
-                del self._under_way[organization]
+            queue.present -= 1
+            if not queue.present:
+                del self._queues[organization]
 
 
 def _organization(path: str) -> str | None:

@@ -61,7 +61,9 @@ class Settings(BaseSettings):
         default=60, description="seconds between two health checks of a keystore; shorter in tests and demos only"
     )
     requests_per_organization: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=16, description="requests of one organization that are worked on at a time; more are answered with 429"
+        default=16,
+        description="requests of one organization that are worked on at a time; four times as many wait, and more are "
+        "answered with 429",
     )
     keystores_per_organization: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=20, description="keystores that one organization may have"

@@ -105,19 +105,26 @@ def test_a_request_without_a_valid_token_is_refused_before_its_body_is_read(serv
     asyncio.run(run())
 
 
-def test_half_sent_requests_of_one_organization_leave_room_for_others(served):
+def test_half_sent_requests_of_one_organization_leave_room_for_others(served, monkeypatch):
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+
     async def run():
         half = [Caller(served, "POST", KEYS) for _ in range(SHARE)]
         await until(lambda: all(caller.asked for caller in half))
-        more = Caller(served, "POST", KEYS)
-        assert await more.end() == 429
-        assert not more.asked
-        assert b"too-many-requests" in more.answer
+        # One more than may wait.
+        waiting = [Caller(served, "POST", KEYS) for _ in range(4 * SHARE + 1)]
+        await until(lambda: any(caller.status for caller in waiting))
+        refused = [caller for caller in waiting if caller.status]
+        assert [caller.status for caller in refused] == [429]
+        assert b"too-many-requests" in refused[0].answer
+        waiting.remove(refused[0])
         assert await Caller(served, "GET", "/v1/organizations/other").end() == 200
         assert await Caller(served, "GET", "/v1/organizations/other/history").end() == 200
         assert await Caller(served, "GET", "/healthz").end() == 200
-        for caller in half:
+        assert not any(caller.asked for caller in [*waiting, *refused])
+        for caller in [*half, *waiting]:
             caller.body.set()
+        for caller in [*half, *waiting]:
             assert await caller.end() == 422
         assert await Caller(served, "GET", "/v1/organizations/acme/history").end() == 200
 
@@ -140,7 +147,23 @@ def test_a_form_of_who_is_not_signed_in_or_of_another_site_is_refused_before_it_
     asyncio.run(run())
 
 
-def test_half_sent_forms_of_one_organization_leave_room_for_others(served, cookie):
+def test_who_waits_too_long_is_told_so(served, monkeypatch):
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 0.2)
+
+    async def run():
+        half = [Caller(served, "POST", KEYS) for _ in range(SHARE)]
+        await until(lambda: all(caller.asked for caller in half))
+        assert await Caller(served, "POST", KEYS).end() == 429
+        for caller in half:
+            caller.body.set()
+            assert await caller.end() == 422
+
+    asyncio.run(run())
+
+
+def test_half_sent_forms_of_one_organization_leave_room_for_others(served, cookie, monkeypatch):
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 0.2)
+
     async def run():
         as_form = {"cookie": cookie, "content-type": "multipart/form-data; boundary=x"}
         half = [Caller(served, "POST", FORM, **as_form) for _ in range(SHARE)]

@@ -94,7 +94,7 @@ def test_what_is_unknown_in_preview_is_not_judged(provider):
 
 def test_every_wrong_property_is_named_at_once_and_secrets_are_not_quoted(provider):
     failures = check(
-        provider, address="https://10.0.0.1:1", certificate_password="CANARY-no", mount="a/b", organization="A!"
+        provider, address="https://10.0.0.1:1", certificate_password="CANARY-no", mount="a//b", organization="A!"
     ).failures
     reasons = " ".join(f.reason for f in failures)
     assert {"KS004", "KS011", "KS031", "KS034"} <= set(

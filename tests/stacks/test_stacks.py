@@ -266,6 +266,17 @@ def test_vault_tenancy_by_a_stand_in_for_the_plugin_of_pulumi_vault(program, unp
         both.stack.configure({"retainMount": "false"})
         both.lifecycle(14)
         assert "archive-keys/" not in server.client().sys.list_mounted_secrets_engines()["data"]
+        server.enable_namespace("team")
+        both.stack.configure({"namespace": "team", "mount": "kv/archive-keys"})
+        both.stack.up()
+        mounts = server.client(namespace="team").sys.list_mounted_secrets_engines()["data"]
+        assert mounts["kv/archive-keys/"]["type"] == "kv"
+        # It was proved there, with the policy of the tenancy.
+        shown = acme.admin.keystore(acme.name, "vault")
+        assert (shown["namespace"], shown["mount"]) == ("team", "kv/archive-keys")
+        both.stack.destroy()
+        both.stack.run("config", "rm", "namespace")
+        both.stack.run("config", "rm", "mount")
         both.stack.configure({"retainMount": "true"})
         both.stack.up()
         acme.enrol(5)

@@ -168,7 +168,8 @@ def migrate(
             )
             goal = name.strip()
             binding, proof = registration.rehearse(services.plane, organization, goal, declared)
-            label = f"{goal} ({binding.address})"
+            inside = f", namespace {binding.namespace}" if binding.namespace else ""
+            label = f"{goal} ({binding.address}{inside})"
             plan = lifecycle.plan_to_new(services.plane, organization, label, proof.cluster_id if proof else "")
             draft = drafts.seal(services.plane.master_key, organization, visitor.form_token, goal, declared)
             return {**plan, "name": "", "draft": draft}

@@ -121,7 +121,11 @@ def test_a_certificate_in_use_is_not_judged_again_and_all_else_is(provider):
 
 def test_another_kind_replaces_and_another_address_does_not(provider):
     olds = keystore(address="https://vault.example.com:8200")
-    for change, replaces in (({"kind": "provider"}, ["kind"]), ({"address": "https://b.example.com:1"}, [])):
+    for change, replaces in (
+        ({"kind": "provider"}, ["kind"]),
+        ({"address": "https://b.example.com:1"}, []),
+        ({"namespace": "team", "mount": "a/kv"}, []),
+    ):
         request = provider_pb2.DiffRequest(
             id="acme/first", urn="urn", olds=struct(olds), news=struct({**olds, **change})
         )

@@ -52,8 +52,9 @@ class VaultKeystore(ArchiveKeys):
                 f"{self}: the mount {path!r} does not exist, or the role {self.tenancy.role_name!r} cannot use it",
                 hint=f"run `bao secrets enable {option}-path={mount} -version=1 kv` and give the role its policy",
             )
-        if data.get("path") != f"{mount}/":
-            # A server answers for the mount that a path leads into; its keys would lie where others have theirs.
+        # A server names it from the namespace that was asked, or from the root one where it is in another.
+        if data.get("path") not in (f"{mount}/", f"{path}/"):
+            # It answers for the mount that a path leads into; its keys would lie where others have theirs.
             raise Unsuitable(f"{self}: {path!r} is a path in another mount", hint="name the mount itself")
         if data.get("type") != "kv":
             raise Unsuitable(

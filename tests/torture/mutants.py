@@ -465,7 +465,7 @@ BUGS = [
     Bug(
         "a path in another mount counts as a mount",
         "vault/keystore.py",
-        """if data.get("path") != f"{mount}/":""", """if data.get("path") == mount:""",
+        """if data.get("path") not in (f"{mount}/", f"{path}/"):""", """if data.get("path") == mount:""",
         PLACE, "another_mount",
     ),
     Bug(

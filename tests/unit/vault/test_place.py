@@ -174,7 +174,13 @@ def test_a_pinned_path_is_what_is_touched_and_the_login_is_that_of_today(endpoin
     assert vault.place == Place("", "kv-before", "acme")
 
 
-@pytest.mark.parametrize("stated", ["a/", "a/kv", "kv/", "", None])
+@pytest.mark.parametrize("stated", ["a/kv/", "team/a/kv/"])
+def test_a_mount_is_what_a_server_states_from_either_namespace(endpoint, stated):
+    vault = VaultKeystore(endpoint, Tenancy("acme", "a/kv", namespace="team"))
+    assert Server(stated_path=stated).run(vault.detect()) == 1
+
+
+@pytest.mark.parametrize("stated", ["a/", "a/kv", "kv/", "team/a/", "", None])
 def test_a_path_that_a_server_finds_in_another_mount_is_not_a_mount(endpoint, stated):
     vault = VaultKeystore(endpoint, Tenancy("acme", "a/kv", namespace="team"))
     with pytest.raises(Unsuitable, match="'team/a/kv' is a path in another mount"):

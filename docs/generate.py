@@ -84,7 +84,10 @@ def vault_setup() -> str:
     role = " \\\n".join(
         f"    {name}={str(value).lower() if value is True else value}" for name, value in parameters.items()
     )
-    return VAULT_SETUP.format(v1=tenancy.policy(1).strip(), v2=tenancy.policy(2).strip(), role=role)
+    inside = Tenancy("acme", "kv/archive-keys", namespace="team")
+    return VAULT_SETUP.format(
+        v1=tenancy.policy(1).strip(), v2=tenancy.policy(2).strip(), role=role, namespaced=inside.policy(1).strip()
+    )
 
 
 VAULT_SETUP = """\
@@ -117,6 +120,32 @@ For an existing mount of KV version 2 (keys are written with `cas=0` and removed
 ```hcl
 {v2}
 ```
+
+## Mounts with slashes, and namespaces
+
+A mount may have any path, such as `kv/archive-keys`, if the keystore is declared with it: `mount="kv/archive-keys"`. A mount of
+KV version 1 at that path has the policy above with the other path.
+
+With OpenBao 2.3 or Vault Enterprise, all of it can be in a namespace, and the keystore is declared with `namespace="team"` (a child
+namespace is `team/child`). Certificate login, role, policy and mount are then in that namespace: give each command above
+`-namespace=team`.
+
+```console
+bao namespace create team
+bao secrets enable -namespace=team -path=kv/archive-keys -version=1 kv
+bao auth enable -namespace=team cert
+```
+
+A policy is written from where it is, so no path in it begins with the namespace. This is the policy for the mount
+`kv/archive-keys` in the namespace `team`:
+
+```hcl
+{namespaced}
+```
+
+The service itself asks only `/v1/sys/health` outside of the namespace, which needs no token. Namespaces are part of the request
+path (`/v1/team/kv/archive-keys/…`), never a header: a server without namespaces refuses such a request instead of
+answering it from a mount of the same name.
 """
 
 

@@ -14,10 +14,11 @@ from pulumi_keystore.declarations.names import (
     check_email,
     check_kind,
     check_mode,
+    check_mount,
     check_name,
+    check_namespace,
     check_organization,
     check_user_id,
-    check_vault_name,
 )
 from pulumi_keystore.declarations.pkcs12_inspection import inspect
 from pulumi_keystore.errors import RuleViolation
@@ -172,9 +173,11 @@ RULE_NOTES: Final = {
     ),
     "KS034": Note(
         "Not a mount or role",
-        "Mount and role become part of request paths.",
-        "Write the mount's path without slashes, as `vault secrets list` shows it before the final one.",
-        "secret/archive-keys",
+        "Mount and role become part of request paths: what begins or ends with a slash, or holds two in a row, would be "
+        "another spelling of the same mount, and dots would lead out of it. A role holds no slash.",
+        "Write the mount as `bao secrets list` shows it, without the final slash. Its first name is none of `root`, `sys`, "
+        "`audit`, `auth`, `cubbyhole` and `identity`.",
+        "team/archive-keys/",
     ),
     "KS035": Note(
         "Not a user id",
@@ -228,6 +231,13 @@ RULE_NOTES: Final = {
         "In a file of declarations an input that does not exist would be ignored without a word. (In a program Python says so.)",
         "Correct its name: [resources](../resources.md) lists them.",
     ),
+    "KS044": Note(
+        "Not a namespace",
+        "The namespace becomes part of request paths, and of what tells one place from another. Vault and OpenBao call none "
+        "`root`, `sys`, `audit`, `auth`, `cubbyhole` or `identity`.",
+        "Write the full path of the namespace, as in `team/child`, or leave it out for the root namespace.",
+        "root",
+    ),
 }
 POLICY_NOTES: Final = {
     "KS101": "Once it has expired the service can no longer log in, and the keystore is offline.",
@@ -261,7 +271,8 @@ _JUDGES: Final[dict[str, Callable[[Any], object]]] = {
     "kind": check_kind,
     "organization": check_organization,
     "notify_email": check_email,
-    "mount": lambda name: check_vault_name(name, "mount"),
+    "mount": check_mount,
+    "namespace": check_namespace,
     "user": check_user_id,
     "key": decode_file,
     "name": check_name,

@@ -24,13 +24,17 @@ class OrganizationAnswer(TypedDict):
 
 
 class KeystoreAnswer(TypedDict):
-    """A registered keystore; address, certificate and what was found out about the server only where it is a Vault."""
+    """A registered keystore; address, certificate and what was found out about the server only where it is a Vault.
+
+    `namespace` is empty for the root namespace.
+    """
 
     organization: str
     name: str
     kind: str
     address: str | None
     address_display: str | None
+    namespace: str
     mount: str | None
     role: str | None
     server_ca: str | None

@@ -113,7 +113,9 @@ SERVER_CA = _rule(25, "server_ca", "1 to 100 CA certificates in PEM, or nothing 
 KIND = _rule(30, "kind", "one of provider, self-administered, legacy")
 ORGANIZATION = _rule(31, "organization", "1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
 NOTIFY_EMAIL = _rule(33, "notify_email", "one e-mail address, as in ops@example.com")
-VAULT_NAME = _rule(34, "mount", "1 to 128 of a-z, A-Z, 0-9, '-' and '_'")
+_NAMES: Final = "names of a-z, A-Z, 0-9, '-', '_' and '.' with one '/' between them, 128 characters at most"
+MOUNT = _rule(34, "mount", _NAMES)
+ROLE = MOUNT.of("role", "1 to 128 of a-z, A-Z, 0-9, '-' and '_'")
 USER_ID = _rule(35, "user", f"1 to {MAX_USER_ID_BYTES} bytes of text without control characters")
 ARCHIVE_KEY = _rule(36, "key", "base64 of exactly 32 bytes")
 KEYSTORE_NAME = _rule(37, "name", "1 to 100 printable characters, none of them '/', and not '.' or '..'")
@@ -123,6 +125,7 @@ MONITOR_TIMINGS = _rule(40, "offline_minutes", "1 to 60 minutes before the first
 WEBHOOK = _rule(41, "webhook", "https://HOST/PATH with a public DNS name, and no user, password or fragment")
 LEGACY_ALONE = _rule(42, "kind", "no address and no certificate where the kind is legacy, or another kind")
 INPUT = _rule(43, "input", "only inputs that the resource has")
+NAMESPACE = _rule(44, "namespace", f"nothing for the root namespace, or {_NAMES}")
 
 # Policies.
 

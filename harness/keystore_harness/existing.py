@@ -116,6 +116,8 @@ class ExistingServer(Vault):
 
         """
         tenancy = Tenancy(organization) if isinstance(organization, str) else organization
+        if tenancy.namespace:
+            raise Unsupported("namespaces are not made on a server that somebody else runs")
         client = self.client()
         if client.read(f"auth/cert/certs/{tenancy.role_name}") is not None:
             raise HarnessError(f"{self.url} has a role {tenancy.role_name!r} already; choose another organization")

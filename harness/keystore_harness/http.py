@@ -9,12 +9,14 @@ import hvac
 import requests
 
 
-def client(url: str, ca_pem: str, token: str, timeout_s: float = 30) -> hvac.Client:
+def client(url: str, ca_pem: str, token: str, timeout_s: float = 30, namespace: str = "") -> hvac.Client:
     """Return an hvac client that trusts one CA and is moved by nothing in the environment."""
     session = requests.Session()
     session.trust_env = False
     session.mount("https://", TrustingAdapter(ssl.create_default_context(cadata=ca_pem)))
-    return hvac.Client(url=url, token=token, session=session, timeout=timeout_s, allow_redirects=False)
+    return hvac.Client(
+        url=url, token=token, session=session, timeout=timeout_s, allow_redirects=False, namespace=namespace or None
+    )
 
 
 class TrustingAdapter(requests.adapters.HTTPAdapter):

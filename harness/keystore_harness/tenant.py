@@ -54,7 +54,8 @@ class Credentials:
         session.trust_env = False
         session.mount("https://", TrustingAdapter(context))
         url = f"https://{self._vault.login_host}:{self._vault.port}"
-        client = hvac.Client(url=url, token="", session=session, timeout=10, allow_redirects=False)
+        namespace = self._tenancy.namespace or None
+        client = hvac.Client(url=url, token="", session=session, timeout=10, allow_redirects=False, namespace=namespace)
         # hvac's own certificate login wants the private key in a file.
         answer = client.write_data("auth/cert/login", data={"name": self._tenancy.role_name})
         client.token = answer["auth"]["client_token"]
@@ -103,7 +104,12 @@ class Tenant:
     def restore_role(self) -> None:
         """Write policy and certificate role as they should be."""
         parameters = self.tenancy.role_parameters(self.vault.ca.pem, self.tenancy.organization)
-        self.vault.enable_role(self.tenancy.role_name, self.tenancy.policy(self.version), parameters)
+        policy = self.tenancy.policy(self.version)
+        self.vault.enable_role(self.tenancy.role_name, policy, parameters, self.tenancy.namespace)
+
+    def _client(self) -> hvac.Client:
+        """Return an administrator's client of its namespace."""
+        return self.vault.client(namespace=self.tenancy.namespace)
 
     # Its keys, by way of the administrator.
 
@@ -113,13 +119,13 @@ class Tenant:
 
     def names(self) -> list[str]:
         """Return the names of all stored keys."""
-        found = self.vault.client().list(self._path("", "metadata"))
+        found = self._client().list(self._path("", "metadata"))
         # A name that ends with a slash is a folder: what the product remembers of its decisions, say.
         return [name for name in found["data"]["keys"] if not name.endswith("/")] if found else []
 
     def record(self, name: str) -> Record | None:
         """Return what is stored under a name."""
-        return self._read(self.vault.client(), name)
+        return self._read(self._client(), name)
 
     def _read(self, client: hvac.Client, name: str) -> Record | None:
         found = client.read(self._path(name))
@@ -130,18 +136,18 @@ class Tenant:
 
     def stored(self) -> dict[str, bytes]:
         """Return every stored key by its name."""
-        client = self.vault.client()
+        client = self._client()
         records = ((name, self._read(client, name)) for name in self.names())
         return {name: b64decode(record["archive_key"]) for name, record in records if record}
 
     def put(self, name: str, record: Record) -> None:
         """Store something under a name, whatever was there."""
         body: dict[str, Any] = dict(record) if self.version == 1 else {"data": dict(record)}
-        self.vault.client().write_data(self._path(name), data=body)
+        self._client().write_data(self._path(name), data=body)
 
     def remove(self, name: str) -> None:
         """Remove what is stored under a name, with all its versions."""
-        self.vault.client().delete(self._path(name, "metadata"))
+        self._client().delete(self._path(name, "metadata"))
 
     def add(self, user: str, key: bytes | None = None) -> str:
         """Store a key for a user as the product would; return its name."""
@@ -206,7 +212,7 @@ class Tenant:
         """Lend the administrator's client for a fault of policy or role; both are written anew at the end."""
         with self.vault.timeline.fault(self.vault.name, what):
             try:
-                yield self.vault.client()
+                yield self._client()
             finally:
                 self.restore_role()
 
@@ -246,11 +252,11 @@ class Tenant:
         """Let its mount, of KV version 2, delete what is written from now on after a time, such as "40s"."""
         path = f"{self.tenancy.mount}/config"
         with self.vault.timeline.fault(self.vault.name, f"{self.tenancy.mount} deletes after {time}"):
-            self.vault.client().write_data(path, data={"delete_version_after": time})
+            self._client().write_data(path, data={"delete_version_after": time})
             try:
                 yield
             finally:
-                self.vault.client().write_data(path, data={"delete_version_after": "0s"})
+                self._client().write_data(path, data={"delete_version_after": "0s"})
 
     @contextlib.contextmanager
     def certificate_revoked(self, credentials: Credentials) -> Iterator[None]:
@@ -258,10 +264,10 @@ class Tenant:
         serial = credentials.issued.certificate.serial_number
         path = f"auth/cert/crls/harness-{serial:x}"
         with self.vault.timeline.fault(self.vault.name, "client certificate revoked"):
-            client = self.vault.client()
+            client = self._client()
             client.write_data(path, data={"crl": self.vault.ca.revocation_list(serial)})
             client.sys.revoke_prefix("auth/cert/login")
             try:
                 yield
             finally:
-                self.vault.client().delete(path)
+                self._client().delete(path)

@@ -93,9 +93,10 @@ class Vault:
             raise Unsupported(f"{self.name} has no Toxiproxy before it; run `keystore-harness obtain toxiproxy` once")
         return self._proxy
 
-    def client(self, *, token: str | None = None, timeout_s: float = 30) -> hvac.Client:
-        """Return an administrator's client (with the root token, unless one is given; "" is none)."""
-        return client(self.storage_url, self.trusted_pem, self.root_token if token is None else token, timeout_s)
+    def client(self, *, token: str | None = None, timeout_s: float = 30, namespace: str = "") -> hvac.Client:
+        """Return an administrator's client (with the root token, unless one is given; "" is none) of a namespace."""
+        token = self.root_token if token is None else token
+        return client(self.storage_url, self.trusted_pem, token, timeout_s, namespace)
 
     def log(self) -> str:
         """Return what the server has logged, if that can be had from here."""
@@ -120,30 +121,44 @@ class Vault:
 
     # What an administrator sets up.
 
-    def enable_mount(self, mount: str, version: int) -> None:
+    def enable_namespace(self, namespace: str) -> None:
+        """Make a namespace (`"team"`, `"team/child"`) and those above it, unless it is there."""
+        parent, _, name = namespace.rpartition("/")
+        if parent:
+            self.enable_namespace(parent)
+        above = self.client(namespace=parent)
+        found = above.list("sys/namespaces")
+        if f"{name}/" not in (found["data"]["keys"] if found else ()):
+            above.write_data(f"sys/namespaces/{name}", data={})
+        inside = self.client(namespace=namespace)
+        wait_until(lambda: _has_started(inside), f"namespace {namespace}")
+
+    def enable_mount(self, mount: str, version: int, namespace: str = "") -> None:
         """Mount a KV secrets engine of version 1 or 2, unless it is there."""
-        client = self.client()
+        client = self.client(namespace=namespace)
         if f"{mount}/" not in client.sys.list_mounted_secrets_engines()["data"]:
             client.sys.enable_secrets_engine("kv", path=mount, options={"version": str(version)})
-        wait_until(lambda: self._mount_ready(mount, version), f"mount {mount}")
+        wait_until(lambda: self._mount_ready(mount, version, namespace), f"mount {mount}")
 
-    def _mount_ready(self, mount: str, version: int) -> bool:
+    def _mount_ready(self, mount: str, version: int, namespace: str) -> bool:
         # A fresh version 2 mount answers 400 for a moment while it upgrades itself.
         path = f"{mount}/metadata/" if version == 2 else f"{mount}/"  # noqa: PLR2004
         try:
-            self.client().list(path)
+            self.client(namespace=namespace).list(path)
         except hvac.exceptions.VaultError:
             return False
         return True
 
-    def enable_role(self, role: str, policy: str, parameters: dict[str, Any]) -> None:
+    def enable_role(self, role: str, policy: str, parameters: dict[str, Any], namespace: str = "") -> None:
         """Write a policy and a certificate role of the same name."""
-        client = self.client()
+        client = self.client(namespace=namespace)
         client.sys.create_or_update_policy(role, policy)
         client.write_data(f"auth/cert/certs/{role}", data=parameters)
 
     def admit(self, organization: str | Tenancy, *, version: int = 1) -> Tenant:
         """Set one organization up (mount, policy, certificate role), as the product documents it; safe to repeat.
+
+        The namespace that its place is in is made, with certificate login, where it is missing.
 
         Args:
             organization: Its name, or its place on the server where that is not the usual one.
@@ -151,7 +166,12 @@ class Vault:
 
         """
         tenancy = Tenancy(organization) if isinstance(organization, str) else organization
-        self.enable_mount(tenancy.mount, version)
+        if tenancy.namespace:
+            self.enable_namespace(tenancy.namespace)
+            inside = self.client(namespace=tenancy.namespace)
+            if "cert/" not in inside.sys.list_auth_methods()["data"]:
+                inside.sys.enable_auth_method("cert")
+        self.enable_mount(tenancy.mount, version, tenancy.namespace)
         tenant = Tenant(self, tenancy, version)
         tenant.restore_role()
         return tenant
@@ -232,3 +252,11 @@ class Vault:
 
     def _is_open_again(self) -> bool:
         return self.active
+
+
+def _has_started(client: hvac.Client) -> bool:
+    try:
+        client.sys.list_auth_methods()
+    except hvac.exceptions.VaultError:
+        return False
+    return True

@@ -53,12 +53,16 @@ def show_keystore(
     """Show one keystore."""
     with ask() as service:
         found = service.keystore(organization, name)
-    if output is Format.JSON or not found["server_ca"]:
+    if output is Format.JSON:
         show(found, output)
-    else:
+        return
+    shown: dict[str, Any] = {**found}
+    if found["mount"] is not None:
+        shown["namespace"] = found["namespace"] or "root"
+    if found["server_ca"]:
         # It takes a page, and people seldom read it.
-        count = found["server_ca"].count("-----BEGIN")
-        show({**found, "server_ca": f"{count} in PEM (--format json shows it)"}, output)
+        shown["server_ca"] = f"{found['server_ca'].count('-----BEGIN')} in PEM (--format json shows it)"
+    show(shown, output)
 
 
 @commands.command()

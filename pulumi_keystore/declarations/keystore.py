@@ -9,8 +9,8 @@ from pulumi_keystore import rules
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
-from pulumi_keystore.declarations.names import Kind, check_kind, check_vault_name
-from pulumi_keystore.declarations.tenancy import DEFAULT_MOUNT, default_role
+from pulumi_keystore.declarations.names import Kind, check_kind, check_mount, check_namespace, check_role
+from pulumi_keystore.declarations.tenancy import DEFAULT_MOUNT, Tenancy, default_role
 from pulumi_keystore.errors import RuleViolation
 
 
@@ -24,6 +24,12 @@ class Binding:
     server_ca: bytes | None = None
     mount: str = DEFAULT_MOUNT
     role: str = ""
+    namespace: str = ""
+    """Empty for the root namespace."""
+
+    def tenancy(self, organization: str) -> Tenancy:
+        """Return the organization's place on the server."""
+        return Tenancy(organization, self.mount, self.role, self.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Declaration:
         server_ca: CA certificates in PEM; None for the public CAs.
         mount: KV mount; archive-keys by default.
         role: Certificate role; keystore-ORGANIZATION by default.
+        namespace: Namespace that mount and role are in; the root namespace by default.
 
     """
 
@@ -48,6 +55,7 @@ class Declaration:
     server_ca: str | None = None
     mount: str | None = None
     role: str | None = None
+    namespace: str | None = None
 
     def judge(self, organization: str, certificate: ClientCertificate | None = None) -> Binding:
         """Apply every rule; nothing is looked up. A `certificate` that is in use already needs no file.
@@ -65,8 +73,9 @@ class Declaration:
             self._address(),
             certificate or self._certificate(),
             check_server_ca(self.server_ca),
-            check_vault_name(self.mount or DEFAULT_MOUNT, "mount"),
-            check_vault_name(self.role or default_role(organization), "role"),
+            check_mount(self.mount or DEFAULT_MOUNT),
+            check_role(self.role or default_role(organization)),
+            check_namespace(self.namespace or ""),
         )
 
     def problems(self, unknown: Collection[str] = ()) -> tuple[list[RuleViolation], list[str]]:
@@ -96,10 +105,11 @@ class Declaration:
         attempt(self._address, "address")
         attempt(certificate, "certificate", "certificate_password")
         attempt(lambda: check_server_ca(self.server_ca), "server_ca")
-        attempt(lambda: check_vault_name(self.mount or DEFAULT_MOUNT, "mount"), "mount")
+        attempt(lambda: check_mount(self.mount or DEFAULT_MOUNT), "mount")
         if self.role:
             role = self.role
-            attempt(lambda: check_vault_name(role, "role"), "role")
+            attempt(lambda: check_role(role), "role")
+        attempt(lambda: check_namespace(self.namespace or ""), "namespace")
         return violations, warnings
 
     def _check_legacy(self) -> None:

@@ -1,4 +1,4 @@
-"""Names, addresses of people, and words of which one is chosen, in any declaration (rules KS030 to KS038)."""
+"""Names, addresses of people, and words of which one is chosen, in any declaration (rules KS030 to KS044)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ class Kind(StrEnum):
 _ORGANIZATION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _EMAIL = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(\.{_ATOM})*@([A-Za-z0-9](-*[A-Za-z0-9])*\.)+[A-Za-z]{{2,63}}")
-_VAULT_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ROLE = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# None begins with a dot: "." and ".." would lead elsewhere in a URL.
+_SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
+_PATH = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
+_PATH_LIMIT: Final = 128
+_RESERVED: Final = frozenset({"root", "sys", "audit", "auth", "cubbyhole", "identity"})
+"""What no namespace is called (Vault's and OpenBao's page "Namespaces"), and what no mount's path begins with."""
 _NAME_LIMIT: Final = 100
 
 
@@ -60,10 +66,34 @@ def check_email(address: str) -> str:
     return address
 
 
-def check_vault_name(text: str, prop: str) -> str:
-    """Return the name of a mount or role, or raise `RuleViolation` (KS034) for the property `prop`."""
-    if not _VAULT_NAME.fullmatch(text):
-        raise rules.VAULT_NAME.of(prop).violation(f"{text!r} is not a usable name")
+def check_mount(text: str) -> str:
+    """Return the path of a KV mount in its namespace, or raise `RuleViolation` (KS034).
+
+    It may begin with the names of namespaces, as Vault takes them for a part of the path.
+    """
+    if not _PATH.fullmatch(text) or len(text) > _PATH_LIMIT:
+        raise rules.MOUNT.violation(f"{text!r} is not a usable path")
+    first = text.partition("/")[0]
+    if first in _RESERVED:
+        raise rules.MOUNT.violation(f"{text!r} begins with {first!r}, which Vault reserves")
+    return text
+
+
+def check_namespace(text: str) -> str:
+    """Return the path of a namespace, empty for the root namespace, or raise `RuleViolation` (KS044)."""
+    if not text:
+        return text
+    if not _PATH.fullmatch(text) or len(text) > _PATH_LIMIT:
+        raise rules.NAMESPACE.violation(f"{text!r} is not a usable path")
+    if reserved := _RESERVED.intersection(text.split("/")):
+        raise rules.NAMESPACE.violation(f"{text!r} holds {min(reserved)!r}, which Vault reserves")
+    return text
+
+
+def check_role(text: str) -> str:
+    """Return the name of a certificate role, or raise `RuleViolation` (KS034)."""
+    if not _ROLE.fullmatch(text):
+        raise rules.ROLE.violation(f"{text!r} is not a usable name")
     return text
 
 

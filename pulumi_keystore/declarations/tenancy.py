@@ -21,6 +21,17 @@ KEY_NAME: Final = re.compile(r"[a-z0-9-]{1,250}\.[0-9]{1,9}")
 _LONGEST_ENCODED: Final = 200
 
 
+def within(namespace: str, path: str) -> str:
+    """Return a path below a namespace as the root namespace spells it: the one spelling that a path has everywhere.
+
+    Vault takes a namespace in a header, in the path, or one part of it here and the other there. Requests are sent and
+    places are compared by this spelling alone, so what is one place is one text. The header would be less: servers
+    without namespaces (Vault's Community Edition, OpenBao before 2.3) and proxies drop it and answer from the root
+    namespace, where somebody else's mount of that name may be; a path that leads nowhere is refused.
+    """
+    return f"{namespace}/{path}" if namespace else path
+
+
 def default_role(organization: str) -> str:
     """Return the certificate role an organization logs in with unless told otherwise."""
     return f"keystore-{organization}"
@@ -46,11 +57,22 @@ def _base32(data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tenancy:
-    """One organization's place on a Vault server."""
+    """One organization's place on a Vault server; `namespace` is empty for the root namespace."""
 
     organization: str
     mount: str = DEFAULT_MOUNT
     role: str = ""
+    namespace: str = ""
+
+    @property
+    def path(self) -> str:
+        """The mount as the root namespace spells it."""
+        return within(self.namespace, self.mount)
+
+    @property
+    def option(self) -> str:
+        """What commands of `bao` or `vault` need to work in the namespace, and a space; nothing in the root one."""
+        return f"-namespace={self.namespace} " if self.namespace else ""
 
     @property
     def role_name(self) -> str:
@@ -58,7 +80,10 @@ class Tenancy:
         return self.role or default_role(self.organization)
 
     def policy(self, version: int) -> str:
-        """Return the policy text for a KV mount of version 1 or 2."""
+        """Return the policy text for a KV mount of version 1 or 2.
+
+        It belongs in the tenancy's namespace, and names paths from there: none of them begins with it.
+        """
         m, o = self.mount, self.organization
         paths: dict[str, tuple[str, ...]]
         if version == 1:

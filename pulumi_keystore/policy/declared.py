@@ -40,7 +40,7 @@ INPUTS: Final = {
     "organization": {"name", "environment", "adopt"},
     "keystore": {
         "organization", "name", "kind", "address", "certificate", "certificate_password", "certificate_password_env",
-        "server_ca", "mount", "role", "adopt", "protect",
+        "server_ca", "namespace", "mount", "role", "adopt", "protect",
     },
     "migration": {"organization", "name", "destination", "notify_email", "mode"},
     "monitor": {

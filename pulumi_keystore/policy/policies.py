@@ -104,7 +104,7 @@ def _organization(one: Declared) -> Judged:
 
 
 def _keystore(one: Declared) -> Judged:
-    names = ("kind", "address", "certificate", "certificate_password", "server_ca", "mount", "role")
+    names = ("kind", "address", "certificate", "certificate_password", "server_ca", "namespace", "mount", "role")
     texts = {name: str(one.props[name]) for name in names if one.props.get(name) is not None}
     violations, warnings = Declaration(**{"kind": "", **texts}).problems(one.hidden)
     organization = lambda: check_organization(str(one.props.get("organization")))  # noqa: E731

@@ -30,7 +30,9 @@ from pulumi_keystore.resources.provider import (
     with_ours,
 )
 
-DECLARED: Final = ("kind", "address", "certificate", "certificate_password", "server_ca", "mount", "role")
+DECLARED: Final = (
+    "kind", "address", "certificate", "certificate_password", "server_ca", "namespace", "mount", "role"
+)  # fmt: skip
 FOUND: Final = ("address_display", "certificate_fingerprint", "certificate_not_after", "kv_version", "cluster_id")
 SECRETS: Final = ("certificate", "certificate_password")
 
@@ -112,6 +114,9 @@ class KeystoreResourceProvider(KeystoreProvider):
             # A default that the service filled in is no change of what was left out.
             if props.get(given) is not None and _pem(props[given]) != _pem(value):
                 outs[given] = value
+        # Unlike those, the root namespace is what is meant where none is given.
+        if (props.get("namespace") or "") != found["namespace"]:
+            outs["namespace"] = found["namespace"]
         if found["certificate_fingerprint"] != props.get("certificate_fingerprint"):
             tell(f"{id_}: the certificate was changed outside Pulumi, SHA-256 {found['certificate_fingerprint']}")
             outs["certificate"] = f"changed outside Pulumi, SHA-256 {found['certificate_fingerprint']}"
@@ -154,6 +159,8 @@ def _edits(olds: Mapping[str, Any], news: Mapping[str, Any], changes: Collection
             yield _certificate_edit(olds, news)
         elif prop in ("certificate_password", "server_ca"):
             yield f"another {prop}"
+        elif prop == "namespace":
+            yield f"{prop} {olds.get(prop) or 'root'} → {news.get(prop) or 'root'}"
         else:
             yield f"{prop} {olds.get(prop) or 'by default'} → {news.get(prop) or 'by default'}"
 
@@ -203,6 +210,7 @@ class Keystore(Resource, module="keystore", name="Keystore"):
         name: Name of the keystore; the resource's name by default.
         mount: KV mount on the server; archive-keys by default.
         role: Certificate role on the server; keystore-ORGANIZATION by default.
+        namespace: Namespace that mount and role are in; the root namespace by default.
         adopt: Take over a keystore of this name that is registered already, changing it to what is declared.
         opts: Pulumi's options.
 
@@ -232,6 +240,7 @@ class Keystore(Resource, module="keystore", name="Keystore"):
         name: pulumi.Input[str] | None = None,
         mount: pulumi.Input[str] | None = None,
         role: pulumi.Input[str] | None = None,
+        namespace: pulumi.Input[str] | None = None,
         adopt: pulumi.Input[bool] = False,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -244,6 +253,7 @@ class Keystore(Resource, module="keystore", name="Keystore"):
             "certificate": None if certificate is None else secret(certificate).apply(_encoded),
             "certificate_password": None if certificate_password is None else secret(certificate_password),
             "server_ca": pulumi.Output.from_input(server_ca).apply(certificates),
+            "namespace": namespace,
             "mount": mount,
             "role": role,
             "adopt": adopt,

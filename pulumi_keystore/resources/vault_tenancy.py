@@ -39,6 +39,8 @@ class VaultTenancy(pulumi.ComponentResource):
         mount: Path of the KV mount; that of the tenancy it is shared with, or archive-keys, by default.
         kv_version: 1, which makes each archive key write-once in the server itself and is faster, or 2.
         role: Name of the policy and of the certificate role; keystore-ORGANIZATION by default.
+        namespace: The namespace that all of it but the audit device belongs to, which has to exist; that of the
+            tenancy it is shared with, or the root namespace, by default. The provider must not have one of its own.
         audit_file: Where on the server an audit device writes each request, "stdout" for its output; none by default.
         retain_mount: Leave the mount on the server when the component is deleted: archive keys may be in it.
         opts: Pulumi's options.
@@ -49,6 +51,8 @@ class VaultTenancy(pulumi.ComponentResource):
     mount: pulumi.Output[str]
     kv_version: pulumi.Output[int]
     role: pulumi.Output[str]
+    namespace: pulumi.Output[str | None]
+    """None for the root namespace."""
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class VaultTenancy(pulumi.ComponentResource):
         mount: pulumi.Input[str] | None = None,
         kv_version: pulumi.Input[int] | None = None,
         role: pulumi.Input[str] | None = None,
+        namespace: pulumi.Input[str] | None = None,
         audit_file: pulumi.Input[str] | None = None,
         retain_mount: bool = True,
         opts: pulumi.ResourceOptions | None = None,
@@ -74,6 +79,9 @@ class VaultTenancy(pulumi.ComponentResource):
         owner = pulumi.Output.from_input(organization)
         self.mount = pulumi.Output.from_input(mount)
         self.kv_version = pulumi.Output.from_input(kv_version).apply(int)
+        # "" is the root namespace, too; pulumi-vault would send it as the name of one.
+        inherited = beside.namespace if beside and namespace is None else pulumi.Output.from_input(namespace)
+        self.namespace = inherited.apply(lambda given: given or None)
         role = owner.apply(default_role) if role is None else pulumi.Output.from_input(role)
         prepared: list[pulumi.Resource] = [beside] if beside else []
         if not shared:
@@ -81,6 +89,7 @@ class VaultTenancy(pulumi.ComponentResource):
         policy = vault.Policy(
             resource_name,
             name=role,
+            namespace=self.namespace,
             policy=pulumi.Output.all(owner, self.mount, role, self.kv_version).apply(_policy),
             opts=pulumi.ResourceOptions(parent=self, depends_on=prepared),
         )
@@ -89,6 +98,7 @@ class VaultTenancy(pulumi.ComponentResource):
         login = vault.CertAuthBackendRole(
             resource_name,
             name=role,
+            namespace=self.namespace,
             backend=_LOGIN,
             certificate=parameters["certificate"],
             allowed_common_names=[parameters["allowed_common_names"]],
@@ -103,12 +113,14 @@ class VaultTenancy(pulumi.ComponentResource):
         self.role = login.name.apply(str)
         self.organization = pulumi.Output.all(owner, self.role).apply(lambda pair: str(pair[0]))
         self.mount = pulumi.Output.all(self.mount, self.role).apply(lambda pair: str(pair[0]))
+        self.namespace = pulumi.Output.all(self.namespace, self.role).apply(lambda pair: pair[0])
         self.register_outputs(
             {
                 "organization": self.organization,
                 "mount": self.mount,
                 "kv_version": self.kv_version,
                 "role": self.role,
+                "namespace": self.namespace,
             }
         )
 
@@ -124,13 +136,18 @@ class VaultTenancy(pulumi.ComponentResource):
         mount = vault.Mount(
             name,
             path=self.mount,
+            namespace=self.namespace,
             type="kv",
             description="archive keys of pulumi-keystore",
             options={"version": self.kv_version.apply(str)},
             opts=pulumi.ResourceOptions(parent=self, retain_on_delete=retain_mount, depends_on=audits),
         )
         login = vault.AuthBackend(
-            name, type="cert", path=_LOGIN, opts=pulumi.ResourceOptions(parent=self, depends_on=audits)
+            name,
+            type="cert",
+            path=_LOGIN,
+            namespace=self.namespace,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=audits),
         )
         return [*audits, mount, login]
 

@@ -42,9 +42,8 @@ class ArchiveKeys(VaultSession):
     """One organization's archive keys on one Vault server; what it is made of, `VaultSession` says."""
 
     def _path(self, part: str, name: str = "") -> str:
-        tenancy = self.tenancy
         section = f"{part}/" if self._kv_version == 2 else ""  # noqa: PLR2004
-        return f"/v1/{tenancy.mount}/{section}{tenancy.organization}/{name}"
+        return f"/v1/{self.path}/{section}{self.tenancy.organization}/{name}"
 
     def create(self, record: ArchiveKey, name: str | None = None) -> Flow[bool]:
         """Write a record where nothing is; return False where the server refuses, which `read` explains.
@@ -108,7 +107,7 @@ class ArchiveKeys(VaultSession):
     def _may_not_create(self) -> AccessDenied:
         return AccessDenied(
             f"{self}: the role {self.tenancy.role_name!r} may not create archive keys",
-            hint=f'give its policy "create" below {self.tenancy.mount}/{self.tenancy.organization}/',
+            hint=f'give its policy "create" below {self.path}/{self.tenancy.organization}/',
         )
 
     def read(self, name: str) -> Flow[ArchiveKey | None]:
@@ -131,7 +130,7 @@ class ArchiveKeys(VaultSession):
         if response.status == 404:  # noqa: PLR2004
             if "no handler" in response.errors:
                 raise Unsuitable(
-                    f"{self}: the mount {self.tenancy.mount!r} does not exist",
+                    f"{self}: the mount {self.path!r} does not exist",
                     hint="enable it again, or restore the server from a snapshot that has it",
                 )
             return None

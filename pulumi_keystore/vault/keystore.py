@@ -44,32 +44,36 @@ class VaultKeystore(ArchiveKeys):
             Unsuitable: The mount is missing, of another type, or deletes versions by itself.
 
         """
-        mount = self.tenancy.mount
-        response = yield from self._call("GET", f"/v1/sys/internal/ui/mounts/{mount}")
+        mount, path, option = self.tenancy.mount, self.tenancy.path, self.tenancy.option
+        response = yield from self._call("GET", self._here(f"sys/internal/ui/mounts/{mount}"))
         data = _object(response.json().get("data"))
         if response.status in (403, 404):
             raise Unsuitable(
-                f"{self}: the mount {mount!r} does not exist, or the role {self.tenancy.role_name!r} cannot use it",
-                hint=f"run `bao secrets enable -path={mount} -version=1 kv` and give the role its policy",
+                f"{self}: the mount {path!r} does not exist, or the role {self.tenancy.role_name!r} cannot use it",
+                hint=f"run `bao secrets enable {option}-path={mount} -version=1 kv` and give the role its policy",
             )
+        # A server names it from the namespace that was asked, or from the root one where it is in another.
+        if data.get("path") not in (f"{mount}/", f"{path}/"):
+            # It answers for the mount that a path leads into; its keys would lie where others have theirs.
+            raise Unsuitable(f"{self}: {path!r} is a path in another mount", hint="name the mount itself")
         if data.get("type") != "kv":
             raise Unsuitable(
-                f"{self}: the mount {mount!r} is of type {_plain(data.get('type'))!r}", hint="name a KV mount"
+                f"{self}: the mount {path!r} is of type {_plain(data.get('type'))!r}", hint="name a KV mount"
             )
         version = str(_object(data.get("options")).get("version", "1"))
         self._kv_version = 2 if version == "2" else 1
         if self._kv_version == 2:  # noqa: PLR2004
-            config = yield from self._allowed("GET", f"/v1/{mount}/config", f"read {mount}/config")
+            config = yield from self._allowed("GET", self._here(f"{mount}/config"), f"read {path}/config")
             after = _plain(_object(config.json().get("data")).get("delete_version_after", "0s"))
             if after not in ("0s", "0", ""):
                 raise Unsuitable(
-                    f"{self}: the mount {mount!r} deletes what is written after {after}", hint=self.keep_hint()
+                    f"{self}: the mount {path!r} deletes what is written after {after}", hint=self.keep_hint()
                 )
         return self._kv_version
 
     def keep_hint(self) -> str:
         """Say what to do where the mount deletes what is written to it."""
-        return f"run `bao write {self.tenancy.mount}/config delete_version_after=0s`"
+        return f"run `bao write {self.tenancy.option}{self.tenancy.mount}/config delete_version_after=0s`"
 
     def prove(self, origin: str = "") -> Flow[Proof]:
         """Prove that the organization can keep archive keys here: write, read, list, delete a canary, in its own path.
@@ -140,21 +144,21 @@ class VaultKeystore(ArchiveKeys):
         """Raise `Unsuitable` unless tokens can be ended and renewed, serve any number of requests, and live a while."""
         kind, uses = self._kind_of_token
         life_s = self._token.ttl_s if self._token else 0.0
-        role = self.tenancy.role_name
+        role, option = self.tenancy.role_name, self.tenancy.option
         if kind != "service":
             raise Unsuitable(
                 f"{self}: the role {role!r} gives tokens of type {kind!r}, which cannot be ended",
-                hint=f"run `bao write auth/cert/certs/{role} token_type=service`",
+                hint=f"run `bao write {option}auth/cert/certs/{role} token_type=service`",
             )
         if uses:
             raise Unsuitable(
                 f"{self}: the role {role!r} gives tokens for {uses:g} requests",
-                hint=f"run `bao write auth/cert/certs/{role} token_num_uses=0`",
+                hint=f"run `bao write {option}auth/cert/certs/{role} token_num_uses=0`",
             )
         if life_s < _SHORTEST_LIFE_S:
             raise Unsuitable(
                 f"{self}: the role {role!r} gives tokens that live {life_s:g} s",
-                hint=f"run `bao write auth/cert/certs/{role} token_ttl=3600`",
+                hint=f"run `bao write {option}auth/cert/certs/{role} token_ttl=3600`",
             )
 
     def _require_tokens_end(self, name: str) -> Flow[None]:

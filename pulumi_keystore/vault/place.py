@@ -9,18 +9,20 @@ from dataclasses import dataclass
 class Place:
     """One path on one Vault cluster.
 
-    Mounts are declared by one name below the root namespace (KS034), so a place has no namespace of its own.
+    Namespace and mount are one path here: the mount `kv` of the namespace `team` is also the mount `team/kv` as the
+    root namespace spells it (`tenancy.within`). A cluster has one mount under a path: it refuses a namespace where the
+    path of a mount leads through, and a mount within another. Letters are as they are: `KV` is not `kv`.
 
     Attributes:
         cluster_id: What the cluster states in `/sys/health`; a snapshot that is restored elsewhere keeps it.
-        mount: The KV mount.
+        path: The KV mount as the root namespace spells it.
         organization: The path below the mount.
 
     """
 
     cluster_id: str
-    mount: str
+    path: str
     organization: str
 
     def __str__(self) -> str:
-        return f"{self.mount}/{self.organization}/ on cluster {self.cluster_id}"
+        return f"{self.path}/{self.organization}/ on cluster {self.cluster_id}"

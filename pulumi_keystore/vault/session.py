@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pulumi_keystore.declarations.tenancy import Tenancy
+from pulumi_keystore.declarations.tenancy import Tenancy, within
 from pulumi_keystore.errors import (
     AccessDenied,
     AnotherCluster,
@@ -39,8 +39,9 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _HEALTH: Final = "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200"
 _PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
 Step = Generator[Request | Pause, Response | None, Response]
-Announce = Callable[[str, str], None]
-"""Is told each token, and the cluster that gave it, before it is used for anything; what it raises ends the request."""
+Announce = Callable[[str, str, str], None]
+"""Is told each token, and the cluster and the namespace that gave it, before it is used for anything; what it raises
+ends the request."""
 
 
 @dataclass(slots=True)
@@ -63,7 +64,8 @@ class VaultSession:
 
     Args:
         endpoint: Where the server is and who we are.
-        tenancy: The organization's mount and role there.
+        tenancy: The organization's namespace, mount and role there.
+        path: The mount, as the root namespace spells it, where it is not the tenancy's: only that is touched then.
         retry_for_s: For how long after the last success faults of the host are retried; 0 for never.
         timeout_s: Deadline of each request.
         kv_version: Version of the mount where it is known already.
@@ -79,6 +81,7 @@ class VaultSession:
         endpoint: Endpoint,
         tenancy: Tenancy,
         *,
+        path: str | None = None,
         retry_for_s: float = 0,
         timeout_s: float = REQUEST_TIMEOUT_S,
         kv_version: int | None = None,
@@ -89,6 +92,7 @@ class VaultSession:
     ) -> None:
         self.endpoint = endpoint
         self.tenancy = tenancy
+        self.path = path or tenancy.path
         self._retry_for_s = retry_for_s
         self._timeout_s = timeout_s
         self._kv_version = kv_version
@@ -114,7 +118,7 @@ class VaultSession:
     @property
     def place(self) -> Place:
         """Where the organization's keys lie, as far as it is known."""
-        return Place(self.cluster_id, self.tenancy.mount, self.tenancy.organization)
+        return Place(self.cluster_id, self.path, self.tenancy.organization)
 
     # Logging in.
 
@@ -168,7 +172,7 @@ class VaultSession:
         # Before anything is sent that could be used there. Later requests carry a token of this cluster.
         yield from self.require_cluster()
         body = {"name": self.tenancy.role_name}
-        response = yield from self._send("POST", "/v1/auth/cert/login", body, None, wants_index=True)
+        response = yield from self._send("POST", self._here("auth/cert/login"), body, None, wants_index=True)
         auth = response.json().get("auth")
         if response.status in _OK and isinstance(auth, dict) and _TOKEN.fullmatch(str(auth.get("client_token"))):
             token = _Token(
@@ -182,7 +186,7 @@ class VaultSession:
             self._kind_of_token = _plain(auth.get("token_type")), _seconds(auth.get("num_uses"))
             if self._announce:
                 try:
-                    self._announce(token.text, self.cluster_id)
+                    self._announce(token.text, self.cluster_id, self.tenancy.namespace)
                 except BaseException:
                     yield from self.surrender(token.text)
                     raise
@@ -190,17 +194,23 @@ class VaultSession:
         if response.status in (400, 403):
             raise UnableToAuthenticate(
                 f"{self}: refuses this client certificate for the role {self.tenancy.role_name!r}",
-                hint="check on the server that auth/cert/certs has this role, and that it allows the certificate's "
+                hint=f"check on the server that {self._certs()} has this role, and that it allows the certificate's "
                 "CA and common name",
             )
         if response.status in (404, 405):
             raise Unsuitable(
-                f"{self}: certificate login is not enabled", hint="run `bao auth enable cert` on the server"
+                f"{self}: certificate login is not enabled",
+                hint=f"run `bao auth enable {self.tenancy.option}cert` on the server",
             )
         raise HostUnavailable(f"{self}: the answer to the login is not a Vault server's (HTTP {response.status})")
 
+    def _certs(self) -> str:
+        """Say where the role is: a server does not tell a missing namespace from a missing role."""
+        namespace = self.tenancy.namespace
+        return f"the namespace {namespace!r} exists and its auth/cert/certs" if namespace else "auth/cert/certs"
+
     def _renew(self, token: _Token) -> Generator[Request | Pause, Response | None, bool]:
-        response = yield from self._send("POST", "/v1/auth/token/renew-self", {}, token)
+        response = yield from self._send("POST", self._here("auth/token/renew-self"), {}, token)
         auth = response.json().get("auth")
         if response.status != 200 or not isinstance(auth, dict):  # noqa: PLR2004
             return False
@@ -217,8 +227,12 @@ class VaultSession:
             except KeystoreFault:
                 return
 
-    def surrender(self, text: str) -> Flow[None]:
+    def surrender(self, text: str, namespace: str | None = None) -> Flow[None]:
         """End a token, ours or one that somebody else got with our certificate; fine if it has ended already.
+
+        Args:
+            text: The token.
+            namespace: Where it was given, our own by default: Vault ends it nowhere else, and does not say so.
 
         Raises:
             HostUnavailable: The server does not answer: the token may still be good.
@@ -226,13 +240,18 @@ class VaultSession:
         """
         token = _Token(text, self._clock(), float("inf"), renewable=False)
         timeout_s = min(self._timeout_s, REVOKE_TIMEOUT_S)
-        yield from self._send("POST", "/v1/auth/token/revoke-self", {}, token, timeout_s)
+        given_in = self.tenancy.namespace if namespace is None else namespace
+        yield from self._send("POST", f"/v1/{within(given_in, 'auth/token/revoke-self')}", {}, token, timeout_s)
 
     def login_anew(self) -> None:
         """Let the next request log in again: what is read from then on is not older than that moment."""
         self._token = None
 
     # Requests.
+
+    def _here(self, path: str) -> str:
+        """Return the URL of a path in the tenancy's namespace."""
+        return f"/v1/{within(self.tenancy.namespace, path)}"
 
     def _send(
         self,
@@ -310,7 +329,7 @@ class VaultSession:
             return response
         raise AccessDenied(
             f"{self}: the role {self.tenancy.role_name!r} may not {what}",
-            hint=f"give its policy what the documentation lists for {self.tenancy.mount}/{self.tenancy.organization}/",
+            hint=f"give its policy what the documentation lists for {self.path}/{self.tenancy.organization}/",
         )
 
     def _after_a_new_login(self, ask: Callable[[], Flow[T | None]]) -> Flow[T | None]:

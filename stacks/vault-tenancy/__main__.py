@@ -19,6 +19,8 @@ for name in config.require_object("organizations"):
         client_ca=Path(config.require("clientCa")),
         # What all of them share on the server is declared once.
         shared=first or False,
+        namespace=config.get("namespace"),
+        mount=config.get("mount"),
         audit_file=None if first else config.get("auditFile"),
         retain_mount=config.get_bool("retainMount") is not False,
     )
@@ -32,6 +34,7 @@ for name in config.require_object("organizations"):
         certificate=folder / f"{name}.p12",
         certificate_password=passwords.get(name),
         server_ca=server_ca,
+        namespace=tenancy.namespace,
         mount=tenancy.mount,
         role=tenancy.role,
     )

@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 
 import httpx
 import pytest
-from keystore_harness import wait_until
+from keystore_harness import Tenancy, wait_until
 from keystore_harness.tenant import Tenant
 from playwright.sync_api import expect
 
@@ -276,13 +276,17 @@ def test_a_migration_is_canceled(desk, customer):
     acme.assert_complete("first", empty="second")
 
 
-def fill_in_a_new_keystore(page, address, file, password, server_ca):
+def fill_in_a_new_keystore(page, address, file, password, server_ca, **further):
     page.get_by_label("A new keystore").check()
     page.get_by_label("Name", exact=False).first.fill("brand new")
     page.get_by_label("URL").fill(address)
     page.get_by_label("Client certificate").set_input_files(file)
     page.get_by_label("Password of the file").fill(password)
     page.get_by_label("Server CA").fill(server_ca)
+    if further:
+        page.get_by_text("Namespace, mount and role").click()
+    for label, value in further.items():
+        page.get_by_label(label).fill(value)
     page.get_by_role("button", name="Continue").click()
 
 
@@ -312,6 +316,28 @@ def test_migrate_to_a_new_keystore_with_an_upload(desk, customer, testbed, pfx):
     page.get_by_role("button", name="Start the migration").click()
     expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=120_000)
     assert acme.active == "brand new"
+
+
+def test_migrate_to_a_new_keystore_in_a_namespace(desk, customer, testbed, pfx):
+    acme = customer(keys=2, keystores=("first",))
+    testbed.admit("b", Tenancy(acme.name, "kv/keys", namespace=acme.name), 1)
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("Migrate Keystore")
+    page = one.page
+    where = {"Namespace": f"{acme.name}/", "KV mount": "kv/keys"}
+    fill_in_a_new_keystore(page, testbed.vaults["b"].address, pfx(acme.name), PASSWORD, testbed.ca.pem, **where)
+    expect(page.get_by_role("alert")).to_contain_text("KS044")
+    page.get_by_label("Namespace").fill(acme.name)
+    page.get_by_label("Client certificate").set_input_files(pfx(acme.name))
+    page.get_by_label("Password of the file").fill(PASSWORD)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_text(f"namespace {acme.name}")).to_be_visible()
+    page.get_by_role("button", name="Start the migration").click()
+    expect(page.get_by_text("Migration succeeded")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text(f"namespace {acme.name}")).to_be_visible()
+    one.action("Edit Keystore")
+    expect(page.get_by_text(f"namespace {acme.name}")).to_be_visible()
 
 
 def test_a_start_that_is_refused_leaves_no_keystore_behind(desk, customer, testbed, pfx):

@@ -94,7 +94,7 @@ def test_what_is_unknown_in_preview_is_not_judged(provider):
 
 def test_every_wrong_property_is_named_at_once_and_secrets_are_not_quoted(provider):
     failures = check(
-        provider, address="https://10.0.0.1:1", certificate_password="CANARY-no", mount="a/b", organization="A!"
+        provider, address="https://10.0.0.1:1", certificate_password="CANARY-no", mount="a//b", organization="A!"
     ).failures
     reasons = " ".join(f.reason for f in failures)
     assert {"KS004", "KS011", "KS031", "KS034"} <= set(
@@ -121,7 +121,11 @@ def test_a_certificate_in_use_is_not_judged_again_and_all_else_is(provider):
 
 def test_another_kind_replaces_and_another_address_does_not(provider):
     olds = keystore(address="https://vault.example.com:8200")
-    for change, replaces in (({"kind": "provider"}, ["kind"]), ({"address": "https://b.example.com:1"}, [])):
+    for change, replaces in (
+        ({"kind": "provider"}, ["kind"]),
+        ({"address": "https://b.example.com:1"}, []),
+        ({"namespace": "team", "mount": "a/kv"}, []),
+    ):
         request = provider_pb2.DiffRequest(
             id="acme/first", urn="urn", olds=struct(olds), news=struct({**olds, **change})
         )

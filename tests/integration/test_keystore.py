@@ -269,6 +269,7 @@ def test_what_breaks_a_rule_changes_nothing(customer):
         ({"certificate": b64encode(b"no").decode()}, "KS010"),
         ({"mount": "../sys"}, "KS034"),
         ({"role": "a/b"}, "KS034"),
+        ({"namespace": "root"}, "KS044"),
         ({"server_ca": "x"}, "KS025"),
         ({"kind": "cloud"}, "KS030"),
     ):

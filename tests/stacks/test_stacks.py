@@ -246,6 +246,29 @@ def unprepared() -> Iterator[Customer]:
         yield Customer("acme", testbed, admin, escrow_client, letters={"vault": "a"}, versions={"vault": 1})
 
 
+def test_vault_tenancy_in_a_namespace(program, unprepared):
+    acme, server = unprepared, unprepared.testbed.servers["a"]
+    server.enable_namespace("team/child")
+    with serving(server.client) as environment, program("vault-tenancy", acme, environment) as inside:
+        inside.certificate("certificates/acme.p12", "acme")
+        inside.stack.configure(
+            {
+                "organizations[0]": "acme",
+                "clientCa": str(inside.folder / "ca.pem"),
+                "serverCa": str(inside.folder / "ca.pem"),
+                "certificates": str(inside.folder / "certificates"),
+                "address": server.address,
+                "namespace": "team/child",
+                "mount": "kv/archive-keys",
+                "retainMount": "false",
+            },
+            {"passwords.acme": PASSWORD},
+        )
+        # The keystore is proved with the policy of the tenancy: that is all that it takes.
+        inside.lifecycle(8)
+    assert "kv/archive-keys/" not in server.client(namespace="team/child").sys.list_mounted_secrets_engines()["data"]
+
+
 def test_vault_tenancy_by_a_stand_in_for_the_plugin_of_pulumi_vault(program, unprepared):
     acme, server = unprepared, unprepared.testbed.servers["a"]
     with serving(server.client) as environment, program("vault-tenancy", acme, environment) as both:

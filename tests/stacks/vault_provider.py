@@ -21,17 +21,19 @@ Properties = dict[str, Any]
 class VaultProvider(provider_pb2_grpc.ResourceProviderServicer):
     """Makes what is declared on one server."""
 
-    def __init__(self, client: hvac.Client) -> None:
-        self._kinds: dict[str, Kind] = {
-            "mount:Mount": Mount(client),
-            "authBackend:AuthBackend": AuthBackend(client),
-            "audit:Audit": Audit(client),
-            "policy:Policy": Policy(client),
-            "certAuthBackendRole:CertAuthBackendRole": Role(client),
+    def __init__(self, client: Callable[..., hvac.Client]) -> None:
+        self._client = client
+        self._kinds: dict[str, type[Kind]] = {
+            "mount:Mount": Mount,
+            "authBackend:AuthBackend": AuthBackend,
+            "audit:Audit": Audit,
+            "policy:Policy": Policy,
+            "certAuthBackendRole:CertAuthBackendRole": Role,
         }
 
-    def _kind(self, urn: str) -> Kind:
-        return self._kinds[urn.split("::")[2].rsplit("$", 1)[-1].removeprefix("vault:index/")]
+    def _kind(self, urn: str, properties: Properties) -> Kind:
+        made = self._kinds[urn.split("::")[2].rsplit("$", 1)[-1].removeprefix("vault:index/")]
+        return made(self._client(namespace=properties.get("namespace", "")))
 
     def GetPluginInfo(self, request, context):  # noqa: N802
         return plugin_pb2.PluginInfo(version="7.14.0")
@@ -55,18 +57,20 @@ class VaultProvider(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.CheckResponse(inputs=request.news)
 
     def Diff(self, request, context):  # noqa: N802
-        kind, olds, news = self._kind(request.urn), _plain(request.old_inputs), _plain(request.news)
+        olds, news = _plain(request.old_inputs), _plain(request.news)
+        kind = self._kind(request.urn, news)
         differ = [name for name in {*olds, *news} if not name.startswith("__") and olds.get(name) != news.get(name)]
         return provider_pb2.DiffResponse(
             changes=provider_pb2.DiffResponse.DIFF_SOME if differ else provider_pb2.DiffResponse.DIFF_NONE,
-            replaces=[name for name in differ if name == kind.named_by],
+            replaces=[name for name in differ if name in (kind.named_by, "namespace")],
             diffs=differ,
         )
 
     def Create(self, request, context):  # noqa: N802
         if request.preview:
             return provider_pb2.CreateResponse(properties=request.properties)
-        kind, properties = self._kind(request.urn), _plain(request.properties)
+        properties = _plain(request.properties)
+        kind = self._kind(request.urn, properties)
         try:
             kind.write(properties)
         except hvac.exceptions.VaultError as error:
@@ -75,16 +79,17 @@ class VaultProvider(provider_pb2_grpc.ResourceProviderServicer):
 
     def Update(self, request, context):  # noqa: N802
         if not request.preview:
-            self._kind(request.urn).write(_plain(request.news))
+            news = _plain(request.news)
+            self._kind(request.urn, news).write(news)
         return provider_pb2.UpdateResponse(properties=request.news)
 
     def Read(self, request, context):  # noqa: N802
-        if not self._kind(request.urn).exists(request.id):
+        if not self._kind(request.urn, _plain(request.properties)).exists(request.id):
             return provider_pb2.ReadResponse()
         return provider_pb2.ReadResponse(id=request.id, properties=request.properties, inputs=request.inputs)
 
     def Delete(self, request, context):  # noqa: N802
-        self._kind(request.urn).delete(request.id)
+        self._kind(request.urn, _plain(request.properties)).delete(request.id)
         return empty_pb2.Empty()
 
 
@@ -186,10 +191,10 @@ def _plain(properties: struct_pb2.Struct) -> Properties:
 
 
 @contextmanager
-def serving(client: Callable[[], hvac.Client]) -> Iterator[dict[str, str]]:
-    """Serve the provider; yield the environment in which the engine uses it."""
+def serving(client: Callable[..., hvac.Client]) -> Iterator[dict[str, str]]:
+    """Serve the provider; yield the environment in which the engine uses it. `client` makes one of a namespace."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(VaultProvider(client()), server)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(VaultProvider(client), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

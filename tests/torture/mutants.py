@@ -25,6 +25,8 @@ OLDER = "tests/safety/test_older_database.py"
 ENROLMENTS = "tests/safety/test_enrolments.py"
 OWNERSHIP = "tests/integration/test_ownership.py"
 OTHER = "tests/safety/test_other_cluster.py"
+PLACE = "tests/unit/vault/test_place.py"
+PLACES = "tests/database/keystores/test_places.py"
 
 
 @dataclass(frozen=True)
@@ -422,6 +424,49 @@ BUGS = [
         "control_plane/notifications/outbox.py",
         "            if final or now_utc()", "            if now_utc()",
         "tests/database/notifications", "refused_for_good",
+    ),
+    Bug(
+        "namespaces do not count where places are compared",
+        "vault/session.py",
+        "Place(self.cluster_id, self.path, self.tenancy.organization)",
+        "Place(self.cluster_id, self.tenancy.mount, self.tenancy.organization)",
+        PLACE, "sent_to_its_namespace",
+    ),
+    Bug(
+        "the database takes one place twice, under two names",
+        "control_plane/schema/versions/0003_namespaces.py",
+        """sa.text("ltrim(namespace || '/' || mount, '/')")""", """sa.text("(namespace || ':' || mount)")""",
+        PLACES, "takes_one_place_once",
+    ),
+    Bug(
+        "a place of the database is its mount",
+        "control_plane/organizations/tables.py",
+        "within(self.namespace, self.mount)", "self.mount",
+        PLACES, "as_we_do",
+    ),
+    Bug(
+        "tokens are ended in the root namespace",
+        "vault/session.py",
+        "        given_in = self.tenancy.namespace if namespace is None else namespace\n", '        given_in = namespace or ""\n',
+        PLACE, "sent_to_its_namespace or ended_in_the_namespace",
+    ),
+    Bug(
+        "tokens of others are ended in the namespace of today",
+        "control_plane/keystores/fencing.py",
+        "vault.surrender(token, row.namespace)", "vault.surrender(token)",
+        PLACES, "each_token",
+    ),
+    Bug(
+        "a clean-up deletes where the keystore is today",
+        "control_plane/keystores/clean_ups.py",
+        "            path=row.path,\n", "",
+        PLACES, "clean_up",
+    ),
+    Bug(
+        "a path in another mount counts as a mount",
+        "vault/keystore.py",
+        """if data.get("path") not in (f"{mount}/", f"{path}/"):""", """if data.get("path") == mount:""",
+        PLACE, "another_mount",
     ),
     Bug(
         "every inventory is the same",

@@ -211,7 +211,7 @@ def test_only_who_holds_the_work_gets_a_token(crew):
         row = Keystore(id=1, organization_id=1)
         for announce in (fencing.for_leader(database.plane, row), shards.for_holder(database.plane, row, "nobody")):
             with pytest.raises(Superseded):
-                announce("a token", "a cluster")
+                announce("a token", "a cluster", "")
 
 
 def test_of_many_requests_at_once_one_migration_comes():

@@ -25,6 +25,7 @@ class KeystoreBody(Body):
     server_ca: str | None = Field(default=None, description="CA certificates in PEM; public CAs if missing")
     mount: str | None = Field(default=None, description="KV mount, archive-keys by default")
     role: str | None = Field(default=None, description="certificate role, keystore-ORGANIZATION by default")
+    namespace: str | None = Field(default=None, description="namespace of both, the root namespace by default")
 
     def declared(self) -> Declaration:
         """Return what was declared."""
@@ -36,6 +37,7 @@ class KeystoreBody(Body):
             server_ca=self.server_ca,
             mount=self.mount,
             role=self.role,
+            namespace=self.namespace,
         )
 
 

@@ -139,6 +139,7 @@ def migrate(
     certificate: Upload = None,
     certificate_password: Text = "",
     server_ca: Text = "",
+    namespace: Text = "",
     mount: Text = "",
     role: Text = "",
     notify_email: Text = "",
@@ -148,7 +149,7 @@ def migrate(
     visitor.actor.require(Right.MANAGE, organization)
     values = {
         "destination": destination, "name": name, "kind": kind, "address": address, "server_ca": server_ca,
-        "mount": mount, "role": role, "notify_email": notify_email, "mode": mode,
+        "namespace": namespace, "mount": mount, "role": role, "notify_email": notify_email, "mode": mode,
     }  # fmt: skip
 
     def prepare() -> dict[str, Any]:
@@ -163,10 +164,12 @@ def migrate(
                 server_ca=server_ca.strip() or None,
                 mount=mount.strip() or None,
                 role=role.strip() or None,
+                namespace=namespace.strip() or None,
             )
             goal = name.strip()
             binding, proof = registration.rehearse(services.plane, organization, goal, declared)
-            label = f"{goal} ({binding.address})"
+            inside = f", namespace {binding.namespace}" if binding.namespace else ""
+            label = f"{goal} ({binding.address}{inside})"
             plan = lifecycle.plan_to_new(services.plane, organization, label, proof.cluster_id if proof else "")
             draft = drafts.seal(services.plane.master_key, organization, visitor.form_token, goal, declared)
             return {**plan, "name": "", "draft": draft}
@@ -245,7 +248,8 @@ def _migrate_form(
             "goals": [row for row in rows if not row["active"] and row["kind"] != Kind.LEGACY],
             "source": next((row for row in rows if row["active"]), None),
         }
-    empty = dict.fromkeys(("destination", "name", "address", "server_ca", "mount", "role", "notify_email"), "")
+    texts = ("destination", "name", "address", "server_ca", "namespace", "mount", "role", "notify_email")
+    empty = dict.fromkeys(texts, "")
     filled = {**empty, "kind": Kind.SELF_ADMINISTERED, "mode": Mode.MAINTENANCE, **values}
     return page("migrate.html", error.status if error else 200, visitor=visitor, **shown, values=filled, error=error)
 

@@ -24,6 +24,7 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import is_due
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound
 from pulumi_keystore.vault.keystore import VaultKeystore
+from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.transport import Transport
 
 _LONGEST_REASON = 300
@@ -39,7 +40,7 @@ def new(
         migration_id=migration_id,
         keystore_id=keystore.id,
         cluster_id=keystore.cluster_id,
-        mount=keystore.mount,
+        path=keystore.path,
         side=side,
         state=state,
         attempts=0,
@@ -95,7 +96,7 @@ def list_all(session: Session, owner: Organization, *, ended: bool = False) -> l
 
 
 def _place(row: CleanUp, owner: Organization) -> str:
-    return f"{row.mount}/{owner.name}/ on cluster {row.cluster_id}"
+    return str(Place(row.cluster_id or "", row.path or "", owner.name))
 
 
 def find(session: Session, owner: Organization, number: int) -> CleanUp:
@@ -275,7 +276,7 @@ class CleanUps:
             keystore,
             retry_for_s=min(self._plane.settings.retry_s, opening.PATIENCE_S),
             announce=fencing.for_leader(self._plane, keystore),
-            mount=row.mount,
+            path=row.path,
             cluster_id=row.cluster_id,
         )
 

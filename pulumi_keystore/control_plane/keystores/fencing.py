@@ -28,15 +28,23 @@ _PURPOSE: Final = "vault-token"
 def for_leader(plane: ControlPlane, keystore: Keystore, holder: str | None = None) -> Announce:
     """Return what a keystore announces its tokens to while the leading service works on it."""
 
-    def announce(token: str, cluster_id: str) -> None:
+    def announce(token: str, cluster_id: str, namespace: str) -> None:
         with plane.transaction() as session:
             require_lead(session, plane)
-            record(plane, session, keystore, holder or plane.instance, token, cluster_id)
+            record(plane, session, keystore, holder or plane.instance, token, cluster_id, namespace)
 
     return announce
 
 
-def record(plane: ControlPlane, session: Session, keystore: Keystore, holder: str, token: str, cluster_id: str) -> None:
+def record(
+    plane: ControlPlane,
+    session: Session,
+    keystore: Keystore,
+    holder: str,
+    token: str,
+    cluster_id: str,
+    namespace: str,
+) -> None:
     """Write a token down, sealed, before it is used: whoever takes over can end it."""
     sealed = plane.master_key.seal(_PURPOSE, str(keystore.id), token.encode())
     session.add(
@@ -44,6 +52,7 @@ def record(plane: ControlPlane, session: Session, keystore: Keystore, holder: st
             organization_id=keystore.organization_id,
             keystore_id=keystore.id,
             cluster_id=cluster_id,
+            namespace=namespace,
             holder=holder,
             token_sealed=sealed,
         )
@@ -56,6 +65,7 @@ def fence(
     """End every token that was written down for an organization on a keystore's cluster, or those of one holder.
 
     They are found by the cluster, not by the keystore: another registration may have led to the same place before.
+    Each is ended in the namespace that gave it, which need not be the keystore's of today.
 
     Raises:
         KeystoreFault: The server cannot be reached, or is another cluster: somebody may still write there.
@@ -65,13 +75,12 @@ def fence(
     with plane.transaction() as session:
         # Tokens of the version before clusters were written down belong to whichever it is now.
         there = JournalledToken.cluster_id.in_((vault.cluster_id, ""))
-        query = select(JournalledToken.id, JournalledToken.keystore_id, JournalledToken.token_sealed).where(
-            JournalledToken.organization_id == organization_id, there
-        )
+        query = select(JournalledToken).where(JournalledToken.organization_id == organization_id, there)
         if holder is not None:
             query = query.where(JournalledToken.holder == holder)
-        found = session.execute(query.order_by(JournalledToken.id)).all()
-    for number, keystore_id, sealed in found:
-        transport.run_one(vault.surrender(plane.master_key.open(_PURPOSE, str(keystore_id), sealed).decode()))
+        found = session.scalars(query.order_by(JournalledToken.id)).all()
+    for row in found:
+        token = plane.master_key.open(_PURPOSE, str(row.keystore_id), row.token_sealed).decode()
+        transport.run_one(vault.surrender(token, row.namespace))
         with plane.transaction() as session:
-            session.execute(delete(JournalledToken).where(JournalledToken.id == number))
+            session.execute(delete(JournalledToken).where(JournalledToken.id == row.id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from pulumi_keystore.control_plane.keystores import fencing
@@ -19,6 +19,7 @@ from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.keystore import VaultKeystore
+from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.record import ArchiveKey
 from pulumi_keystore.vault.requests import Endpoint, Flow
 from pulumi_keystore.vault.session import Announce
@@ -31,7 +32,14 @@ PATIENCE_S: Final = 5.0
 
 def tenancy(organization: Organization, keystore: Keystore) -> Tenancy:
     """Return the organization's place in a registered Vault keystore."""
-    return Tenancy(organization.name, keystore.mount or "", keystore.role or "")
+    return Tenancy(organization.name, keystore.mount or "", keystore.role or "", keystore.namespace)
+
+
+def place(organization: Organization, keystore: Keystore) -> Place | None:
+    """Return the place of a registered keystore; None for a legacy one."""
+    if keystore.cluster_id is None or keystore.path is None:
+        return None
+    return Place(keystore.cluster_id, keystore.path, organization.name)
 
 
 def endpoint_of(plane: ControlPlane, organization: Organization, keystore: Keystore) -> Endpoint:
@@ -56,17 +64,17 @@ def vault_of(
     *,
     retry_for_s: float = 0,
     announce: Announce | None = None,
-    mount: str | None = None,
+    path: str | None = None,
     cluster_id: str | None = None,
 ) -> VaultKeystore:
     """Return a registered Vault keystore, ready for use; see there for what can be told it.
 
-    `mount` and `cluster_id` are those of a place that it is reached for, where that is not the one in use.
+    `path` and `cluster_id` are those of a place that it is reached for, where that is not the one in use.
     """
-    there = tenancy(organization, keystore)
     return VaultKeystore(
         endpoint_of(plane, organization, keystore),
-        replace(there, mount=mount) if mount else there,
+        tenancy(organization, keystore),
+        path=path,
         retry_for_s=retry_for_s,
         timeout_s=plane.settings.request_s,
         kv_version=keystore.kv_version,

@@ -13,7 +13,7 @@ from pulumi_keystore.control_plane.organizations import ledger
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.keystore import Binding
-from pulumi_keystore.declarations.tenancy import KEY_NAME, Tenancy
+from pulumi_keystore.declarations.tenancy import KEY_NAME
 from pulumi_keystore.errors import KeystoreFault, Unsuitable
 from pulumi_keystore.vault.checkpoint import Checkpoint, Stamp
 from pulumi_keystore.vault.keystore import Proof, VaultKeystore
@@ -82,7 +82,7 @@ def _opened(
     assert binding.address is not None  # noqa: S101 - a legacy keystore is not opened
     assert binding.certificate is not None  # noqa: S101
     endpoint = Endpoint(binding.address, binding.certificate, binding.server_ca, plane.resolver)
-    there = Tenancy(organization, binding.mount, binding.role)
+    there = binding.tenancy(organization)
     version, cluster_id = (proof.kv_version, proof.cluster_id) if proof else (None, None)
     timeout_s = plane.settings.request_s
     vault = VaultKeystore(endpoint, there, timeout_s=timeout_s, kv_version=version, cluster_id=cluster_id)
@@ -142,7 +142,8 @@ def _where(row: Keystore) -> str:
     if row.address is None:
         return row.kind
     fingerprint = (row.certificate_fingerprint or "")[:16]
-    return f"{row.address}, mount {row.mount}, role {row.role}, certificate {fingerprint}"
+    namespace = f"namespace {row.namespace}, " if row.namespace else ""
+    return f"{row.address}, {namespace}mount {row.mount}, role {row.role}, certificate {fingerprint}"
 
 
 def test_connection(plane: ControlPlane, organization: Organization, row: Keystore) -> ConnectionAnswer:

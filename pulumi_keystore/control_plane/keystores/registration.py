@@ -21,6 +21,7 @@ from pulumi_keystore.declarations.keystore import Binding, Declaration
 from pulumi_keystore.declarations.names import check_name
 from pulumi_keystore.errors import AnotherCluster, Conflict, TooManyRequests, Unsuitable
 from pulumi_keystore.vault.keystore import Proof, VaultKeystore
+from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.record import Entry
 from pulumi_keystore.vault.transport import Transport
 
@@ -75,7 +76,9 @@ def put(
                 hint="check its current state and try again",
             )
         _require_free(session, owner, binding, found.proof)
-        row = Keystore(organization_id=owner.id, name=name, kind=binding.kind, created_at=now_utc(), revision=0)
+        row = Keystore(
+            organization_id=owner.id, name=name, kind=binding.kind, namespace="", created_at=now_utc(), revision=0
+        )
         row.owner_mark = mark or None
         _bind(plane, owner, row, binding, found.proof)
         session.add(row)
@@ -156,14 +159,11 @@ def _require_free(
     """
     if proof is None:
         return
-    query = select(Keystore).where(
-        Keystore.organization_id == owner.id, Keystore.cluster_id == proof.cluster_id, Keystore.mount == binding.mount
-    )
-    for other in session.scalars(query):
-        if but is None or other.id != but.id:
+    there = Place(proof.cluster_id, binding.tenancy(owner.name).path, owner.name)
+    for other in session.scalars(select(Keystore).where(Keystore.organization_id == owner.id)):
+        if opening.place(owner, other) == there and (but is None or other.id != but.id):
             raise Conflict(
-                f"the keystore {other.name!r} is at this very place already: mount {binding.mount!r} of the cluster "
-                f"{proof.cluster_id}",
+                f"the keystore {other.name!r} is at this very place already: {there}",
                 hint=f"use {other.name!r}, or another mount or server",
             )
 
@@ -195,10 +195,10 @@ def swap(
 def edit(
     plane: ControlPlane, actor: str, organization: str, name: str, declared: Declaration, *, keep_certificate: bool
 ) -> tuple[KeystoreAnswer, list[str]]:
-    """Do the same for what a form holds: kind, mount, role, and with `keep_certificate` the certificate, stay."""
+    """Do the same for what a form holds: kind, place, role, and with `keep_certificate` the certificate, stay."""
 
     def binding(owner: Organization, row: Keystore) -> Binding:
-        rest = replace(declared, kind=row.kind, mount=row.mount, role=row.role)
+        rest = replace(declared, kind=row.kind, mount=row.mount, role=row.role, namespace=row.namespace)
         return rest.judge(
             organization, opening.endpoint_of(plane, owner, row).certificate if keep_certificate else None
         )
@@ -236,7 +236,7 @@ def _swap(
     proof = _prove(plane, organization, binding, owner).proof
     if proof is None:
         return describe(owner, row), warnings
-    change = _Change(binding, proof, row)
+    change = _Change(owner, binding, proof, row)
     if not accept_cluster:
         change.require_cluster(organization)
     if change.moved:
@@ -282,20 +282,22 @@ class _Change:
     """What an edit would change about where a keystore is.
 
     Args:
+        owner: Whose keystore it is.
         binding: What it would be.
         proof: What was found there.
         row: What it is.
 
     """
 
-    def __init__(self, binding: Binding, proof: Proof, row: Keystore) -> None:
+    def __init__(self, owner: Organization, binding: Binding, proof: Proof, row: Keystore) -> None:
         self.binding = binding
         self.proof = proof
         self._name, self._address, self._cluster_id = row.name, row.address, row.cluster_id
-        self.moved = (proof.cluster_id, binding.mount) != (row.cluster_id, row.mount)
+        self.moved = Place(proof.cluster_id, binding.tenancy(owner.name).path, owner.name) != opening.place(owner, row)
         """Whether it is another place."""
-        self.elsewhere = self.moved or str(binding.address) != row.address
-        """Whether it may be another server: a snapshot that is restored elsewhere keeps its cluster id."""
+        spelled_anew = (binding.namespace, binding.mount) != (row.namespace, row.mount)
+        self.elsewhere = self.moved or spelled_anew or str(binding.address) != row.address
+        """Whether it may be elsewhere: a snapshot keeps its cluster id, and a server may read a path in its own way."""
 
     def require_cluster(self, organization: str) -> None:
         """Raise where another cluster answers under the address that stays.
@@ -350,7 +352,15 @@ def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str
             raise Conflict(f"the keystore {name!r} is a legacy keystore", hint="only Vault keystores are on a cluster")
         endpoint = opening.endpoint_of(plane, owner, row)
         there = tenancy(owner, row)
-        return Binding(row.kind, endpoint.address, endpoint.certificate, endpoint.server_ca, there.mount, there.role)
+        return Binding(
+            row.kind,
+            endpoint.address,
+            endpoint.certificate,
+            endpoint.server_ca,
+            there.mount,
+            there.role,
+            there.namespace,
+        )
 
     return _swap(plane, actor, organization, name, binding, accept_cluster=True)
 
@@ -410,6 +420,7 @@ def _differences(row: Keystore, binding: Binding) -> list[str]:
         # All that the file holds: a server may need the certificates between the leaf and the CA it knows.
         "certificate": (row.certificate_pem, binding.certificate.certificate_pem.decode()),
         "server_ca": (row.server_ca, binding.server_ca.decode() if binding.server_ca else None),
+        "namespace": (row.namespace, binding.namespace),
         "mount": (row.mount, binding.mount),
         "role": (row.role, binding.role),
     }
@@ -420,7 +431,8 @@ def _bind(plane: ControlPlane, owner: Organization, row: Keystore, binding: Bind
     row.revision += 1
     if binding.address is None or binding.certificate is None or proof is None:
         return
-    row.address, row.mount, row.role = str(binding.address), binding.mount, binding.role
+    row.address, row.role = str(binding.address), binding.role
+    row.namespace, row.mount = binding.namespace, binding.mount
     row.server_ca = binding.server_ca.decode() if binding.server_ca else None
     row.certificate_pem = binding.certificate.certificate_pem.decode()
     row.certificate_key_sealed = plane.master_key.seal(

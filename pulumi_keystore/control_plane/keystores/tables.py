@@ -38,7 +38,7 @@ class Verification(Base):
 class JournalledToken(Base):
     """A Vault token that may write or delete at a keystore, sealed: whoever takes over ends it first.
 
-    `cluster_id` is the cluster that gave it, and the only one where it can be ended.
+    `cluster_id` and `namespace` are those that gave it, and the only ones where it can be ended.
     """
 
     __tablename__ = "token_journal"
@@ -46,6 +46,7 @@ class JournalledToken(Base):
     organization_id: Mapped[int] = mapped_column(index=True)
     keystore_id: Mapped[int] = mapped_column(index=True)
     cluster_id: Mapped[str] = mapped_column(String(100), server_default="")
+    namespace: Mapped[str] = mapped_column(String(128), server_default="")
     holder: Mapped[str] = mapped_column(String(100))
     token_sealed: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -75,7 +76,7 @@ class CleanUpState(StrEnum):
 class CleanUp(Base):
     """Keys that still have to be removed from the losing side of a migration.
 
-    `cluster_id` and `mount` are the place where they lie, wherever the keystore has been moved to since.
+    `cluster_id` and `path` are the place where they lie (`vault.place`), wherever the keystore has been moved to since.
     """
 
     __tablename__ = "clean_ups"
@@ -83,7 +84,7 @@ class CleanUp(Base):
     migration_id: Mapped[str] = mapped_column(String(36))
     keystore_id: Mapped[int]
     cluster_id: Mapped[str | None] = mapped_column(String(100))
-    mount: Mapped[str | None] = mapped_column(String(128))
+    path: Mapped[str | None] = mapped_column(String(257))
     side: Mapped[Side] = mapped_column(word(Side))
     state: Mapped[CleanUpState] = mapped_column(word(CleanUpState))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -252,12 +252,12 @@ def _must_change(result: object) -> None:
 def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce:
     """Return what a keystore announces its tokens to while a worker's session works on a shard."""
 
-    def announce(token: str, cluster_id: str) -> None:
+    def announce(token: str, cluster_id: str, namespace: str) -> None:
         with plane.transaction() as session:
             held = select(Shard.id).where(Shard.holder == holder, Shard.state == ShardState.LEASED).limit(1)
             if session.scalar(held.with_for_update(read=True)) is None:
                 raise Superseded("the shard was given to another worker")
-            fencing.record(plane, session, keystore, holder, token, cluster_id)
+            fencing.record(plane, session, keystore, holder, token, cluster_id, namespace)
         failpoints.reach("shard.granted")
 
     return announce

@@ -47,6 +47,7 @@ def describe(organization: Organization, row: Keystore) -> KeystoreAnswer:
         "kind": row.kind,
         "address": row.address,
         "address_display": KeystoreAddress.parse(row.address).display if row.address else None,
+        "namespace": row.namespace,
         "mount": row.mount,
         "role": row.role,
         "server_ca": row.server_ca,

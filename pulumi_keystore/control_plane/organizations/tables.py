@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -12,11 +13,16 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pulumi_keystore.control_plane.runtime.tables import Base, word
 from pulumi_keystore.declarations.names import Kind
+from pulumi_keystore.declarations.tenancy import within
+
+_PATH: Final = "ltrim((namespace || '/') || mount, '/')"
+"""`Keystore.path` in SQL, in the brackets in which PostgreSQL gives it back."""
 
 
 class Organization(Base):
@@ -55,14 +61,15 @@ class Keystore(Base):
     __tablename__ = "keystores"
     __table_args__ = (
         UniqueConstraint("organization_id", "name"),
-        # One place, one keystore: the database itself allows no other.
-        Index("ix_keystores_place", "organization_id", "cluster_id", "mount", unique=True),
+        # One place, one keystore: the database itself allows no other, however namespace and mount are divided.
+        Index("ix_keystores_place", "organization_id", "cluster_id", text(_PATH), unique=True),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str] = mapped_column(String(100))
     kind: Mapped[Kind] = mapped_column(word(Kind, 20))
     address: Mapped[str | None] = mapped_column(String(300))
+    namespace: Mapped[str] = mapped_column(String(128), server_default="")
     mount: Mapped[str | None] = mapped_column(String(128))
     role: Mapped[str | None] = mapped_column(String(128))
     server_ca: Mapped[str | None]
@@ -76,6 +83,11 @@ class Keystore(Base):
     proved_at: Mapped[datetime | None]
     owner_mark: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    @property
+    def path(self) -> str | None:
+        """The mount as the root namespace spells it; None for a legacy keystore."""
+        return None if self.mount is None else within(self.namespace, self.mount)
 
 
 class ArchiveKeyEntry(Base):

@@ -250,9 +250,9 @@ BUGS = [
     ),
     Bug(
         "a keystore moves while its keys have still to be removed",
-        "control_plane/keystores/registration.py",
-        "        clean_ups.require_none(session, row)\n        _require_free(session, owner, change",
-        "        _require_free(session, owner, change",
+        "control_plane/keystores/swapping.py",
+        "        clean_ups.require_none(session, row)\n        require_free(session, owner, change",
+        "        require_free(session, owner, change",
         CLEAN_UPS, "empty_mount",
     ),
     Bug(
@@ -301,7 +301,7 @@ BUGS = [
     ),
     Bug(
         "keys enrolled during an edit are not looked for",
-        "control_plane/keystores/registration.py",
+        "control_plane/keystores/swapping.py",
         "            _require_there(plane, owner, change, fresh)\n", "",
         ENROLMENTS, "to_another_mount",
     ),
@@ -495,7 +495,7 @@ BUGS = [
     ),
     Bug(
         "the chain of a certificate does not count",
-        "control_plane/keystores/registration.py",
+        "control_plane/keystores/binding.py",
         "(row.certificate_pem, binding.certificate.certificate_pem.decode())",
         "(row.certificate_fingerprint, binding.certificate.fingerprint)",
         "tests/database/keystores/test_registration.py", "another_chain",

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 from pulumi_keystore.answers import KeystoreAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.keystores import registration, swapping
 from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.declarations.keystore import Declaration
 
@@ -83,7 +83,7 @@ def swap_keystore(
 ) -> KeystoreAnswer:
     """Prove a new address, certificate or both, and swap them in; on any failure the old pair stays."""
     actor.require(Right.MANAGE, organization)
-    shown, warnings = registration.swap(services.plane, actor.name, organization, name, body.declared(), mark=mark)
+    shown, warnings = swapping.swap(services.plane, actor.name, organization, name, body.declared(), mark=mark)
     return {**shown, "warnings": warnings}
 
 
@@ -91,7 +91,7 @@ def swap_keystore(
 def accept_cluster(organization: str, name: str, actor: Actor, services: Services) -> KeystoreAnswer:
     """Prove the cluster that answers under a keystore's name now, and use it from then on."""
     actor.require(Right.MANAGE, organization)
-    shown, warnings = registration.accept_cluster(services.plane, actor.name, organization, name)
+    shown, warnings = swapping.accept_cluster(services.plane, actor.name, organization, name)
     return {**shown, "warnings": warnings}
 
 

@@ -19,7 +19,7 @@ from pulumi_keystore.control_plane.console.access import HOME, Page, Sent, Visit
 from pulumi_keystore.control_plane.console.pages import frame
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.keystores import registration, swapping
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
@@ -96,7 +96,7 @@ def edit(
     try:
         if certificate_password and not content:
             raise InvalidInput("certificate: a password was given and no file", hint="choose the PKCS#12 file, too")
-        registration.edit(
+        swapping.edit(
             services.plane, visitor.actor.name, organization, row.name, declared, keep_certificate=content is None
         )
     except KeystoreError as error:

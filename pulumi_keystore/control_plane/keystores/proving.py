@@ -29,7 +29,7 @@ _NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """What was found at a keystore while it was proved."""
 
     proof: Proof | None = None
@@ -39,11 +39,12 @@ class _Found:
     holds_keys: bool = False
 
     def is_newer_than(self, owner: Organization) -> bool:
+        """Tell whether what the keystore remembers was decided after what the database knows."""
         return Stamp(owner.epoch, owner.epoch_nonce).is_behind(self.checkpoint)
 
 
 @dataclass(slots=True)
-class _Looked:
+class Looked:
     """How many keys were looked for, how many are lacking, and the first users whose key is."""
 
     keys: int = 0
@@ -51,21 +52,21 @@ class _Looked:
     users: list[str] = field(default_factory=list)
 
 
-def _prove(plane: ControlPlane, organization: str, binding: Binding, owner: Organization | None = None) -> _Found:
+def prove(plane: ControlPlane, organization: str, binding: Binding, owner: Organization | None = None) -> Found:
     """Prove a binding, and find out what lies there where it is new.
 
     Where the keystore is registered already (of an `owner`), what it remembers is compared with the database instead.
     """
     if binding.address is None or binding.certificate is None:
-        return _Found()
-    with _opened(plane, organization, binding) as (transport, vault):
+        return Found()
+    with lent(plane, organization, binding) as (transport, vault):
         proof = transport.run_one(vault.prove())
         if owner is not None:
             # Tokens that were written down for this place and may still be good are ended.
             fencing.fence(plane, transport, vault, owner.id)
             checkpoints.look(plane, transport, vault, owner.id)
-            return _Found(proof)
-        return _Found(
+            return Found(proof)
+        return Found(
             proof,
             vault.place,
             checkpoints.remembered(transport, vault),
@@ -75,7 +76,7 @@ def _prove(plane: ControlPlane, organization: str, binding: Binding, owner: Orga
 
 
 @contextmanager
-def _opened(
+def lent(
     plane: ControlPlane, organization: str, binding: Binding, proof: Proof | None = None
 ) -> Iterator[tuple[Transport, VaultKeystore]]:
     """Lend a keystore that is not registered, or not so; one that was proved is still the one that was."""
@@ -106,9 +107,9 @@ def _holds_keys(transport: Transport, vault: VaultKeystore) -> bool:
     return False
 
 
-def _look_for(
+def look_for(
     plane: ControlPlane, transport: Transport, vault: VaultKeystore, owner: Organization, wanted: Iterable[Entry]
-) -> _Looked:
+) -> Looked:
     """Look for keys; those that were given up do not count as lacking."""
 
     def lacks(entry: Entry) -> Flow[str | None]:
@@ -118,7 +119,7 @@ def _look_for(
             record = None
         return None if entry.given_up or ledger.is_enrolled(plane, owner, entry, record) else entry.user
 
-    looked = _Looked()
+    looked = Looked()
     for user in transport.run(map(lacks, wanted), plane.settings.in_flight):
         looked.keys += 1
         if user is not None:
@@ -128,7 +129,8 @@ def _look_for(
     return looked
 
 
-def _lacks(vault: VaultKeystore, looked: _Looked, owner: Organization) -> Unsuitable:
+def lacks(vault: VaultKeystore, looked: Looked, owner: Organization) -> Unsuitable:
+    """Return the fault of a keystore that lacks keys, with whose they are."""
     shown = ", ".join(looked.users) + (", …" if looked.lacking > len(looked.users) else "")
     return Unsuitable(
         f"{vault}: lacks {looked.lacking:,} of the {looked.keys:,} archive keys of {owner.name!r}: {shown}",
@@ -137,7 +139,7 @@ def _lacks(vault: VaultKeystore, looked: _Looked, owner: Organization) -> Unsuit
     )
 
 
-def _where(row: Keystore) -> str:
+def where(row: Keystore) -> str:
     """Return where a keystore is and who we are there, as history tells it."""
     if row.address is None:
         return row.kind

@@ -12,6 +12,15 @@ from pulumi_keystore.control_plane.runtime.leadership import Superseded
 from pulumi_keystore.errors import KeystoreError
 
 
+@pytest.fixture(autouse=True)
+def ending(monkeypatch):
+    """What begins here ends with its test."""
+    event = threading.Event()
+    monkeypatch.setattr(background, "_ending", event)
+    yield event
+    event.set()
+
+
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError(), KeystoreError("x"), OperationalError("", {}, Exception()), RecursionError()]
 )
@@ -49,7 +58,6 @@ def test_work_that_fails_each_time_falls_behind_and_other_work_does_not(monkeypa
 
 
 def test_a_process_that_is_told_to_stop_is_not_ended_for_the_database_that_stops_with_it(monkeypatch):
-    monkeypatch.setattr(background, "_ending", threading.Event())
     ended = []
     monkeypatch.setattr(background.os, "_exit", ended.append)
     background.stop_unless(leads=False, otherwise="is lost")

@@ -1,0 +1,246 @@
+"""The validated swap: what a keystore is bound to changes once the new binding is proved (contract: Resources)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sqlalchemy.orm import Session
+
+from pulumi_keystore.answers import KeystoreAnswer
+from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
+from pulumi_keystore.control_plane.keystores.binding import (
+    bind,
+    differences,
+    require_changeable,
+    require_free,
+    require_kind,
+    take_over,
+)
+from pulumi_keystore.control_plane.keystores.opening import tenancy
+from pulumi_keystore.control_plane.keystores.proving import lacks, lent, look_for, prove, where
+from pulumi_keystore.control_plane.organizations import history, ledger, registry
+from pulumi_keystore.control_plane.organizations.keystores import describe, find
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.keystore import Binding, Declaration
+from pulumi_keystore.errors import AnotherCluster, Conflict
+from pulumi_keystore.vault.keystore import Proof, VaultKeystore
+from pulumi_keystore.vault.place import Place
+from pulumi_keystore.vault.record import Entry
+from pulumi_keystore.vault.transport import Transport
+
+
+def swap(
+    plane: ControlPlane,
+    actor: str,
+    organization: str,
+    name: str,
+    declared: Declaration,
+    *,
+    mark: str | None = None,
+) -> tuple[KeystoreAnswer, list[str]]:
+    """Change address, certificate or both after proving the new pair: a validated swap.
+
+    Where the keystore is active, every enrolled key must be there and be the right one. On any failure the old
+    pair stays in use, untouched.
+
+    Raises:
+        RuleViolation: A property breaks a rule.
+        KeystoreFault: The proof fails, or keys are missing: "migrate, do not edit".
+        Conflict: The keystore was changed by another request meanwhile.
+
+    """
+    binding = declared.judge(organization)
+    return swap_to(plane, actor, organization, name, lambda _owner, _row: binding, mark=mark)
+
+
+def edit(
+    plane: ControlPlane, actor: str, organization: str, name: str, declared: Declaration, *, keep_certificate: bool
+) -> tuple[KeystoreAnswer, list[str]]:
+    """Do the same for what a form holds: kind, place, role, and with `keep_certificate` the certificate, stay."""
+
+    def binding(owner: Organization, row: Keystore) -> Binding:
+        rest = replace(declared, kind=row.kind, mount=row.mount, role=row.role, namespace=row.namespace)
+        return rest.judge(
+            organization, opening.endpoint_of(plane, owner, row).certificate if keep_certificate else None
+        )
+
+    return swap_to(plane, actor, organization, name, binding)
+
+
+def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str) -> tuple[KeystoreAnswer, list[str]]:
+    """Prove a keystore whose server was rebuilt or replaced, and use the cluster that answers now from then on.
+
+    Raises:
+        KeystoreFault: The proof fails, or the keystore is active and keys are missing.
+        Conflict: It is a legacy keystore, or was changed meanwhile.
+
+    """
+
+    def binding(owner: Organization, row: Keystore) -> Binding:
+        if row.address is None:
+            raise Conflict(f"the keystore {name!r} is a legacy keystore", hint="only Vault keystores are on a cluster")
+        endpoint = opening.endpoint_of(plane, owner, row)
+        there = tenancy(owner, row)
+        return Binding(
+            row.kind,
+            endpoint.address,
+            endpoint.certificate,
+            endpoint.server_ca,
+            there.mount,
+            there.role,
+            there.namespace,
+        )
+
+    return swap_to(plane, actor, organization, name, binding, accept_cluster=True)
+
+
+def swap_to(
+    plane: ControlPlane,
+    actor: str,
+    organization: str,
+    name: str,
+    binding_of: Callable[[Organization, Keystore], Binding],
+    *,
+    accept_cluster: bool = False,
+    mark: str | None = None,
+) -> tuple[KeystoreAnswer, list[str]]:
+    """Do so for what `binding_of` makes of the organization and its keystore."""
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        require_changeable(owner)
+        row = find(session, owner, name)
+    # A file may have to be opened for it, which takes a while.
+    binding = binding_of(owner, row)
+    warnings = list(binding.certificate.warnings) if binding.certificate else []
+    revision, active = row.revision, owner.active_keystore_id == row.id
+    require_kind(row, binding)
+    if not differences(row, binding) and not accept_cluster:
+        _prove_again(plane, owner, row, binding)
+        with plane.transaction() as session:
+            row = find(session, owner, name)
+            return describe(owner, row), warnings + take_over(session, actor, row, mark)
+    # The last key that was enrolled: enrolments under way have come to their end, later ones have higher numbers.
+    with plane.gate.closed(owner.id), plane.transaction() as session:
+        last = ledger.highest(session, owner.id)
+    proof = prove(plane, organization, binding, owner).proof
+    if proof is None:
+        return describe(owner, row), warnings
+    change = _Change(owner, binding, proof, row)
+    if not accept_cluster:
+        change.require_cluster(organization)
+    if change.moved:
+        with plane.transaction() as session:
+            _require_room(session, owner, row, change)
+    if active:
+        warnings += _require_keys(plane, owner, change)
+    with plane.gate.closed(owner.id):
+        if active and change.elsewhere:
+            # What was enrolled since the look began went to where the keystore is now.
+            with plane.transaction() as session:
+                fresh = ledger.since(session, owner.id, last)
+            _require_there(plane, owner, change, fresh)
+        with plane.transaction() as session:
+            owner = registry.find(session, organization, lock=True)
+            require_changeable(owner)
+            row = find(session, owner, name)
+            if row.revision != revision or (owner.active_keystore_id == row.id) != active:
+                raise Conflict(
+                    f"the keystore {name!r} was changed by another request meanwhile",
+                    hint="check its current state and try again",
+                )
+            _require_room(session, owner, row, change)
+            if active and change.elsewhere:
+                checkpoints.advance(owner)
+            before, left = where(row), opening.vault_of(plane, owner, row) if active and change.moved else None
+            bind(plane, owner, row, binding, proof)
+            warnings += take_over(session, actor, row, mark)
+            history.append(session, owner.id, actor, "Keystore edited", f"{name}: {before} → {where(row)}")
+            shown = describe(owner, row)
+    if active and change.elsewhere:
+        _remember(plane, owner, row, left)
+    return shown, warnings
+
+
+def _prove_again(plane: ControlPlane, owner: Organization, row: Keystore, binding: Binding) -> None:
+    """Prove what is in use already: who swaps is told that it works, or why not, also where nothing changes."""
+    if (proof := prove(plane, owner.name, binding, owner).proof) is not None:
+        _Change(owner, binding, proof, row).require_cluster(owner.name)
+
+
+class _Change:
+    """What an edit would change about where a keystore is.
+
+    Args:
+        owner: Whose keystore it is.
+        binding: What it would be.
+        proof: What was found there.
+        row: What it is.
+
+    """
+
+    def __init__(self, owner: Organization, binding: Binding, proof: Proof, row: Keystore) -> None:
+        self.binding = binding
+        self.proof = proof
+        self._name, self._address, self._cluster_id = row.name, row.address, row.cluster_id
+        self.moved = Place(proof.cluster_id, binding.tenancy(owner.name).path, owner.name) != opening.place(owner, row)
+        """Whether it is another place."""
+        spelled_anew = (binding.namespace, binding.mount) != (row.namespace, row.mount)
+        self.elsewhere = self.moved or spelled_anew or str(binding.address) != row.address
+        """Whether it may be elsewhere: a snapshot keeps its cluster id, and a server may read a path in its own way."""
+
+    def require_cluster(self, organization: str) -> None:
+        """Raise where another cluster answers under the address that stays.
+
+        Raises:
+            AnotherCluster: That is accepted by a command of its own.
+
+        """
+        if self.proof.cluster_id != self._cluster_id and str(self.binding.address) == self._address:
+            raise AnotherCluster(
+                f"{self._address}: another Vault cluster answers under this name ({self.proof.cluster_id}, expected "
+                f"{self._cluster_id})",
+                hint="lead the name back to the right one; or, if the server was rebuilt or replaced on purpose, run "
+                f"`keystore accept-cluster {organization} {self._name}`",
+            )
+
+
+def _require_room(session: Session, owner: Organization, row: Keystore, change: _Change) -> None:
+    """Raise where a keystore may not move: its keys have still to be removed, or another one is there."""
+    if change.moved:
+        clean_ups.require_none(session, row)
+        require_free(session, owner, change.binding, change.proof, row)
+
+
+def _require_keys(plane: ControlPlane, owner: Organization, change: _Change) -> list[str]:
+    """Look for every key where a keystore would be; return a warning where some lack that lack where it is now, too."""
+    with lent(plane, owner.name, change.binding, change.proof) as (transport, vault):
+        looked = look_for(plane, transport, vault, owner, ledger.entries(plane, owner.id))
+    if looked.lacking and change.elsewhere:
+        raise lacks(vault, looked, owner)
+    # Otherwise it is the same place: that is no reason to go on with a certificate that expires.
+    return [lacks(vault, looked, owner).summary] if looked.lacking else []
+
+
+def _require_there(plane: ControlPlane, owner: Organization, change: _Change, fresh: list[Entry]) -> None:
+    """Raise where a key is missing that was enrolled while the others were looked for; the gate is closed."""
+    if not fresh:
+        return
+    with lent(plane, owner.name, change.binding, change.proof) as (transport, vault):
+        lacking = look_for(plane, transport, vault, owner, fresh).lacking
+    if lacking:
+        raise Conflict(
+            f"archive keys of {owner.name!r} were enrolled meanwhile, and {lacking:,} are not at the new place",
+            hint="nothing was changed; migrate instead, or try again when no one enrols",
+        )
+
+
+def _remember(plane: ControlPlane, owner: Organization, row: Keystore, left: VaultKeystore | None) -> None:
+    """Leave the decision at both places, as far as they let us: the next one that is made there leaves it, too."""
+    there = opening.vault_of(plane, owner, row, announce=fencing.for_leader(plane, row))
+    with Transport() as transport:
+        for vault, active in ((there, True), (left, False)):
+            if vault is not None:
+                checkpoints.offer(plane, transport, vault, owner.id, active=active)
+                transport.run_one(vault.revoke())

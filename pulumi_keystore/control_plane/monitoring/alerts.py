@@ -67,8 +67,8 @@ def advance(state: State, online: bool, timings: Timings = _USUAL, passed: int =
         return (state, None) if online else _failed(State(state.incident + 1), 0, timings)
     if state.told is None:
         return (State(state.incident), None) if online else _failed(state, state.failing + passed, timings)
-    state = replace(state, failing=state.failing + passed, told=state.told + passed)
-    return _back(state, timings, passed) if online else _still_failing(state, timings)
+    failing, told = state.failing + passed, state.told + passed
+    return _back(state, failing, told, timings, passed) if online else _still_failing(state, failing, told, timings)
 
 
 def _failed(state: State, failing: int, timings: Timings) -> tuple[State, Alert | None]:
@@ -78,14 +78,16 @@ def _failed(state: State, failing: int, timings: Timings) -> tuple[State, Alert 
     return replace(state, failing=failing, told=0, mails=1), Alert.FAILURE
 
 
-def _back(state: State, timings: Timings, passed: int) -> tuple[State, Alert | None]:
+def _back(state: State, failing: int, told: int, timings: Timings, passed: int) -> tuple[State, Alert | None]:
     """Administrators know, and are told when it has lasted."""
     good = 0 if state.online is None else state.online + passed
-    return (State(state.incident), Alert.RESUMED) if good >= timings.online else (replace(state, online=good), None)
+    if good >= timings.online:
+        return State(state.incident), Alert.RESUMED
+    return State(state.incident, failing, told, good, state.mails), None
 
 
-def _still_failing(state: State, timings: Timings) -> tuple[State, Alert | None]:
+def _still_failing(state: State, failing: int, told: int, timings: Timings) -> tuple[State, Alert | None]:
     """Administrators know, and are told again now and then."""
-    if state.told is None or state.told < timings.repeat:
-        return replace(state, online=None), None
-    return replace(state, told=0, online=None, mails=state.mails + 1), Alert.FAILURE
+    if told < timings.repeat:
+        return State(state.incident, failing, told, None, state.mails), None
+    return State(state.incident, failing, 0, None, state.mails + 1), Alert.FAILURE

@@ -21,17 +21,32 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
     server.stop()
 
 
-def new_database(postgres: EmbeddedPostgres) -> str:
-    """Make an empty database; return its URL."""
+def new_database(postgres: EmbeddedPostgres, template: str = "template1") -> str:
+    """Make a database, an empty one or a copy; return its URL."""
     name = f"d{secrets.token_hex(4)}"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     return postgres.url.replace("/postgres?", f"/{name}?")
 
 
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """The name of a database of this version's schema: to copy it costs a tenth of making the schema anew."""
+    engine = connect(new_database(postgres))
+    upgrade_schema(engine)
+    engine.dispose()
+    return str(engine.url.database)
+
+
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres) -> str:
+def empty_database_url(postgres: EmbeddedPostgres) -> str:
     return new_database(postgres)
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, template: str) -> str:
+    """A database of this version's schema, in which nothing is."""
+    return new_database(postgres, template)
 
 
 @pytest.fixture
@@ -41,9 +56,7 @@ def master_key_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """A database of this version's schema."""
     engine = connect(database_url)
-    upgrade_schema(engine)
     yield engine
     engine.dispose()
 

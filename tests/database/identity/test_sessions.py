@@ -8,17 +8,13 @@ from sqlalchemy import func, select
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity import sessions, tokens
 from pulumi_keystore.control_plane.identity.tables import ConsoleSession
-from pulumi_keystore.control_plane.runtime import database
 from pulumi_keystore.errors import NotAuthenticated
 
 
 @pytest.fixture
-def session(database_url):
-    engine = database.connect(database_url)
-    database.upgrade_schema(engine)
-    with database.sessions(engine)() as session:
+def session(factory):
+    with factory() as session:
         yield session
-    engine.dispose()
 
 
 def test_the_oldest_session_ends_where_there_is_one_too_many(session, monkeypatch):

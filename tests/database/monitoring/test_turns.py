@@ -17,7 +17,7 @@ from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.notifications.tables import Mail
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
-from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
+from pulumi_keystore.control_plane.runtime.database import connect, sessions
 from tests.conftest import WHOLE
 from tests.database.conftest import new_database
 
@@ -28,10 +28,9 @@ MANY = 10_000 if WHOLE else 1_000
 
 
 @pytest.fixture(scope="module")
-def database(postgres):
+def database(postgres, template):
     """A database with many keystores, each in use and monitored."""
-    engine = connect(new_database(postgres))
-    upgrade_schema(engine)
+    engine = connect(new_database(postgres, template))
     factory = sessions(engine)
     with factory.begin() as session:
         session.bulk_insert_mappings(

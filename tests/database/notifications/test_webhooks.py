@@ -12,7 +12,6 @@ from keystore_harness.impostor import SecureServer
 
 from pulumi_keystore.control_plane.notifications import webhooks
 from pulumi_keystore.control_plane.notifications.tables import Hook
-from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
 from pulumi_keystore.vault.resolver import HostMap, Resolver
 
@@ -64,11 +63,8 @@ def server(authority):
 
 
 @pytest.fixture
-def call(database_url, authority, server, tmp_path):
+def call(factory, authority, server, tmp_path):
     """Leave a call of a path and send it; return its row."""
-    engine = connect(database_url)
-    upgrade_schema(engine)
-    factory = sessions(engine)
     key = MasterKey.load_or_create(tmp_path / "master.key")
     (tmp_path / "ca.pem").write_text(authority.pem)
     port = server.server_address[1]
@@ -83,8 +79,7 @@ def call(database_url, authority, server, tmp_path):
         with factory() as session:
             return session.query(Hook).one()
 
-    yield call
-    engine.dispose()
+    return call
 
 
 def test_a_call_that_is_answered_has_been_made(call):

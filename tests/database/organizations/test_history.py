@@ -6,14 +6,10 @@ from sqlalchemy.exc import DatabaseError
 
 from pulumi_keystore.control_plane.organizations import history
 from pulumi_keystore.control_plane.organizations.tables import Organization
-from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 
 
 @pytest.mark.parametrize("statement", ["update history set actor = 'x'", "delete from history", "truncate history"])
-def test_it_cannot_be_changed(database_url, statement):
-    engine = connect(database_url)
-    upgrade_schema(engine)
-    factory = sessions(engine)
+def test_it_cannot_be_changed(engine, factory, statement):
     with factory.begin() as session:
         session.add(Organization(id=1, name="acme", environment="cloud"))
         session.flush()
@@ -24,4 +20,3 @@ def test_it_cannot_be_changed(database_url, statement):
         assert connection.execute(text("select actor, action, detail from history")).all() == [
             ("ops", "Keystore added", "first")
         ]
-    engine.dispose()

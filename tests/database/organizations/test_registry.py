@@ -6,19 +6,15 @@ from sqlalchemy import insert, select
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.control_plane.organizations.tables import Organization
-from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 
 
 @pytest.fixture
-def session(database_url):
-    engine = connect(database_url)
-    upgrade_schema(engine)
-    with sessions(engine)() as session:
+def session(factory):
+    with factory() as session:
         names = [f"org-{number:04}" for number in range(250)] + ["acme_1", "acme-1"]
         rows = [{"name": name, "environment": "cloud", "created_at": now_utc()} for name in names]
         session.execute(insert(Organization), rows)
         yield session
-    engine.dispose()
 
 
 def names(rows):

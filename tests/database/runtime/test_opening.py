@@ -22,8 +22,8 @@ def alone(_: sqlalchemy.Engine) -> None:
 
 
 @pytest.fixture
-def settings(database_url, master_key_file):
-    return Settings(database_url=database_url, master_key_file=master_key_file)
+def settings(empty_database_url, master_key_file):
+    return Settings(database_url=empty_database_url, master_key_file=master_key_file)
 
 
 def tables(settings):

@@ -8,8 +8,8 @@ from pulumi_keystore.control_plane.runtime.database import connect, upgrade_sche
 from pulumi_keystore.control_plane.runtime.tables import Base
 
 
-def test_every_table_is_as_declared(database_url):
-    engine = connect(database_url)
+def test_every_table_is_as_declared(empty_database_url):
+    engine = connect(empty_database_url)
     upgrade_schema(engine)
     with engine.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
@@ -17,8 +17,8 @@ def test_every_table_is_as_declared(database_url):
     engine.dispose()
 
 
-def test_an_upgrade_of_what_is_up_to_date_changes_nothing(database_url):
-    engine = connect(database_url)
+def test_an_upgrade_of_what_is_up_to_date_changes_nothing(empty_database_url):
+    engine = connect(empty_database_url)
     upgrade_schema(engine)
     upgrade_schema(engine)
     engine.dispose()

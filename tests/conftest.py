@@ -39,7 +39,7 @@ PASSWORD = "CANARY-pfx-password"
 _ISSUED = CertificateAuthority().issue("anybody")
 ANYBODY = ClientCertificate.from_pem(_ISSUED.certificate_pem.encode(), _ISSUED.key_pem.encode())
 # Short patience: an outage test shall not wait for half a minute.
-SETTINGS = {"retry_s": "2", "cleanup_retry_s": "1", "shard_size": "500"}
+SETTINGS = {"retry_s": "2", "cleanup_retry_s": "1", "shard_size": "100"}
 
 
 @pytest.fixture(scope="session")

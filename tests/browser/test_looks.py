@@ -80,9 +80,9 @@ def test_every_page_is_accessible_and_fits(desk, customer, testbed, size, scheme
 
 
 def test_progress_is_accessible(desk, customer, testbed):
-    acme = customer(keys=1000)
+    acme = customer(keys=200)
     # The migration must not be over before a browser on a busy machine has shown it.
-    with testbed.servers["b"].rate_limited(100):
+    with testbed.servers["b"].rate_limited(20):
         acme.start_and_wait_for("second", 1)
         for size, viewport in SIZES.items():
             one = desk(viewport=viewport, bypass_csp=True)

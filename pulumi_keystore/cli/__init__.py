@@ -8,7 +8,18 @@ from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 
-from pulumi_keystore.cli import check, clean_ups, keys, keystores, migrations, monitors, organizations, service, tokens
+from pulumi_keystore.cli import (
+    check,
+    clean_ups,
+    doctor,
+    keys,
+    keystores,
+    migrations,
+    monitors,
+    organizations,
+    service,
+    tokens,
+)
 from pulumi_keystore.cli.output import fail
 from pulumi_keystore.errors import KeystoreError
 
@@ -43,7 +54,7 @@ def keystore(
     """See `app.info.help`."""
 
 
-for module in (service, check, keystores, organizations):
+for module in (service, doctor, check, keystores, organizations):
     app.add_typer(module.commands)
 for name, group in (
     ("organization", organizations.organization_app),

@@ -6,12 +6,15 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pulumi_keystore.cli.output import ask, err, without_password
 from pulumi_keystore.errors import KeystoreError
+
+if TYPE_CHECKING:
+    from pulumi_keystore.control_plane.runtime.settings import Settings
 
 commands = typer.Typer()
 
@@ -52,7 +55,7 @@ def serve(
         from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415 - other commands start faster
 
     given = {name: value for name, value in locals().items() if value is not None and name != "run"}
-    run(_settings(given), lambda text: err.print(text, markup=False))
+    run(settings_of(given), lambda text: err.print(text, markup=False))
 
 
 @commands.command()
@@ -82,7 +85,7 @@ def worker(
         from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415 - other commands start faster
 
     given = {name: value for name, value in locals().items() if value is not None and name != "work"}
-    work(_settings(given), lambda text: err.print(text, markup=False))
+    work(settings_of(given), lambda text: err.print(text, markup=False))
 
 
 @commands.command("test-mail")
@@ -104,7 +107,13 @@ def _nothing_collected() -> Iterator[None]:
         gc.enable()
 
 
-def _settings(given: dict[str, Any]) -> Any:
+def settings_of(given: dict[str, Any]) -> Settings:
+    """Return the settings of the environment, with what was given as options.
+
+    Raises:
+        KeystoreError: One is unusable; it says which.
+
+    """
     from pydantic import ValidationError  # noqa: PLC0415 - as above
 
     from pulumi_keystore.control_plane.runtime.settings import Settings  # noqa: PLC0415 - as above

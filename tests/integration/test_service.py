@@ -311,6 +311,25 @@ def test_a_wrong_option_is_one_line_and_exit_status_1(arguments, environment, me
     assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
 
 
+def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(customer, testbed):
+    acme = customer(keystores=("first",))
+    run = testbed.service.run
+    well = run("doctor", "--organization", acme.name)
+    assert f"ok       keystore {acme.name}/first: Online" in well.stdout
+    assert "ok       service: one is running on this database" in well.stdout
+    assert "wrong" not in well.stdout
+    with testbed.servers["a"].sealed_for_a_while():
+        ill = run("doctor", "--organization", acme.name, "--format", "json", check=False)
+    assert ill.returncode == 1
+    wrong = [finding for finding in json.loads(ill.stdout) if finding["verdict"] == "wrong"]
+    assert [finding["subject"] for finding in wrong] == [f"keystore {acme.name}/first"]
+    assert "sealed" in wrong[0]["detail"]
+    assert f"keystore status {acme.name}" in wrong[0]["hint"]
+    badly = keystore("doctor", KEYSTORE_SMTP_URL="smtp://u:CANARY@h:port")
+    assert (badly.returncode, "CANARY" in badly.stdout + badly.stderr) == (1, False)
+    assert badly.stdout.startswith("wrong    settings: smtp_url")
+
+
 def test_help_teaches_each_command():
     for command in ((), ("serve",), ("status",), ("migration", "start"), ("token", "create"), ("history",)):
         done = keystore(*command, "--help")

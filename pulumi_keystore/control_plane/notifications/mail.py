@@ -98,6 +98,21 @@ class MailSender:
                 f"the mail was not accepted: {refused}", hint="check the address and the mail settings"
             ) from None
 
+    def greet(self) -> None:
+        """Connect and sign in as for a mail, and send none.
+
+        Raises:
+            Conflict: The server does not let us; with what it said.
+
+        """
+        try:
+            asyncio.run(self._converse(None))
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            raise Conflict(
+                f"the mail server does not let this service in: {_said(error)}",
+                hint="check KEYSTORE_SMTP_URL and KEYSTORE_SMTP_CA",
+            ) from None
+
     def send_due(self) -> int:
         """Try each mail that is due once, in order; return how many the server took."""
         if not self.url:
@@ -110,7 +125,7 @@ class MailSender:
         except (ValueError, IndexError, MessageError) as error:
             raise NotAccepted(type(error).__name__) from None
         try:
-            asyncio.run(self._send(message))
+            asyncio.run(self._converse(message))
         except aiosmtplib.SMTPRecipientsRefused as error:
             refusal = error.recipients[0]
             kind = Undeliverable if refusal.code >= _PERMANENT else NotAccepted
@@ -130,24 +145,25 @@ class MailSender:
         message.set_content(mail.body)
         return message
 
-    async def _send(self, message: EmailMessage) -> None:
+    async def _converse(self, message: EmailMessage | None) -> None:
+        """Send a message, or do all but that."""
         parts = urlsplit(self.url)
         # No password goes out in clear.
         start_tls = True if parts.password and parts.scheme == "smtp" and not _is_here(parts.hostname or "") else None
-        context = ssl.create_default_context(cafile=str(self.ca_file)) if self.ca_file else None
+        server = aiosmtplib.SMTP(
+            hostname=parts.hostname,
+            port=parts.port,
+            use_tls=parts.scheme == "smtps",
+            start_tls=start_tls,
+            tls_context=ssl.create_default_context(cafile=str(self.ca_file)) if self.ca_file else None,
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            timeout=_TIMEOUT_S,
+        )
         # Each step of the conversation has its deadline, and so has the whole.
-        async with asyncio.timeout(3 * _TIMEOUT_S):
-            await aiosmtplib.send(
-                message,
-                hostname=parts.hostname,
-                port=parts.port,
-                use_tls=parts.scheme == "smtps",
-                start_tls=start_tls,
-                tls_context=context,
-                username=unquote(parts.username) if parts.username else None,
-                password=unquote(parts.password) if parts.password else None,
-                timeout=_TIMEOUT_S,
-            )
+        async with asyncio.timeout(3 * _TIMEOUT_S), server:
+            if message is not None:
+                await server.send_message(message)
 
 
 def _said(error: BaseException) -> str:

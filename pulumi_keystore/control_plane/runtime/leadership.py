@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.runtime.database import url_of
@@ -80,6 +80,13 @@ class Leadership:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def is_held(engine: Engine) -> bool:
+    """Tell whether a service leads on a database."""
+    with engine.connect() as connection:
+        free = connection.scalar(select(func.pg_try_advisory_xact_lock(_LEADER_LOCK)))
+    return not free
 
 
 class Superseded(Exception):  # noqa: N818 - it says what has happened to us

@@ -1,0 +1,85 @@
+"""What `keystore doctor` finds in an installation."""
+
+import datetime as dt
+
+import pytest
+from keystore_harness import Mailbox
+
+from pulumi_keystore.control_plane import diagnosis
+from pulumi_keystore.control_plane.diagnosis import Verdict, examine
+from pulumi_keystore.control_plane.organizations import history
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime.opening import opened
+from pulumi_keystore.control_plane.runtime.settings import Settings
+
+
+@pytest.fixture
+def settings(database_url, master_key_file, tmp_path):
+    made = Settings(database_url=database_url, master_key_file=master_key_file, data=tmp_path, smtp_url="")
+    with opened(made, lambda _: None):
+        pass
+    return made
+
+
+def found(settings, **options):
+    return {finding.subject: finding for finding in examine(settings, **options)}
+
+
+def test_an_installation_without_a_service_and_mails_is_told_so_and_not_wrong(settings):
+    by_subject = found(settings)
+    assert {subject: finding.verdict for subject, finding in by_subject.items()} == {
+        "settings": Verdict.OK,
+        "database": Verdict.OK,
+        "master key": Verdict.OK,
+        "service": Verdict.WARNING,
+        "clock": Verdict.OK,
+        "mail": Verdict.WARNING,
+    }
+    assert "KEYSTORE_SMTP_URL" in by_subject["mail"].hint
+
+
+def test_another_master_key_is_wrong(settings, tmp_path):
+    other = tmp_path / "other.key"
+    other.write_text("A" * 43 + "=")
+    other.chmod(0o600)
+    by_subject = found(settings.model_copy(update={"master_key_file": other}))
+    assert by_subject["database and master key"].verdict is Verdict.WRONG
+    assert "does not open with this master key" in by_subject["database and master key"].detail
+
+
+def test_a_clock_behind_the_history_is_wrong(settings, monkeypatch):
+    with opened(settings) as database, database.plane.transaction() as session:
+        history.append(session, history.SERVICE, "ops", "Organization created")
+    monkeypatch.setattr(diagnosis, "now_utc", lambda: dt.datetime.now(dt.UTC) - dt.timedelta(hours=1))
+    assert found(settings)["clock"].verdict is Verdict.WRONG
+
+
+def test_a_mail_server_is_greeted_and_gets_no_mail(settings):
+    with Mailbox() as mailbox:
+        finding = found(settings.model_copy(update={"smtp_url": mailbox.url}))["mail"]
+        assert (finding.verdict, mailbox.messages) == (Verdict.OK, [])
+    gone = found(settings.model_copy(update={"smtp_url": mailbox.url}))["mail"]
+    assert gone.verdict is Verdict.WRONG
+
+
+def test_a_folder_that_everybody_can_write_to_is_wrong(settings, tmp_path):
+    tmp_path.chmod(0o777)
+    assert found(settings)["data folder"].verdict is Verdict.WRONG
+
+
+def test_of_many_organizations_the_first_are_looked_at_or_the_one_that_is_named(settings, monkeypatch):
+    monkeypatch.setattr(diagnosis, "MOST", 2)
+    with opened(settings) as database, database.plane.transaction() as session:
+        for number in range(1, 4):
+            session.add(Organization(id=number, name=f"org-{number}", environment="cloud"))
+        session.flush()
+        row = Keystore(organization_id=1, name="first", kind="legacy", revision=1)
+        session.add(row)
+        session.flush()
+        session.get(Organization, 1).active_keystore_id = row.id
+    by_subject = found(settings)
+    assert by_subject["keystore org-1/first"].verdict is Verdict.OK
+    assert by_subject["organization org-2"].verdict is Verdict.WARNING
+    assert "organization org-3" not in by_subject
+    assert "first 2" in by_subject["organizations"].detail
+    assert "organization org-3" in found(settings, organization="org-3")

@@ -334,5 +334,5 @@ def _command() -> str:
     beside = Path(sys.executable).parent / "keystore"
     found = str(beside) if beside.exists() else shutil.which("keystore")
     if found is None:
-        raise HarnessError("no `keystore` command, so no service to test; run `pip install pulumi-keystore`")
+        raise HarnessError("no `keystore` command, so no service to test; run `pip install 'pulumi-keystore[server]'`")
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pulumi_keystore.cli.output import Format, FormatOption, print_json
-from pulumi_keystore.cli.service import settings_of
+from pulumi_keystore.cli.service import importing_service, settings_of
 from pulumi_keystore.errors import KeystoreError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def doctor(
     Run it on the service's machine, as its user and with its settings. It changes nothing, sends no mail, and says what
     to do about what is wrong. Exit status: 0 nothing is wrong, 1 something is.
     """
-    from pulumi_keystore.control_plane.diagnosis import Verdict, examine, wrong  # noqa: PLC0415 - others start faster
+    with importing_service():
+        from pulumi_keystore.control_plane.diagnosis import Verdict, examine, wrong  # noqa: PLC0415
 
     def findings() -> Iterator[Finding]:
         try:

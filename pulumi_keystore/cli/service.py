@@ -51,8 +51,8 @@ def serve(
     Every option can also be set in the environment as KEYSTORE_ followed by its name in capitals. Create the first
     token in another terminal: `keystore token create admin --role provider-admin --local`.
     """
-    with _nothing_collected():
-        from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415 - other commands start faster
+    with importing_service():
+        from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415
 
     given = {name: value for name, value in locals().items() if value is not None and name != "run"}
     run(settings_of(given), lambda text: err.print(text, markup=False))
@@ -81,8 +81,8 @@ def worker(
     Workers share the keys of running migrations with each other and with the service; if one dies, another takes over
     and nothing is lost. A worker needs the service's database and master key, and must be able to reach the keystores.
     """
-    with _nothing_collected():
-        from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415 - other commands start faster
+    with importing_service():
+        from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415
 
     given = {name: value for name, value in locals().items() if value is not None and name != "work"}
     work(settings_of(given), lambda text: err.print(text, markup=False))
@@ -97,11 +97,22 @@ def test_mail(recipient: Annotated[str, typer.Argument(help="E-mail address.", s
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Import without the garbage collector: it finds nothing in what stays for good, and takes a fifth of the start."""
+def importing_service() -> Iterator[None]:
+    """Import what serves; other commands start faster, and are installed, without.
+
+    Raises:
+        KeystoreError: It is not installed.
+
+    """
+    # The garbage collector finds nothing in what stays for good, and takes a fifth of the start.
     gc.disable()
     try:
         yield
+    except ModuleNotFoundError as missing:
+        raise KeystoreError(
+            f"this command needs what the service needs, which is not installed ({missing.name} is missing)",
+            hint="run `pip install 'pulumi-keystore[server]'`",
+        ) from None
     finally:
         gc.freeze()
         gc.enable()
@@ -114,9 +125,10 @@ def settings_of(given: dict[str, Any]) -> Settings:
         KeystoreError: One is unusable; it says which.
 
     """
-    from pydantic import ValidationError  # noqa: PLC0415 - as above
+    with importing_service():
+        from pydantic import ValidationError  # noqa: PLC0415
 
-    from pulumi_keystore.control_plane.runtime.settings import Settings  # noqa: PLC0415 - as above
+        from pulumi_keystore.control_plane.runtime.settings import Settings  # noqa: PLC0415
 
     try:
         return Settings(**given)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pulumi_keystore.cli.output import Format, FormatOption, ask, print_rows
-from pulumi_keystore.cli.service import settings_of
+from pulumi_keystore.cli.service import importing_service, settings_of
 
 token_app = typer.Typer(help="Manage API tokens.", no_args_is_help=True)
 
@@ -29,8 +29,9 @@ def token_create(
 ) -> None:
     """Create a token and print it. It is not shown again."""
     if local:
-        from pulumi_keystore.control_plane.identity import tokens  # noqa: PLC0415 - other commands start faster
-        from pulumi_keystore.control_plane.runtime.opening import opened  # noqa: PLC0415
+        with importing_service():
+            from pulumi_keystore.control_plane.identity import tokens  # noqa: PLC0415
+            from pulumi_keystore.control_plane.runtime.opening import opened  # noqa: PLC0415
 
         with opened(settings_of({"data": data} if data else {})) as database, database.plane.transaction() as session:
             _, text = tokens.create(session, "keystore token create --local", name, role, organization, days)

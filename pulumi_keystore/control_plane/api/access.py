@@ -48,7 +48,8 @@ class ServicesOfApp:
     mail_sender: MailSender
 
 
-def _services(request: Request) -> ServicesOfApp:
+async def _services(request: Request) -> ServicesOfApp:
+    # Not in a thread, for which it might have to wait.
     services: ServicesOfApp = request.app.state.services
     return services
 

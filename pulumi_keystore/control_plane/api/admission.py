@@ -14,7 +14,8 @@ from pulumi_keystore.errors import KeystoreError, TooManyRequests
 
 THREADS: Final = 200
 """How many requests are worked on at a time; most of them wait for a keystore or the database."""
-_DOORKEEPERS: Final = 10
+doorkeepers: Final = CapacityLimiter(10)
+"""Threads in which people are recognised: whoever is busy with an organization's keystore keeps nobody outside."""
 _WAITING: Final = 4
 """How many may wait for each that is worked on: an online migration holds all for a second or two."""
 _WAIT_S: Final = 20
@@ -52,8 +53,6 @@ class Admission:
         self._doorkeeper = doorkeeper
         self._refuse = refuse
         self._share = share
-        # Whoever is busy with an organization's keystore keeps nobody from being recognised.
-        self._doorkeepers = CapacityLimiter(_DOORKEEPERS)
         self._queues: dict[str, _Queue] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +64,7 @@ class Admission:
             return
         request = Request(scope)
         try:
-            actor = await to_thread.run_sync(recognise, request, limiter=self._doorkeepers)
+            actor = await to_thread.run_sync(recognise, request, limiter=doorkeepers)
         except KeystoreError as error:
             await self._refuse(request, error)(scope, receive, send)
             return

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Final
 
+from anyio import to_thread
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
+from pulumi_keystore.control_plane.api.admission import doorkeepers
 from pulumi_keystore.control_plane.api.organizations import Format, history_file
 from pulumi_keystore.control_plane.console.access import (
     COOKIE,
@@ -62,7 +64,7 @@ def sign_in_page(next: str = HOME) -> Response:  # noqa: A002 - its name in the 
 
 
 @router.post("/sign-in")
-def sign_in(
+async def sign_in(
     request: Request,
     services: Services,
     token: Annotated[str, Form(max_length=200)] = "",
@@ -70,9 +72,13 @@ def sign_in(
 ) -> Response:
     """Begin a session."""
     require_same_site(request)
-    try:
+
+    def begin() -> str:
         with services.plane.transaction() as session:
-            _, cookie = sessions.begin(session, token, now_utc())
+            return sessions.begin(session, token, now_utc())[1]
+
+    try:
+        cookie = await to_thread.run_sync(begin, limiter=doorkeepers)
     except NotAuthenticated:
         return page("sign_in.html", 401, next=local_path(next), error="This token is not valid, or not any more.")
     response = RedirectResponse(local_path(next), 303)

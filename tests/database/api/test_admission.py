@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
+from anyio import to_thread
 
 from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
@@ -175,6 +177,26 @@ def test_half_sent_forms_of_one_organization_leave_room_for_others(served, cooki
         for caller in half:
             caller.body.set()
             await caller.end()
+
+    asyncio.run(run())
+
+
+def test_signing_in_waits_for_no_thread_that_others_are_busy_with(served):
+    async def run():
+        # As if every thread waited for somebody's keystore.
+        to_thread.current_default_thread_limiter().total_tokens = 1
+        busy = threading.Event()
+        task = asyncio.create_task(to_thread.run_sync(busy.wait))
+        await asyncio.sleep(0)
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        caller = Caller(served, "POST", "/console/sign-in", **form)
+        caller.content = f"token={served[1]}".encode()
+        caller.body.set()
+        try:
+            assert await caller.end() == 303
+        finally:
+            busy.set()
+            await task
 
     asyncio.run(run())
 

@@ -238,6 +238,12 @@ RULE_NOTES: Final = {
         "Write the full path of the namespace, as in `team/child`, or leave it out for the root namespace.",
         "root",
     ),
+    "KS045": Note(
+        "A missing file or variable",
+        "A file of declarations names the file of each client certificate, seen from its own folder, and the variable that holds the "
+        "password. The certificate cannot be checked without both.",
+        "Correct the path, or set the variable where `keystore check` runs; for example from the secrets of your CI server.",
+    ),
 }
 POLICY_NOTES: Final = {
     "KS101": "Once it has expired the service can no longer log in, and the keystore is offline.",

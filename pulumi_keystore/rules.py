@@ -14,7 +14,7 @@ from pulumi_keystore.errors import RuleViolation
 
 MAX_USER_ID_BYTES: Final = 512
 _FIRST_POLICY: Final = "KS100"
-_PAGES: Final = "https://github.com/pulumi-keystore/pulumi-keystore/blob/main/docs/rules"
+PAGES: Final = "https://github.com/pulumi-keystore/pulumi-keystore/blob/main/docs/rules"
 
 
 class Severity(StrEnum):
@@ -84,7 +84,7 @@ def _policy(number: int, name: str, expects: str, remedy: str, severity: Severit
 
 def page(rule_id: str) -> str:
     """Return where a rule or policy is explained."""
-    return f"{_PAGES}/{rule_id}.md"
+    return f"{PAGES}/{rule_id}.md"
 
 
 ADDRESS_SCHEME = _rule(1, "address", "https://HOST:PORT")
@@ -126,6 +126,7 @@ WEBHOOK = _rule(41, "webhook", "https://HOST/PATH with a public DNS name, and no
 LEGACY_ALONE = _rule(42, "kind", "no address and no certificate where the kind is legacy, or another kind")
 INPUT = _rule(43, "input", "only inputs that the resource has")
 NAMESPACE = _rule(44, "namespace", f"nothing for the root namespace, or {_NAMES}")
+READABLE = _rule(45, "declared", "files and variables of the environment that can be read")
 
 # Policies.
 

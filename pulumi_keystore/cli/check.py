@@ -56,9 +56,15 @@ def check(
             out.print(
                 f"{finding.rule.severity:<8}{finding.rule.id}  {finding.resource}: {finding.message}", markup=False
             )
+            if finding.at:
+                out.print(f"{'':8}at: {shown}:{finding.at.line}:{finding.at.column}", markup=False)
             out.print(f"{'':8}hint: {finding.remedy}", markup=False)
-        counts = [f"{sum(one.rule.severity is level for one in findings)} {level}s" for level in Severity]
-        err.print(f"{len(resources)} declarations: {', '.join(counts)}", markup=False)
+        counts = [_count(sum(one.rule.severity is level for one in findings), level) for level in Severity]
+        err.print(f"{_count(len(resources), 'declaration')}: {', '.join(counts)}", markup=False)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     if any(finding.rule.severity in bad for finding in findings):
         raise typer.Exit(1)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -74,6 +74,14 @@ class _Loader(yaml.SafeLoader):
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where something is written in a file; both count from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
 class Declared:
     """One declared resource.
 
@@ -85,6 +93,8 @@ class Declared:
         plain: Secret inputs that are written in clear where this was read.
         protected: Whether it is protected against deletion; None where that is not told.
         unknown: What was written that is no input.
+        missing: By input, why the file or variable that it names cannot be read.
+        positions: Where each input is written, and under "" the declaration, if it is known.
 
     """
 
@@ -95,6 +105,12 @@ class Declared:
     plain: frozenset[str] = frozenset()
     protected: bool | None = None
     unknown: frozenset[str] = frozenset()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    positions: Mapping[str, Position] = field(default_factory=dict)
+
+    def position(self, prop: str | None = None) -> Position | None:
+        """Return where an input is written, or the declaration; None where that is not known."""
+        return self.positions.get(prop or "", self.positions.get(""))
 
     @property
     def organization(self) -> str | None:
@@ -145,7 +161,7 @@ def parse(text: str, folder: Path, name: str) -> list[Declared]:
         if isinstance(document.get("deployment"), dict):
             return list(_of_states(document["deployment"].get("resources")))
         if set(document) & set(_PLURALS):
-            return list(_of_lists(document, folder, name))
+            return list(_of_lists(document, _positions(text), folder, name))
     raise InvalidInput(
         f"{name}: holds no declarations",
         hint=f"expected {', '.join(_PLURALS)}, or the output of `pulumi preview --json` or `pulumi stack export`",
@@ -204,7 +220,24 @@ def _is_hidden(value: Any) -> bool:
     return isinstance(value, str) and value in (_UNKNOWN, _HIDDEN)
 
 
-def _of_lists(document: Mapping[str, Any], folder: Path, file: str) -> Iterator[Declared]:
+def _positions(text: str) -> dict[tuple[str, int], dict[str, Position]]:
+    """Return where the inputs of each declaration are written, by the list it is in and its number there, from 1."""
+    found: dict[tuple[str, int], dict[str, Position]] = {}
+    root = yaml.compose(text, _Loader)
+    for plural, entries in root.value if isinstance(root, yaml.MappingNode) else ():
+        for number, entry in enumerate(entries.value if isinstance(entries, yaml.SequenceNode) else (), 1):
+            marks = {"": entry.start_mark}
+            if isinstance(entry, yaml.MappingNode):
+                marks |= {str(name.value): name.start_mark for name, _ in entry.value}
+            found[str(plural.value), number] = {
+                name: Position(mark.line + 1, mark.column + 1) for name, mark in marks.items()
+            }
+    return found
+
+
+def _of_lists(
+    document: Mapping[str, Any], positions: Mapping[tuple[str, int], Mapping[str, Position]], folder: Path, file: str
+) -> Iterator[Declared]:
     for plural, kind in _PLURALS.items():
         entries = document.get(plural) or []
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -214,21 +247,26 @@ def _of_lists(document: Mapping[str, Any], folder: Path, file: str) -> Iterator[
             unknown = frozenset(set(props) - INPUTS[kind])
             name = str(props.get("name") or props.get("organization") or f"{kind} {number}")
             plain = frozenset({"certificate_password"} & set(props))
-            variable = props.pop("certificate_password_env", None)
-            if variable is not None:
-                if str(variable) not in os.environ:
-                    raise InvalidInput(f"{name}: the environment has no {variable}", hint="set it to the password")
-                props["certificate_password"] = os.environ[str(variable)]
-            if kind == "keystore" and "certificate" in props:
-                props["certificate"] = _file(folder / str(props["certificate"]), name)
+            missing = _fill_in(props, folder) if kind == "keystore" else {}
             protected = bool(props.pop("protect", False))
-            yield Declared(kind, name, props, plain=plain, protected=protected, unknown=unknown)
+            where = positions.get((plural, number), {})
+            # Without a certificate its password is not judged, and the other way round.
+            hidden = frozenset(SECRETS["keystore"]) if missing else frozenset()
+            yield Declared(kind, name, props, hidden, plain, protected, unknown, missing, where)
 
 
-def _file(path: Path, name: str) -> str:
-    try:
-        return b64encode(path.read_bytes()).decode()
-    except OSError as error:
-        raise InvalidInput(
-            f"{name}: the certificate {path} cannot be read ({error.strerror})", hint="give the path of a PKCS#12 file"
-        ) from None
+def _fill_in(props: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Put what files and variables hold in the place of their names; return why one cannot be read, by input."""
+    missing = {}
+    variable = props.pop("certificate_password_env", None)
+    if variable is not None and str(variable) in os.environ:
+        props["certificate_password"] = os.environ[str(variable)]
+    elif variable is not None:
+        missing["certificate_password_env"] = f"the environment has no {variable}"
+    if "certificate" in props:
+        path = folder / str(props["certificate"])
+        try:
+            props["certificate"] = b64encode(path.read_bytes()).decode()
+        except (OSError, ValueError) as error:
+            missing["certificate"] = f"{path} cannot be read ({getattr(error, 'strerror', None) or error})"
+    return missing

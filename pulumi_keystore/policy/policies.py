@@ -26,7 +26,7 @@ from pulumi_keystore.declarations.monitor import (
 )
 from pulumi_keystore.declarations.names import Kind, check_email, check_mode, check_name, check_organization
 from pulumi_keystore.errors import InvalidInput, RuleViolation
-from pulumi_keystore.policy.declared import Declared
+from pulumi_keystore.policy.declared import Declared, Position
 from pulumi_keystore.rules import Rule, Severity
 
 
@@ -54,6 +54,8 @@ class Finding:
     resource: str
     message: str
     remedy: str
+    at: Position | None = None
+    """Where it is written."""
 
 
 def check(declared: Sequence[Declared], settings: Settings | None = None) -> list[Finding]:
@@ -62,7 +64,7 @@ def check(declared: Sequence[Declared], settings: Settings | None = None) -> lis
     found = [finding for one in declared for finding in _of_inputs(one)]
     for policy, judge in POLICIES.items():
         for one, message in judge(declared, settings):
-            found.append(Finding(policy, f"{one.kind} {one.name}", message, policy.remedy))
+            found.append(Finding(policy, f"{one.kind} {one.name}", message, policy.remedy, one.position()))
     order = list(Severity)
     return sorted(found, key=lambda finding: (order.index(finding.rule.severity), finding.resource, finding.rule.id))
 
@@ -74,12 +76,17 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
     where = f"{one.kind} {one.name}"
     violations, warnings = _JUDGES[one.kind](one)
     for violation in violations:
-        yield Finding(rules.RULES[str(violation.rule)], where, violation.summary, violation.hint or "change it")
+        rule, at = rules.RULES[str(violation.rule)], one.position(violation.prop)
+        yield Finding(rule, where, violation.summary, violation.hint or "change it", at)
     for rule, text in warnings:
-        yield Finding(rule, where, text, rule.expects)
+        yield Finding(rule, where, text, rule.expects, one.position("certificate"))
+    for prop, text in one.missing.items():
+        remedy = f"expected {rules.READABLE.expects}"
+        yield Finding(rules.READABLE, where, f"{prop}: {text}", remedy, one.position(prop))
     for name in sorted(one.unknown):
-        yield Finding(rules.INPUT, where, f"{name[:50]!r} is no input of a {one.kind}", rules.INPUT.remedy)
-    for prop in sorted(one.hidden & set(_JUDGED[one.kind])):
+        text = f"{name[:50]!r} is no input of a {one.kind}"
+        yield Finding(rules.INPUT, where, text, rules.INPUT.remedy, one.position(name))
+    for prop in sorted(one.hidden & set(_JUDGED[one.kind]) if not one.missing else ()):
         text = f"{prop} cannot be checked here: it is secret, or known only during the update"
         yield Finding(rules.NOT_CHECKED, where, text, rules.NOT_CHECKED.remedy)
 

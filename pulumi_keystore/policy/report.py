@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from pulumi_keystore import rules
@@ -14,7 +18,7 @@ from pulumi_keystore.rules import Severity
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """Return findings as a JSON array of objects with `id`, `level`, `resource`, `message` and `remedy`."""
+    """Return findings as a JSON array: `id`, `level`, `resource`, `message`, `remedy`; `line`, `column` if known."""
     rows = [
         {
             "id": finding.rule.id,
@@ -22,6 +26,8 @@ def to_json(findings: Sequence[Finding]) -> str:
             "resource": finding.resource,
             "message": finding.message,
             "remedy": finding.remedy,
+            "line": finding.at.line if finding.at else None,
+            "column": finding.at.column if finding.at else None,
         }
         for finding in findings
     ]
@@ -51,23 +57,42 @@ def to_junit(findings: Sequence[Finding], resources: Sequence[str]) -> str:
 
 
 def to_sarif(findings: Sequence[Finding], file: str) -> str:
-    """Return findings as a SARIF log; each points to the file as a whole, and names its resource."""
+    """Return findings as a SARIF log, as code scanning wants it: each points into the file and names its resource.
+
+    Args:
+        findings: What was found.
+        file: The path of the file; one below the working directory is shown from there, as a repository has it.
+
+    """
     used = sorted({finding.rule for finding in findings}, key=lambda rule: rule.id)
     driver = {
         "name": "keystore check",
         "version": version("pulumi-keystore"),
+        "informationUri": rules.PAGES,
         "rules": [
-            {"id": rule.id, "shortDescription": {"text": rule.expects}, "helpUri": rules.page(rule.id)} for rule in used
+            {
+                "id": rule.id,
+                "name": rule.name,
+                "shortDescription": {"text": f"Expected: {rule.expects}."},
+                "fullDescription": {"text": f"Declarations of keystores are expected to have {rule.expects}."},
+                "help": {"text": f"{rule.remedy}\n\nSee {rules.page(rule.id)}."},
+                "helpUri": rules.page(rule.id),
+                "defaultConfiguration": {"level": rule.severity},
+            }
+            for rule in used
         ],
     }
+    uri = quote(_relative(file))
     results: list[dict[str, Any]] = [
         {
             "ruleId": finding.rule.id,
             "level": finding.rule.severity,
             "message": {"text": f"{finding.resource}: {finding.message}; {finding.remedy}"},
+            # What makes it the same finding in the next run, wherever it is written then.
+            "partialFingerprints": {"declaration/v1": _digest(finding)},
             "locations": [
                 {
-                    "physicalLocation": {"artifactLocation": {"uri": file}},
+                    "physicalLocation": {"artifactLocation": {"uri": uri}, "region": _region(finding)},
                     "logicalLocations": [{"name": finding.resource}],
                 }
             ],
@@ -77,9 +102,24 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
     log = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "results": results}],
+        "runs": [{"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}],
     }
     return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
+
+
+def _region(finding: Finding) -> dict[str, int]:
+    # A whole file begins at its first line.
+    return {"startLine": finding.at.line, "startColumn": finding.at.column} if finding.at else {"startLine": 1}
+
+
+def _relative(file: str) -> str:
+    with suppress(ValueError):
+        return str(Path(file).absolute().relative_to(Path.cwd()))
+    return file
+
+
+def _digest(finding: Finding) -> str:
+    return sha256(f"{finding.rule.id}\n{finding.resource}\n{finding.message}".encode()).hexdigest()[:32]
 
 
 def _line(finding: Finding) -> str:

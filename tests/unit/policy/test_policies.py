@@ -254,8 +254,6 @@ def test_a_file_of_declarations(file):
         ("keystores:\n  - {a: [}", "neither YAML nor JSON at line 2"),
         ("a: &x [1]\nb: *x", "neither YAML nor JSON"),
         ("keystores: [!!python/object/apply:os.system ['true']]", "neither YAML nor JSON"),
-        ("keystores: [{name: a, certificate: /no/such.p12}]", "cannot be read"),
-        ("keystores: [{name: a, certificate_password_env: NO_SUCH_VARIABLE}]", "the environment has no"),
         ("[" * 5000, "neither YAML nor JSON"),
     ],
 )
@@ -295,6 +293,63 @@ def test_the_command(file):
     log = json.loads(run(str(file), "--format", "sarif").stdout)
     assert {result["ruleId"] for result in log["runs"][0]["results"]} == {row["id"] for row in rows}
     assert "CANARY" not in done.output
+
+
+def test_a_missing_file_or_variable_is_a_finding_and_not_the_end(file):
+    file.write_text(FILE.replace("acme.p12", "gone.p12").replace("CHECK_PASSWORD", "NO_SUCH_VARIABLE") + "  - {a: 1}\n")
+    done = run(str(file))
+    assert done.exit_code == 1
+    found = [(finding.rule.id, finding.message) for finding in check(read(file))]
+    assert ("KS045", f"certificate: {file.parent / 'gone.p12'} cannot be read (No such file or directory)") in found
+    assert ("KS045", "certificate_password_env: the environment has no NO_SUCH_VARIABLE") in found
+    assert "KS043" in [rule for rule, _ in found]
+
+
+def test_findings_say_where_it_is_written(file):
+    file.write_text(
+        FILE.replace("https://first.example.com:8200", "https://10.0.0.1:1").replace("protect: true", "x: 1")
+    )
+    at = {finding.rule.id: finding.at for finding in check(read(file))}
+    assert (at["KS004"].line, at["KS004"].column) == (5, 64)
+    assert (at["KS043"].line, at["KS043"].column) == (6, 71)
+    assert (at["KS108"].line, at["KS108"].column) == (5, 5)
+    assert f"at: {file}:5:64" in run(str(file)).output
+    assert "4 declarations: 2 errors, 1 warning, 0 notes" in run(str(file)).output
+
+
+def is_accepted_by_code_scanning(log):
+    """The rules of Microsoft's SARIF validator that GitHub names (GH1001 to GH1006), spelled out."""
+    assert "originalUriBaseIds" not in log["runs"][0]
+    for each in log["runs"]:
+        # GH1004: arrays that are cut off beyond these sizes; GH1006: one checkout.
+        assert len(each["results"]) <= 5000
+        assert len(each["tool"]["driver"]["rules"]) <= 1000
+        for rule in each["tool"]["driver"]["rules"]:
+            assert rule["id"]
+            assert rule["shortDescription"]["text"]
+            assert rule["fullDescription"]["text"]
+            assert rule["help"]["text"]
+        for result in each["results"]:
+            assert result["message"]["text"]
+            assert result["partialFingerprints"]
+            # GH1002: there are no thread flows, so none is outside of a result.
+            assert "codeFlows" not in result
+            # GH1001 and GH1003: exactly one place, with a line; GH1005: seen from the repository, not a URL.
+            (location,) = result["locations"]
+            place = location["physicalLocation"]
+            assert place["region"]["startLine"] >= 1
+            assert not place["artifactLocation"]["uri"].startswith(("/", "file:", "http"))
+
+
+def test_the_sarif_log_is_one_that_code_scanning_accepts(file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    file.write_text(FILE.replace("https://first.example.com:8200", "https://10.0.0.1:1"))
+    for named in (file.name, str(file)):
+        log = json.loads(run(named, "--format", "sarif").stdout)
+        is_accepted_by_code_scanning(log)
+        assert log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == file.name
+    again = json.loads(run(file.name, "--format", "sarif").stdout)
+    assert again == log
 
 
 def test_warnings_fail_where_that_is_asked_for(file):

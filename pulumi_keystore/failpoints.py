@@ -1,4 +1,4 @@
-"""Named moments of a migration at which tests stop a process, kill one, or break a server.
+"""Named moments at which tests stop a process, kill one, or break a server.
 
 In this package a moment is a name and nothing else: `reach` does nothing, and no setting, file or variable can make it
 do something. The tests of crashes start the service by a launcher of their own, which puts another function in its
@@ -27,7 +27,11 @@ MIGRATION: Final = frozenset(
 )  # fmt: skip
 MONITOR: Final = frozenset({"health.claimed", "health.tested", "health.recorded", "outbox.delivered"})
 """A health check, and a mail that the server has taken and nobody has written down as sent."""
-POINTS: Final = MIGRATION | MONITOR
+ENROLMENT: Final = frozenset({"enrolment.sorted-out", "enrolment.written", "enrolment.entered"})
+"""Keys are compared with the ledger, are at the keystore, are in the ledger: and nobody has been told so."""
+SWAP: Final = frozenset({"swap.proved", "swap.decided", "swap.bound"})
+"""What a keystore shall be bound to works, is about to be written down, is."""
+POINTS: Final = MIGRATION | MONITOR | ENROLMENT | SWAP
 """Every moment; the tests prove that each is reached."""
 
 

@@ -2,15 +2,17 @@
 
 import contextlib
 import itertools
+import secrets
 import threading
 import time
+from base64 import b64encode
 
 import pytest
 from keystore_harness import wait_until
 from keystore_harness.service import WorkerProcess
 
 from pulumi_keystore import failpoints
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.errors import Conflict, KeystoreError
 from tests.conftest import WHOLE
 from tests.torture.stage import stage
 
@@ -117,6 +119,43 @@ def test_a_server_is_killed(scene, victim, point):
     scene.settle(answer["row"])
 
 
+@pytest.mark.parametrize("point", sorted(failpoints.ENROLMENT))
+def test_the_service_is_killed_while_keys_are_enrolled_and_the_same_keys_are_taken_again(scene, point):
+    user, key = f"late-{point}", secrets.token_bytes(32)
+    body = {"keys": {user: b64encode(key).decode()}}
+    path = ("organizations", "acme", "archive-keys")
+    enrol = scene.customer.escrow_client
+    scene.plan_moments(f"{point} kill")
+    with contextlib.suppress(KeystoreError):
+        enrol.request("POST", *path, body=body)
+    await_death(scene, point)
+    scene.revive()
+    # Nobody was told of it, so nothing may stand in the way of the same key; another one was never acknowledged.
+    enrol.request("POST", *path, body=body)
+    assert scene.customer.released(user) == key
+    scene.customer.keys[user] = key
+    with pytest.raises(Conflict):
+        enrol.request("POST", *path, body={"keys": {user: b64encode(bytes(32)).decode()}})
+    scene.settle(scene.start())
+
+
+@pytest.mark.parametrize("point", sorted(failpoints.SWAP))
+def test_the_service_is_killed_while_a_certificate_is_swapped(scene, point):
+    changed = scene.customer.declaration(scene.here)
+    before = scene.admin.keystore("acme", scene.here)["certificate_fingerprint"]
+    scene.plan_moments(f"{point} kill")
+    with contextlib.suppress(KeystoreError):
+        scene.admin.swap_keystore("acme", scene.here, changed)
+    await_death(scene, point)
+    scene.revive()
+    now = scene.admin.keystore("acme", scene.here)["certificate_fingerprint"]
+    assert (now != before) == (point == "swap.bound")
+    after = scene.admin.swap_keystore("acme", scene.here, changed)["certificate_fingerprint"]
+    assert after != before
+    assert now in (before, after)
+    scene.settle(scene.start())
+
+
 @pytest.fixture(scope="module")
 def manned():
     """A stage whose service works on nothing itself, with two workers that do."""
@@ -146,8 +185,9 @@ def test_so_many_cells_are_run():
     service = len(DIRECTIONS) * (len(OFTEN) + len(BACK) + len(FORTH if WHOLE else SOME))
     servers = 2 * len(FORTH if WHOLE else SOME)
     workers = len(DIRECTIONS) * len(OF_A_WORKER if WHOLE else OF_A_WORKER[::2])
+    service += len(failpoints.ENROLMENT | failpoints.SWAP)
     print(f"{service} cells kill the service, {servers} a server, {workers} a worker")
-    assert (service, servers, workers) == ((130, 60, 14) if WHOLE else (17, 6, 4))
+    assert (service, servers, workers) == ((136, 60, 14) if WHOLE else (23, 6, 4))
 
 
 def test_every_moment_was_reached_and_no_other(scene):

@@ -19,7 +19,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from pulumi_keystore import rules
+from pulumi_keystore import failpoints, rules
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.connections import Connections
@@ -105,11 +105,13 @@ def escrow(
             active = require_active(session, owner)
             mirror = ledger.mirror(session, owner)
             sorted_out = _sort_out(plane, session, owner, keys)
+        failpoints.reach("enrolment.sorted-out")
         restored = 0
         if active.kind != Kind.LEGACY and keys:
             # No transaction is open while the keystore is waited for; the gate keeps things as they are.
             connections.require_known(owner, active)
             restored = _write_all(plane, connections, owner, active, mirror, sorted_out, keys)
+        failpoints.reach("enrolment.written")
         with plane.transaction() as session:
             leadership.require_lead(session, plane)
             owner = registry.find(session, organization)
@@ -121,6 +123,7 @@ def escrow(
                 for user in new:
                     sealed = plane.master_key.seal(legacy.LEGACY_PURPOSE, f"{owner.id}/{user}", keys[user])
                     session.add(LegacyKey(organization_id=owner.id, user=user, key_sealed=sealed))
+    failpoints.reach("enrolment.entered")
     if new and active.kind != Kind.LEGACY:
         checkpoints.note(owner.id)
     return Enrolled(len(new), restored)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
+from pulumi_keystore import failpoints
 from pulumi_keystore.answers import KeystoreAnswer
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
 from pulumi_keystore.control_plane.keystores.binding import (
@@ -127,6 +128,7 @@ def swap_to(
     proof = prove(plane, organization, binding, owner).proof
     if proof is None:
         return describe(owner, row), warnings
+    failpoints.reach("swap.proved")
     change = _Change(owner, binding, proof, row)
     if not accept_cluster:
         change.require_cluster(organization)
@@ -141,6 +143,7 @@ def swap_to(
             with plane.transaction() as session:
                 fresh = ledger.since(session, owner.id, last)
             _require_there(plane, owner, change, fresh)
+        failpoints.reach("swap.decided")
         with plane.transaction() as session:
             owner = registry.find(session, organization, lock=True)
             require_changeable(owner)
@@ -158,6 +161,7 @@ def swap_to(
             warnings += take_over(session, actor, row, mark)
             history.append(session, owner.id, actor, "Keystore edited", f"{name}: {before} → {where(row)}")
             shown = describe(owner, row)
+    failpoints.reach("swap.bound")
     if active and change.elsewhere:
         _remember(plane, owner, row, left)
     return shown, warnings

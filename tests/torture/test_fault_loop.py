@@ -1,11 +1,15 @@
-"""Every call that a migration makes fails once, and for good, in every way; a migration of 25 keys each time."""
+"""Every call that a migration or an enrolment makes fails once, and for good, in every way."""
 
 import os
+import secrets
+from base64 import b64encode
 from collections import Counter
 
 import pytest
+from keystore_harness import wait_until
 from keystore_harness.interceptor import Failure
 
+from pulumi_keystore.errors import KeystoreError
 from tests.conftest import WHOLE
 from tests.torture.stage import stage
 
@@ -16,6 +20,8 @@ SQL_CALLS = 600
 VAULT_STRIDE, SQL_STRIDE = (1, 1) if WHOLE else (276, 601)
 if "TORTURE_STRIDE" in os.environ:
     VAULT_STRIDE = SQL_STRIDE = int(os.environ["TORTURE_STRIDE"])
+# The same of an enrolment of two users, on connections that are open.
+ENROLMENT_CALLS, ENROLMENT_SQL_CALLS = 4, 15
 FAILURES = list(Failure)
 # A time-out, and what fails for good, costs so many seconds.
 QUICK = {"retry_s": "1.5", "request_s": "1.5"}
@@ -92,6 +98,57 @@ def test_one_wrong_answer_while_the_source_is_emptied_leaves_no_key_there(vaults
     """The last third of the calls empty the source: a key that reads as something else is looked at once more."""
     struck = [try_one(vaults, vaults.plan, number, Failure.WRONG)[0] for number in (205, 212, 219)]
     assert any(str(what).startswith("GET") and "/acme/" in str(what) for what in struck), struck
+
+
+def enrol(scene, keys):
+    body = {"keys": {user: b64encode(key).decode() for user, key in keys.items()}}
+    try:
+        scene.customer.escrow_client.request("POST", "organizations", "acme", "archive-keys", body=body)
+    except KeystoreError as error:
+        assert error.status in (409, 424, 500, 503), error
+        return False
+    return True
+
+
+def try_enrolment(scene, plan, number, failure, *, for_good=False):
+    """Let one call of an enrolment fail: what is acknowledged is there, and what is not can be repeated."""
+    keys = {f"u{number}-{secrets.token_hex(4)}": secrets.token_bytes(32) for _ in range(2)}
+    plan.set(number, failure, for_good=for_good)
+    acknowledged = enrol(scene, keys)
+    struck = plan.struck
+    plan.clear()
+
+    def repeated():
+        scene.revive()
+        return enrol(scene, keys)
+
+    try:
+        if acknowledged:
+            assert {user: scene.customer.released(user) for user in keys} == keys
+        wait_until(repeated, "the same keys to be taken again", 60, 0.1)
+        assert {user: scene.customer.released(user) for user in keys} == keys
+    except BaseException:
+        print(f"call {number} ({struck}) fails with {failure}, {'for good' if for_good else 'once'}")
+        raise
+    scene.customer.keys |= keys
+    return struck is not None
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("failure", FAILURES if WHOLE else FAILURES[::3], ids=str)
+def test_a_call_of_an_enrolment_fails(vaults, database, failure):
+    stride = 1 if WHOLE else 4
+    struck = 0
+    for for_good in (False, True):
+        for number in range(1, ENROLMENT_CALLS + 1, stride):
+            struck += try_enrolment(vaults, vaults.plan, number, failure, for_good=for_good)
+    for number in range(1, ENROLMENT_SQL_CALLS + 1, stride):
+        struck += try_enrolment(database, database.database_plan, number, failure)
+    tried = 2 * len(range(1, ENROLMENT_CALLS + 1, stride)) + len(range(1, ENROLMENT_SQL_CALLS + 1, stride))
+    print(f"{tried} cells, {struck} struck")
+    assert struck >= tried * 0.5
+    for scene in (vaults, database):
+        scene.assert_whole()
 
 
 @pytest.mark.timeout(7200)

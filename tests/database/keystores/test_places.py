@@ -117,8 +117,8 @@ def test_a_clean_up_is_of_the_place_of_its_time(plane, monkeypatch):
     assert vault.tenancy.namespace == "ns1/child"
 
 
-def test_rows_of_before_are_in_the_root_namespace(database_url):
-    engine = connect(database_url)
+def test_rows_of_before_are_in_the_root_namespace(empty_database_url):
+    engine = connect(empty_database_url)
     config = _schema()
     with engine.begin() as connection:
         config.attributes["connection"] = connection

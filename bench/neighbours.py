@@ -17,6 +17,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,10 +27,13 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat, load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
 from keystore_harness import CertificateAuthority, HarnessError, Testbed, Toxiproxy, wait_until
 from keystore_harness.binary import obtain_toxiproxy
+from keystore_harness.ca import Issued
 from keystore_harness.customer import Customer
+from keystore_harness.impostor import Impostor
 from sqlalchemy import select
 
 from docs.sections import replaced
@@ -100,16 +104,18 @@ class Kind:
     name: str
     act: Callable[[Target, Client], None]
     at_a_time: int
-    server: Callable[[Testbed], AbstractContextManager[object]] = lambda _: nullcontext()
+    server: Callable[[Testbed, int], AbstractContextManager[object]] = lambda _testbed, _port: nullcontext()
+    answer: Callable[[], str] = str
+    """What its server answers to every request, if it is not a real one."""
     declare: Callable[[dict[str, object]], dict[str, object]] = lambda declared: declared
     by: str = "authority"
 
 
-def _answering(body: str, testbed: Testbed) -> AbstractContextManager[object]:
-    return testbed.servers["b"].answering(200, body)
+def _impostor(testbed: Testbed, port: int) -> AbstractContextManager[object]:
+    return testbed.servers["b"].network.leading_to(port)
 
 
-def _hanging(testbed: Testbed) -> AbstractContextManager[object]:
+def _hanging(testbed: Testbed, _: int) -> AbstractContextManager[object]:
     return testbed.servers["b"].network.hang()
 
 
@@ -127,11 +133,11 @@ def _many_cas(declared: dict[str, object]) -> dict[str, object]:
 KINDS = (
     Kind("nothing", lambda _target, _client: time.sleep(1), 1),
     Kind(
-        "logins that are worth nothing", has_keys_released, 20,
-        partial(_answering, json.dumps({"auth": {"client_token": "t", "lease_duration": -1}})),
+        "logins that are worth nothing", has_keys_released, 20, _impostor,
+        lambda: json.dumps({"auth": {"client_token": "t", "lease_duration": -1}}),
     ),
-    Kind("answers of 100,000 brackets", has_keys_released, 20, partial(_answering, "[" * 100_000)),
-    Kind("answers of 40 MB", has_keys_released, 4, partial(_answering, '"' + "x" * (40 << 20) + '"')),
+    Kind("answers of 100,000 brackets", has_keys_released, 20, _impostor, lambda: "[" * 100_000),
+    Kind("answers of 40 MB", has_keys_released, 4, _impostor, lambda: '"' + "x" * (40 << 20) + '"'),
     Kind("a Vault that hangs, and enrolments", enrols, 45, _hanging),
     Kind("certificate files that cost as much as they may", edits, 8, declare=_costly, by="admin"),
     Kind("10,000 CA certificates", edits, 8, declare=_many_cas, by="admin"),
@@ -143,6 +149,13 @@ def act() -> None:
     """Be the hostile organization until killed: which and how comes on standard input."""
     given = json.loads(sys.stdin.readline())
     kind, target = KINDS[given["kind"]], Target(**given["target"])
+    os.nice(10)  # the two cores are the servers' and the service's
+    certificate, key = (text.encode() for text in given["server"])
+    issued = Issued(load_pem_x509_certificate(certificate), load_pem_private_key(key, None))
+    server = Impostor(issued, 200, kind.answer())
+    server.__enter__()
+    sys.stdout.write(f"{server.port}\n")
+    sys.stdout.flush()
 
     def repeat() -> None:
         with Client(target.url, target.admin if kind.by == "admin" else target.authority) as client:
@@ -151,7 +164,6 @@ def act() -> None:
                     kind.act(target, client)
                 time.sleep(0.05)
 
-    os.nice(10)  # the two cores are the servers' and the service's
     for _ in range(kind.at_a_time - 1):
         threading.Thread(target=repeat, daemon=True).start()
     repeat()
@@ -162,17 +174,24 @@ def hostility(number: int, target: Target, testbed: Testbed) -> Iterator[None]:
     """Let the hostile organization do something."""
     kind = KINDS[number]
     declared = kind.declare(dict(target.declaration))
-    given = {"kind": number, "target": {**vars(target), "declaration": declared}}
-    with kind.server(testbed):
-        command = [sys.executable, "-m", "bench.neighbours", "--act"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as process:
-            assert process.stdin is not None  # noqa: S101
-            process.stdin.write(json.dumps(given) + "\n")
-            process.stdin.close()
-            try:
+    server = testbed.servers["b"]
+    issued = testbed.ca.issue_server(server.name, server.alias, "127.0.0.1")
+    given = {
+        "kind": number,
+        "target": {**vars(target), "declaration": declared},
+        "server": [issued.certificate_pem, issued.key_pem],
+    }
+    command, pipe = [sys.executable, "-m", "bench.neighbours", "--act"], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
+        process.stdin.write(json.dumps(given) + "\n")
+        process.stdin.close()
+        try:
+            with kind.server(testbed, int(process.stdout.readline())):
                 yield
-            finally:
-                process.kill()
+        finally:
+            process.kill()
 
 
 # What the normal one notices.
@@ -200,17 +219,25 @@ def watch(normal: Customer, token: str, plane: ControlPlane, seconds: float, not
     """Go on as users do for some time, and note how long each thing takes."""
     user, until = next(iter(normal.keys)), time.monotonic() + seconds
 
+    mine = threading.local()
+
+    def once(each: Callable[[Client], object], due: float, taken: list[float]) -> None:
+        client = getattr(mine, "client", None)
+        if client is None:
+            client = mine.client = Client(normal.testbed.service.url, token)
+        try:
+            each(client)
+        except KeystoreError:
+            noticed.failed += 1
+        taken.append(time.monotonic() - due)
+
     def repeat(each: Callable[[Client], object], every_s: float, taken: list[float]) -> None:
-        with Client(normal.testbed.service.url, token) as client:
+        # Users do not wait for each other.
+        with ThreadPoolExecutor(30) as pool:
             due = time.monotonic()
             while due < until:
                 time.sleep(max(due - time.monotonic(), 0))
-                try:
-                    each(client)
-                except KeystoreError:
-                    noticed.failed += 1
-                # From when it was due: a call that waits for the one before it waits for the service.
-                taken.append(time.monotonic() - due)
+                pool.submit(once, each, due, taken)
                 due += every_s
 
     def release(client: Client) -> None:

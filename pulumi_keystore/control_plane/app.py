@@ -80,8 +80,8 @@ async def _with_threads(_: FastAPI) -> AsyncIterator[None]:
 
 def _doorkeeper(services: ServicesOfApp, path: str) -> Doorkeeper | None:
     """Return what recognises those who ask the API by their token, and who look at the console by their session."""
-    if path.startswith("/v1/"):
-        return None if path == _DESCRIPTION else partial(_admit, services, api_access.recognise)
+    if path == "/metrics" or (path.startswith("/v1/") and path != _DESCRIPTION):
+        return partial(_admit, services, api_access.recognise)
     return partial(_admit, services, console_access.recognise) if console_access.is_private(path) else None
 
 
@@ -108,14 +108,14 @@ def _refuse(request: Request, error: KeystoreError) -> Response:
 async def _log_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     started = time.monotonic()
     response = await call_next(request)
-    route = request.scope.get("route")
+    route, actor = request.scope.get("route"), getattr(request.state, "actor", None)
     _log.info(
         "request",
         method=request.method,
         path=getattr(route, "path", "unknown"),
         status=response.status_code,
         ms=round((time.monotonic() - started) * 1000, 1),
-        by=getattr(request.state, "principal", None),
+        by=actor.name if actor else None,
     )
     response.headers.setdefault("Cache-Control", "no-store")
     return response

@@ -70,12 +70,9 @@ def recognise(services: ServicesOfApp, request: Request) -> Principal:
         return tokens.authenticate(session, token if scheme.lower() == "bearer" else None, now_utc())
 
 
-def _principal(request: Request, services: Services, _: Annotated[Any, Depends(_bearer)]) -> Principal:
-    # Whoever was admitted is known.
-    actor: Principal | None = getattr(request.state, "actor", None)
-    if actor is None:
-        actor = recognise(services, request)
-        request.state.principal = actor.name
+async def _principal(request: Request, _: Annotated[Any, Depends(_bearer)]) -> Principal:
+    # Whoever was admitted is known (`api.admission`).
+    actor: Principal = request.state.actor
     return actor
 
 

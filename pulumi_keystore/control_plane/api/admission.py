@@ -7,8 +7,10 @@ from typing import Final
 
 from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
 from fastapi import Request, Response
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pulumi_keystore.control_plane.api.problems import unavailable
 from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.errors import KeystoreError, TooManyRequests
 
@@ -68,7 +70,10 @@ class Admission:
         except KeystoreError as error:
             await self._refuse(request, error)(scope, receive, send)
             return
-        request.state.actor, request.state.principal = actor, actor.name
+        except SQLAlchemyError as error:
+            await self._refuse(request, unavailable(error))(scope, receive, send)
+            return
+        request.state.actor = actor
         organization = _organization(path)
         if organization is None or actor.organization not in (None, organization):
             await self._app(scope, receive, send)

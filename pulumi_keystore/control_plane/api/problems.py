@@ -46,6 +46,12 @@ def problem(error: KeystoreError) -> JSONResponse:
     return JSONResponse(error.to_problem(), status_code=error.status, media_type=_PROBLEM, headers=headers)
 
 
+def unavailable(error: SQLAlchemyError) -> ServiceUnavailable:
+    """Return what people are told where the database fails; what it said may hold what is theirs, and is not shown."""
+    _log.error("database error", error=type(error).__name__)
+    return ServiceUnavailable("the service's database does not answer", hint="try again in a moment")
+
+
 def handle_errors(app: FastAPI) -> None:
     """Answer every error with a problem document."""
 
@@ -75,8 +81,7 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     def database(_: Request, error: SQLAlchemyError) -> JSONResponse:
-        _log.error("database error", error=type(error).__name__)
-        return problem(ServiceUnavailable("the service's database does not answer", hint="try again in a moment"))
+        return problem(unavailable(error))
 
     @app.exception_handler(Exception)
     def unexpected(_: Request, error: Exception) -> JSONResponse:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
+from pulumi_keystore.control_plane.api.problems import unavailable
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity import sessions
 from pulumi_keystore.control_plane.identity.roles import RIGHTS, Principal, Right
@@ -25,7 +26,6 @@ from pulumi_keystore.errors import (
     KeystoreError,
     NotAllowed,
     NotAuthenticated,
-    ServiceUnavailable,
     TooLarge,
 )
 
@@ -150,9 +150,7 @@ class Page(APIRoute):
                 shown = InvalidInput(f"{where}: {first['msg']}", hint="go back and correct it")
                 response = refusal(request, shown)
             except SQLAlchemyError as error:
-                _log.error("database error", error=type(error).__name__)
-                shown_fault = ServiceUnavailable("the service's database does not answer", hint="try again in a moment")
-                response = refusal(request, shown_fault)
+                response = refusal(request, unavailable(error))
             except HTTPException as error:
                 if error.status_code != TooLarge.status:
                     raise

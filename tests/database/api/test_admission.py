@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from anyio import to_thread
+from sqlalchemy.exc import OperationalError
 
 from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
@@ -13,6 +14,7 @@ from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.organizations import history, registry
 from pulumi_keystore.control_plane.runtime.database import upgrade_schema
 from pulumi_keystore.control_plane.runtime.opening import opened
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.settings import Settings
 
 SHARE, CHANGES = 3, 5
@@ -177,6 +179,24 @@ def test_half_sent_forms_of_one_organization_leave_room_for_others(served, cooki
         for caller in half:
             caller.body.set()
             await caller.end()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", [KEYS, FORM, "/console/sign-in", "/metrics"])
+def test_a_database_that_is_down_is_told_where_people_are_recognised_too(served, path, monkeypatch):
+    def transaction(_):
+        raise OperationalError("", {}, Exception())
+
+    monkeypatch.setattr(ControlPlane, "transaction", transaction)
+
+    async def run():
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        method = "GET" if path == "/metrics" else "POST"
+        caller = Caller(served, method, path, **form)
+        caller.body.set()
+        assert await caller.end() == 503
+        assert b"database does not answer" in caller.answer.replace(b"&#39;", b"'")
 
     asyncio.run(run())
 

@@ -55,7 +55,6 @@ def put(
         owner = registry.find(session, organization)
         maintenance.require_cloud(owner)
         existing = named(session, owner, name)
-        _require_quota(session, plane, owner, existing)
         if existing is not None:
             require_kind(existing, binding)
             changes = differences(existing, binding)
@@ -76,6 +75,7 @@ def put(
                 f"the keystore {name!r} was registered by another request meanwhile",
                 hint="check its current state and try again",
             )
+        _require_quota(session, plane, owner)
         require_free(session, owner, binding, found.proof)
         row = Keystore(
             organization_id=owner.id, name=name, kind=binding.kind, namespace="", created_at=now_utc(), revision=0
@@ -104,9 +104,7 @@ def put(
         return describe(owner, row), warnings
 
 
-def _require_quota(session: Session, plane: ControlPlane, owner: Organization, existing: Keystore | None) -> None:
-    if existing is not None:
-        return
+def _require_quota(session: Session, plane: ControlPlane, owner: Organization) -> None:
     most = plane.settings.keystores_per_organization
     query = select(func.count()).where(Keystore.organization_id == owner.id)
     if (session.scalar(query) or 0) >= most:

@@ -48,6 +48,11 @@ def differences(row: Keystore, binding: Binding) -> list[str]:
     return [name for name, (registered, declared) in pairs.items() if registered != declared]
 
 
+def proved_place(owner: Organization, binding: Binding, proof: Proof) -> Place:
+    """Return the place that a binding was proved at."""
+    return Place(proof.cluster_id, binding.tenancy(owner.name).path, owner.name)
+
+
 def require_free(
     session: Session, owner: Organization, binding: Binding, proof: Proof | None, but: Keystore | None = None
 ) -> None:
@@ -59,7 +64,7 @@ def require_free(
     """
     if proof is None:
         return
-    there = Place(proof.cluster_id, binding.tenancy(owner.name).path, owner.name)
+    there = proved_place(owner, binding, proof)
     for other in session.scalars(select(Keystore).where(Keystore.organization_id == owner.id)):
         if opening.place(owner, other) == there and (but is None or other.id != but.id):
             raise Conflict(

@@ -13,12 +13,12 @@ from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fenc
 from pulumi_keystore.control_plane.keystores.binding import (
     bind,
     differences,
+    proved_place,
     require_changeable,
     require_free,
     require_kind,
     take_over,
 )
-from pulumi_keystore.control_plane.keystores.opening import tenancy
 from pulumi_keystore.control_plane.keystores.proving import lacks, lent, look_for, prove, where
 from pulumi_keystore.control_plane.organizations import history, ledger, registry
 from pulumi_keystore.control_plane.organizations.keystores import describe, find
@@ -27,7 +27,6 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.keystore import Binding, Declaration
 from pulumi_keystore.errors import AnotherCluster, Conflict
 from pulumi_keystore.vault.keystore import Proof, VaultKeystore
-from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.record import Entry
 from pulumi_keystore.vault.transport import Transport
 
@@ -83,7 +82,7 @@ def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str
         if row.address is None:
             raise Conflict(f"the keystore {name!r} is a legacy keystore", hint="only Vault keystores are on a cluster")
         endpoint = opening.endpoint_of(plane, owner, row)
-        there = tenancy(owner, row)
+        there = opening.tenancy(owner, row)
         return Binding(
             row.kind,
             endpoint.address,
@@ -188,7 +187,7 @@ class _Change:
         self.binding = binding
         self.proof = proof
         self._name, self._address, self._cluster_id = row.name, row.address, row.cluster_id
-        self.moved = Place(proof.cluster_id, binding.tenancy(owner.name).path, owner.name) != opening.place(owner, row)
+        self.moved = proved_place(owner, binding, proof) != opening.place(owner, row)
         """Whether it is another place."""
         spelled_anew = (binding.namespace, binding.mount) != (row.namespace, row.mount)
         self.elsewhere = self.moved or spelled_anew or str(binding.address) != row.address

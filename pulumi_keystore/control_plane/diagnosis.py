@@ -79,7 +79,7 @@ def examine(settings: Settings, organization: str | None = None) -> Iterator[Fin
             plane = database.plane
             yield from _database(plane)
             yield from _clock(plane)
-            yield _mail(plane, settings)
+            yield _mail(plane)
             yield from _keystores(plane, organization)
     except KeystoreError as error:
         yield wrong("database and master key", error)
@@ -92,13 +92,12 @@ def _folder(folder: Path) -> Iterator[Finding]:
 
 
 def _database(plane: ControlPlane) -> Iterator[Finding]:
-    engine = plane.sessions.kw["bind"]
-    with engine.connect() as connection:
+    with plane.engine.connect() as connection:
         version = connection.scalar(text("show server_version"))
-    where = engine.url.render_as_string(hide_password=True)
+    where = plane.engine.url.render_as_string(hide_password=True)
     yield Finding("database", Verdict.OK, f"PostgreSQL {version} with this version's schema at {where}")
     yield Finding("master key", Verdict.OK, "it belongs to this database")
-    if leadership.is_held(engine):
+    if leadership.is_held(plane.engine):
         yield Finding("service", Verdict.OK, "one is running on this database")
     else:
         yield Finding("service", Verdict.WARNING, "none is running on this database", "start one: `keystore serve`")
@@ -120,14 +119,11 @@ def _clock(plane: ControlPlane) -> Iterator[Finding]:
         yield Finding("clock", Verdict.OK, f"{now_utc():%Y-%m-%d %H:%M:%S} UTC, as the database's")
 
 
-def _mail(plane: ControlPlane, settings: Settings) -> Finding:
-    if not settings.smtp_url:
+def _mail(plane: ControlPlane) -> Finding:
+    if not plane.settings.smtp_url:
         return Finding("mail", Verdict.WARNING, "no mail is sent: there is no mail server", "set KEYSTORE_SMTP_URL")
-    sender = MailSender(
-        plane.sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name, settings.smtp_ca
-    )
     try:
-        sender.greet()
+        MailSender.of(plane).greet()
     except KeystoreError as error:
         return wrong("mail", error)
     return Finding(

@@ -61,9 +61,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         stack.callback(lead.release)
         database = stack.enter_context(opened(settings, lambda engine: lead.acquire(engine, _LEADER_TIMEOUT_S, say)))
         plane = database.plane
-        mail_sender = MailSender(
-            plane.sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name, settings.smtp_ca
-        )
+        mail_sender = MailSender.of(plane)
         previous = leadership.lead(plane)
         clean_ups, workers = CleanUps(plane), Workers(plane, settings.slots)
         clean_ups.release_all()
@@ -71,7 +69,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
             _release(plane, previous)
         workflow.configure(plane, clean_ups, workers)
         workers.start()
-        workflows.launch(url_of(plane.sessions.kw["bind"]))
+        workflows.launch(url_of(plane.engine))
         resuming.resume(plane)
         connections, checkpoints = Connections(plane), Checkpoints(plane)
         webhook_sender = WebhookSender(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)

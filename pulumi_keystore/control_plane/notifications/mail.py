@@ -23,6 +23,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications.message import Message
 from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, Undeliverable, send_due
 from pulumi_keystore.control_plane.notifications.tables import Mail
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import check_email
 from pulumi_keystore.errors import Conflict
 
@@ -72,6 +73,12 @@ class MailSender:
     sender: str
     sender_name: str
     ca_file: Path | None = None
+
+    @classmethod
+    def of(cls, plane: ControlPlane) -> MailSender:
+        """Return the one of a service's settings."""
+        given = plane.settings
+        return cls(plane.sessions, given.smtp_url, given.mail_from, given.mail_sender_name, given.smtp_ca)
 
     def test(self, recipient: str, message: Message) -> None:
         """Send a mail now, past the outbox.

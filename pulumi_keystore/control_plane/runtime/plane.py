@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.control_plane.runtime.gate import Gate
@@ -25,6 +26,12 @@ class ControlPlane:
     resolver: Resolver
     instance: str = field(default_factory=lambda: secrets.token_hex(8))
     gate: Gate = field(default_factory=Gate)
+
+    @property
+    def engine(self) -> Engine:
+        """The pool of connections to the database."""
+        engine: Engine = self.sessions.kw["bind"]
+        return engine
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

@@ -149,7 +149,9 @@ def parse(text: str, folder: Path, name: str) -> list[Declared]:
 
     """
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 - it is the safe one
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        document = loader.construct_document(root) if root else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -161,7 +163,7 @@ def parse(text: str, folder: Path, name: str) -> list[Declared]:
         if isinstance(document.get("deployment"), dict):
             return list(_of_states(document["deployment"].get("resources")))
         if set(document) & set(_PLURALS):
-            return list(_of_lists(document, _positions(text), folder, name))
+            return list(_of_lists(document, _positions(root), folder, name))
     raise InvalidInput(
         f"{name}: holds no declarations",
         hint=f"expected {', '.join(_PLURALS)}, or the output of `pulumi preview --json` or `pulumi stack export`",
@@ -220,10 +222,9 @@ def _is_hidden(value: Any) -> bool:
     return isinstance(value, str) and value in (_UNKNOWN, _HIDDEN)
 
 
-def _positions(text: str) -> dict[tuple[str, int], dict[str, Position]]:
+def _positions(root: yaml.Node | None) -> dict[tuple[str, int], dict[str, Position]]:
     """Return where the inputs of each declaration are written, by the list it is in and its number there, from 1."""
     found: dict[tuple[str, int], dict[str, Position]] = {}
-    root = yaml.compose(text, _Loader)
     for plural, entries in root.value if isinstance(root, yaml.MappingNode) else ():
         for number, entry in enumerate(entries.value if isinstance(entries, yaml.SequenceNode) else (), 1):
             marks = {"": entry.start_mark}

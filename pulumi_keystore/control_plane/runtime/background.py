@@ -17,6 +17,7 @@ from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS, 
 from pulumi_keystore.errors import KeystoreError
 
 _log = structlog.get_logger(__name__)
+_ending: Final = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,6 @@ def start(works: Iterable[Work]) -> None:
     for work in works:
         turns[work.name] = time.time()
         threading.Thread(target=_repeat, args=(work,), name=work.name, daemon=True).start()
-
-
-_ending: Final = threading.Event()
 
 
 def end() -> None:

@@ -9,10 +9,21 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
+
 
 def can_install() -> bool:
     """Tell whether this is a Debian machine, and we are root."""
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def require(command: str, package: str) -> None:
+    """Install a package unless a command of its is there; without it a test is skipped, and fails in CI."""
+    if shutil.which(command) is None and can_install():
+        install(command, package)
+    if shutil.which(command) is None:
+        # CI is a Debian machine as root: there, this is a failure.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no {command}; install Debian's package `{package}`")
 
 
 def install(command: str, *packages: str) -> None:

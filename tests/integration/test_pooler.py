@@ -1,6 +1,5 @@
 """PostgreSQL behind a pooler of connections: PgBouncer, as Debian has it."""
 
-import shutil
 import subprocess
 from contextlib import contextmanager
 
@@ -25,9 +24,7 @@ def database():
 @contextmanager
 def pgbouncer(database, mode, **settings):
     """Run PgBouncer before a database; yield the URL for clients."""
-    if shutil.which("pgbouncer") is None and not debian.can_install():
-        pytest.skip("there is no pgbouncer, and it cannot be installed")
-    debian.install("pgbouncer", "pgbouncer")
+    debian.require("pgbouncer", "pgbouncer")
     folder, port = workspace.current().subfolder("pgbouncer"), free_port()
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "pgbouncer.ini"

@@ -85,16 +85,19 @@ def edits(target: Target, client: Client) -> None:
     client.swap_keystore(target.organization, "first", dict(target.declaration))
 
 
-def sends_halves(target: Target, _: Client, *, held: list[socket.socket] = []) -> None:  # noqa: B006 - they stay open
+_held: list[socket.socket] = []
+
+
+def sends_halves(target: Target, _: Client) -> None:
     """Open connections and send half a request on each."""
     parts = urlsplit(target.url)
-    if len(held) >= 1000:  # noqa: PLR2004
-        held.pop(0).close()
+    if len(_held) >= 1000:  # noqa: PLR2004
+        _held.pop(0).close()
     connection = socket.create_connection((parts.hostname, parts.port), 10)
     head = f"POST /v1/organizations/{target.organization}/archive-keys HTTP/1.1\r\nHost: x\r\n"
-    whole = len(held) % 2 * f"Authorization: Bearer {target.authority}\r\nContent-Length: 8000000\r\n\r\n["
+    whole = len(_held) % 2 * f"Authorization: Bearer {target.authority}\r\nContent-Length: 8000000\r\n\r\n["
     connection.sendall((head + whole).encode())
-    held.append(connection)
+    _held.append(connection)
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,6 @@ def act() -> None:
     os.nice(10)  # the two cores are the servers' and the service's
     certificate, key = (text.encode() for text in given["server"])
     issued = Issued(load_pem_x509_certificate(certificate), load_pem_private_key(key, None))
-    server = Impostor(issued, 200, kind.answer())
-    server.__enter__()
-    sys.stdout.write(f"{server.port}\n")
-    sys.stdout.flush()
 
     def repeat() -> None:
         with Client(target.url, target.admin if kind.by == "admin" else target.authority) as client:
@@ -164,9 +163,12 @@ def act() -> None:
                     kind.act(target, client)
                 time.sleep(0.05)
 
-    for _ in range(kind.at_a_time - 1):
-        threading.Thread(target=repeat, daemon=True).start()
-    repeat()
+    with Impostor(issued, 200, kind.answer()) as server:
+        sys.stdout.write(f"{server.port}\n")
+        sys.stdout.flush()
+        for _ in range(kind.at_a_time - 1):
+            threading.Thread(target=repeat, daemon=True).start()
+        repeat()
 
 
 @contextmanager

@@ -79,6 +79,7 @@ FIRST = [REFUSED[0][0], WARNED[0][0]]
 ELSEWHERE = {
     "KS035": "is about requests of the authority: test_migration.py",
     "KS036": "is about requests of the authority: test_service.py",
+    "KS045": "is about what a file of declarations points to: tests/unit/policy",
     "KS043": "is about files of declarations, as Python judges those of a program: tests/unit/policy",
 }
 

@@ -245,7 +245,7 @@ BUGS = [
     Bug(
         "a key that differs at the active keystore counts as held",
         "control_plane/keystores/removal.py",
-        "return found is not None and found.same_key(record)", "return found is not None",
+        "                held = found.same_key(record)\n", "                held = True\n",
         CLEAN_UPS, "differs",
     ),
     Bug(
@@ -356,7 +356,7 @@ BUGS = [
     Bug(
         "a destroyed key is carried back",
         "control_plane/keystores/removal.py",
-        "            held = self._destroyed(record) or (yield", "            held = (yield",
+        "        held = self._destroyed(record)\n        if", "        held = False\n        if",
         CLEAN_UPS, "destroyed_key",
     ),
     Bug(

@@ -22,7 +22,7 @@ from pulumi_keystore.control_plane.organizations.tables import (
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind, check_user_id
 from pulumi_keystore.declarations.tenancy import key_name
-from pulumi_keystore.errors import Conflict, NotFound
+from pulumi_keystore.errors import NotFound
 from pulumi_keystore.vault.record import DamagedRecordError
 from pulumi_keystore.vault.transport import Transport
 
@@ -44,27 +44,30 @@ def destroy(plane: ControlPlane, noted: Checkpoints, actor: str, organization: s
     check_user_id(user)
     reason = clean_ups.require_reason(reason)
     with plane.transaction() as session:
-        owner = registry.find(session, organization, lock=True)
-        registry.require_known(owner)
-        maintenance.require_no_maintenance(owner)
-        active = keystores.active_keystore(session, owner)
-        entry = session.get(ArchiveKeyEntry, (owner.id, user))
-        if active is None:
-            raise Conflict(f"the organization {owner.name!r} has no active keystore", hint="declare a Keystore first")
-        if entry is not None:
-            # A copy that turns up later, at a keystore that has still to be emptied, is not carried back.
-            _note_destroyed(session, owner, user, entry.fingerprint)
-            history.append(session, owner.id, actor, "Archive key being destroyed", f"{user}; reason: {reason}")
-    generation = entry.generation if entry else 1
-    there = active.kind == Kind.LEGACY or _destroy_at(plane, owner, active, user, generation)
-    if entry is None and not there:
-        raise NotFound(f"the user {user[:100]!r} has no archive key in escrow", prop="user")
-    with plane.gate.closed(owner.id), plane.transaction() as session:
-        owner = registry.find(session, organization, lock=True)
-        checkpoints.advance(owner)
-        for table in (ArchiveKeyEntry, LegacyKey):
-            session.execute(delete(table).where(table.organization_id == owner.id, table.user == user))
-        history.append(session, owner.id, actor, "Archive key destroyed", f"{user}; reason: {reason}")
+        owner = registry.find(session, organization)
+    # Nobody writes, moves or brings back a key meanwhile, nor begins a migration or an edit: there is no copy of it
+    # under way that would turn up afterwards.
+    with plane.gate.closed(owner.id):
+        with plane.transaction() as session:
+            owner = registry.find(session, organization, lock=True)
+            registry.require_known(owner)
+            maintenance.require_no_maintenance(owner)
+            active = keystores.require_active(session, owner)
+            entry = session.get(ArchiveKeyEntry, (owner.id, user))
+            if entry is not None:
+                # A copy that turns up later, at a keystore that has still to be emptied, is not carried back.
+                _note_destroyed(session, owner, user, entry.fingerprint)
+                history.append(session, owner.id, actor, "Archive key being destroyed", f"{user}; reason: {reason}")
+        generation = entry.generation if entry else 1
+        there = active.kind == Kind.LEGACY or _destroy_at(plane, owner, active, user, generation)
+        if entry is None and not there:
+            raise NotFound(f"the user {user[:100]!r} has no archive key in escrow", prop="user")
+        with plane.transaction() as session:
+            owner = registry.find(session, organization, lock=True)
+            checkpoints.advance(owner)
+            for table in (ArchiveKeyEntry, LegacyKey):
+                session.execute(delete(table).where(table.organization_id == owner.id, table.user == user))
+            history.append(session, owner.id, actor, "Archive key destroyed", f"{user}; reason: {reason}")
     noted.note(owner.id)
 
 

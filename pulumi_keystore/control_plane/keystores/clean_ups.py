@@ -15,9 +15,9 @@ from pulumi_keystore import failpoints
 from pulumi_keystore.answers import CleanUpAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
-from pulumi_keystore.control_plane.keystores.removal import Removal, Tally
+from pulumi_keystore.control_plane.keystores.removal import Tally
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
-from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
+from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.background import isolated
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -292,9 +292,7 @@ class CleanUps:
         # Whoever worked here before, and was replaced, can neither write nor delete from now on.
         fencing.fence(plane, transport, vault, owner.id)
         with opening.witness(plane, transport, owner, active) as witness:
-            removal = Removal(
-                transport, vault, witness.keystore, plane.settings.in_flight, ledger.was_destroyed(plane, owner)
-            )
+            removal = opening.removal(plane, transport, owner, vault, witness)
             if witness.vault is not None:
                 # Before anything is deleted both sides know of the decision that makes it right.
                 checkpoints.leave(plane, transport, witness.vault, owner.id, active=True)
@@ -332,9 +330,6 @@ def _tell(
 ) -> None:
     """Write down in the history what a clean-up came to, where that is worth it."""
     where = f"{row.side} {keystore.name} ({keystore.address}, {_place(row, owner)})"
-    if tally.carried:
-        detail = f"{where}: {tally.carried:,} keys that the active keystore lacked were written there"
-        history.append(session, owner.id, history.SYSTEM, "Keys restored", detail)
     if fault is not None:
         if row.attempts == 1 and row.side == Side.SOURCE:
             detail = f"{where} still holds keys; tried again until they are gone: {fault}"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from pulumi_keystore.control_plane.keystores import fencing
-from pulumi_keystore.control_plane.keystores.removal import ActiveKeystore, ActiveVault
-from pulumi_keystore.control_plane.organizations import legacy
-from pulumi_keystore.control_plane.organizations.ledger import is_enrolled, of_users
+from pulumi_keystore.control_plane.keystores.removal import ActiveKeystore, ActiveVault, Removal
+from pulumi_keystore.control_plane.organizations import history, legacy
+from pulumi_keystore.control_plane.organizations.ledger import is_enrolled, of_users, was_destroyed
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.address import KeystoreAddress
@@ -93,12 +93,43 @@ class Witness:
 
 @contextmanager
 def witness(plane: ControlPlane, transport: Transport, owner: Organization, active: Keystore) -> Iterator[Witness]:
-    """Lend the active keystore."""
+    """Lend the active keystore; history tells of keys that it was given meanwhile, however the work ends."""
     if active.kind == Kind.LEGACY:
         yield Witness(_LegacyWitness(plane, owner), None)
         return
     with opened(plane, transport, owner, active) as vault:
-        yield Witness(ActiveVault(vault, lambda record: _is_in_ledger(plane, owner, record)), vault)
+        asked = ActiveVault(vault, lambda record: _is_in_ledger(plane, owner, record))
+        try:
+            yield Witness(asked, vault)
+        finally:
+            if asked.restored:
+                _tell_restored(plane, owner, active, asked.restored)
+
+
+def removal(
+    plane: ControlPlane,
+    transport: Transport,
+    owner: Organization,
+    at: VaultKeystore,
+    witness: Witness,
+    *,
+    undisturbed: Callable[[], AbstractContextManager[None]] | None = None,
+) -> Removal:
+    """Return what removes the organization's keys at a place; `undisturbed` where the gate is closed already."""
+    return Removal(
+        transport,
+        at,
+        witness.keystore,
+        plane.settings.in_flight,
+        destroyed=lambda record: was_destroyed(plane, owner, record),
+        undisturbed=undisturbed or (lambda: plane.gate.closed(owner.id)),
+    )
+
+
+def _tell_restored(plane: ControlPlane, owner: Organization, active: Keystore, count: int) -> None:
+    detail = f"{active.name} ({active.address}): {count:,} keys that it lacked were written there from other copies"
+    with plane.transaction() as session:
+        history.append(session, owner.id, history.SYSTEM, "Keys restored", detail)
 
 
 @contextmanager

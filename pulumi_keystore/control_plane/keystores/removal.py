@@ -4,12 +4,14 @@ A key is deleted at a place only after the same key was read, and compared, at t
 another one. What is deleted is decided by what lies there, not by what the database says. A key that the active
 keystore lacks is written there first, read back, and compared; one that differs is left alone, and counted.
 
-The one exception is a key that a person has destroyed on purpose (`destroy`).
+The one exception is a key that a person has destroyed on purpose (`destroy`). Whether that is so is asked before a key
+is written back, while no key can be destroyed: it would be there again afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -24,6 +26,8 @@ from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport
 
 _PASSES = 3
+_AT_ONCE = 100
+"""Keys written back while enrolments wait."""
 
 
 class ActiveKeystore(Protocol):
@@ -46,12 +50,16 @@ class ActiveKeystore(Protocol):
         """Tell whether it holds, under a name, the very key that was enrolled under it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ActiveVault:
-    """A Vault keystore in use; `is_enrolled` tells whether a record is the key that was enrolled."""
+    """A Vault keystore in use; `is_enrolled` tells whether a record is the key that was enrolled.
+
+    `restored` counts the keys that it lacked and was given.
+    """
 
     keystore: VaultKeystore
     is_enrolled: Callable[[ArchiveKey], bool]
+    restored: int = 0
 
     @property
     def place(self) -> Place:
@@ -70,6 +78,7 @@ class ActiveVault:
     def keep(self, record: ArchiveKey) -> Flow[None]:
         """Write the record where nothing is."""
         yield from self.keystore.put(record)
+        self.restored += 1
 
     def has_enrolled(self, name: str) -> Flow[bool]:
         """Read the key under a name, and compare it with the ledger."""
@@ -88,16 +97,17 @@ class Outcome(Enum):
     """Nothing that can be read lies there: a deleted version, or somebody else was quicker."""
     FOREIGN = auto()
     """It is no archive key of this organization, or not of the origin that was asked for."""
+    LACKING = auto()
+    """The active keystore does not hold it."""
     KEPT = auto()
     """The active keystore holds another key under that name."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """How many names came to which outcome in the last pass; what was removed or carried over, in all."""
+    """How many names came to which outcome in the last pass; what was removed, in all."""
 
     removed: int = 0
-    carried: int = 0
     kept: int = 0
     foreign: int = 0
 
@@ -110,7 +120,8 @@ class Removal:
         at: The keystore that loses its keys.
         active: The keystore in use.
         in_flight: How many requests may be under way.
-        destroyed: Tells whether a person has destroyed this very key on purpose.
+        destroyed: Tells whether a person has destroyed this very key on purpose, as of now.
+        undisturbed: While it is entered no key of the organization is enrolled or destroyed.
         watch: Called at least once a second; what it raises ends the work.
 
     Raises:
@@ -125,7 +136,8 @@ class Removal:
         at: VaultKeystore,
         active: ActiveKeystore,
         in_flight: int,
-        destroyed: Callable[[ArchiveKey], bool] = lambda _: False,
+        destroyed: Callable[[ArchiveKey], bool],
+        undisturbed: Callable[[], AbstractContextManager[None]],
         watch: Callable[[], None] | None = None,
     ) -> None:
         transport.run_one(at.require_cluster())
@@ -140,6 +152,8 @@ class Removal:
         self._active = active
         self._in_flight = in_flight
         self._destroyed = destroyed
+        self._undisturbed = undisturbed
+        self._lacking: list[ArchiveKey] = []
         self._watch = watch
         self._tally = Tally()
 
@@ -193,7 +207,13 @@ class Removal:
         return self._tally.removed - before
 
     def _work(self, names: Iterable[str], origin: str | None) -> None:
-        flows = (self._remove(name, origin) for name in names)
+        self._count(self._remove(name, origin) for name in names)
+        while self._lacking:
+            some, self._lacking = self._lacking[:_AT_ONCE], self._lacking[_AT_ONCE:]
+            with self._undisturbed():
+                self._count(map(self._restore, some))
+
+    def _count(self, flows: Iterable[Flow[Outcome]]) -> None:
         for outcome in self._transport.run(flows, self._in_flight, self._watch):
             self._tally.removed += outcome is Outcome.REMOVED
             self._tally.kept += outcome is Outcome.KEPT
@@ -217,27 +237,39 @@ class Removal:
         if record is None or not right:
             held = yield from self._active.has_enrolled(name)
         else:
-            held = self._destroyed(record) or (yield from self._held(record))
+            try:
+                found = yield from self._active.same(record)
+            except DamagedRecordError:
+                held = False
+            else:
+                if found is None:
+                    self._lacking.append(record)
+                    return Outcome.LACKING
+                held = found.same_key(record)
+            held = held or self._destroyed(record)
             if not held and origin:
                 # A copy of ours that somebody has changed: the key itself is safe where it came from.
                 held = yield from self._active.has_enrolled(name)
+        return (yield from self._ended(name, held=held))
+
+    def _restore(self, record: ArchiveKey) -> Flow[Outcome]:
+        """Write a key back that the active keystore lacks, unless it was destroyed; nobody else writes or destroys."""
+        held = self._destroyed(record)
+        if not held:
+            try:
+                yield from self._active.keep(record)
+                found = yield from self._active.same(record)
+                held = found is not None and found.same_key(record)
+            except DamagedRecordError:
+                held = False
+        return (yield from self._ended(record.name, held=held))
+
+    def _ended(self, name: str, *, held: bool) -> Flow[Outcome]:
         if not held:
             return Outcome.KEPT
         failpoints.reach("clean-up.removing")
         yield from self._at.erase(name)
         return Outcome.REMOVED
-
-    def _held(self, record: ArchiveKey) -> Flow[bool]:
-        """Tell whether the active keystore holds the same key, after writing it there where it holds none."""
-        try:
-            found = yield from self._active.same(record)
-            if found is None:
-                yield from self._active.keep(record)
-                found = yield from self._active.same(record)
-                self._tally.carried += found is not None
-        except DamagedRecordError:
-            return False
-        return found is not None and found.same_key(record)
 
 
 def destroy(transport: Transport, at: VaultKeystore, name: str) -> None:

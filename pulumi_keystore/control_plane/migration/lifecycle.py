@@ -14,7 +14,6 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening, proving
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
-from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.migration import messages, shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
@@ -74,12 +73,11 @@ def _remove_old_copies(plane: ControlPlane, transport: Transport, parties: Parti
     """Remove what an earlier life has left at the destination, as far as the active keystore holds the same keys."""
     owner = parties.organization
     with opening.witness(plane, transport, owner, parties.source) as witness:
-        in_flight, destroyed = plane.settings.in_flight, ledger.was_destroyed(plane, owner)
-        tally = Removal(transport, destination, witness.keystore, in_flight, destroyed).all_keys()
+        tally = opening.removal(plane, transport, owner, destination, witness).all_keys()
     if tally.removed:
         detail = (
             f"{parties.destination.name} ({parties.destination.address}): {tally.removed:,} copies of keys that the "
-            f"active keystore holds were removed, {tally.carried:,} of which it lacked until then"
+            "active keystore holds were removed"
         )
         with plane.transaction() as session:
             history.append(session, owner.id, history.SYSTEM, "Old copies removed", detail)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final
 
 import structlog
@@ -16,7 +17,6 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.keystores import opening
-from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.migration import lifecycle, parties
 from pulumi_keystore.control_plane.migration.copy import Copier, VaultSource, check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
@@ -143,7 +143,7 @@ def _remove_unacknowledged(
 
     owner, removed = parties.organization, 0
     with opening.witness(plane, transport, owner, parties.source) as witness:
-        removal = Removal(transport, destination, witness.keystore, plane.settings.in_flight)
+        removal = opening.removal(plane, transport, owner, destination, witness, undisturbed=nullcontext)
         for page in destination.key_pages(transport):
             seen = list(transport.run(map(look, page), plane.settings.in_flight))
             for name, user in filter(None, seen):

@@ -20,14 +20,13 @@ from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
-from pulumi_keystore.control_plane.keystores.removal import Removal
 from pulumi_keystore.control_plane.migration import lifecycle, online, parties, shards
 from pulumi_keystore.control_plane.migration.copy import check_inventory
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.supervisor import Outcome, watch_over
 from pulumi_keystore.control_plane.migration.tables import Migration, Work
 from pulumi_keystore.control_plane.migration.worker import Workers
-from pulumi_keystore.control_plane.organizations import ledger, maintenance
+from pulumi_keystore.control_plane.organizations import maintenance
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.leadership import SUPERSEDED_STATUS
@@ -289,8 +288,7 @@ def _remove_copies(
     with opening.witness(plane, transport, owner, parties.source) as witness:
         for vault in filter(None, (destination, witness.vault)):
             checkpoints.look(plane, transport, vault, owner.id)
-        destroyed = ledger.was_destroyed(plane, owner)
-        removal = Removal(transport, destination, witness.keystore, plane.settings.in_flight, destroyed)
+        removal = opening.removal(plane, transport, owner, destination, witness)
         return not removal.own(parties.migration.id).kept
 
 

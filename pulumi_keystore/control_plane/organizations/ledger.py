@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -104,16 +104,11 @@ def is_enrolled(plane: ControlPlane, owner: Organization, entry: Entry, record: 
     return hmac.compare_digest(plane.master_key.fingerprint(owner.name, entry.user, record.key), entry.fingerprint)
 
 
-def was_destroyed(plane: ControlPlane, owner: Organization) -> Callable[[ArchiveKey], bool]:
-    """Return what tells whether a person has destroyed a key on purpose."""
+def was_destroyed(plane: ControlPlane, owner: Organization, record: ArchiveKey) -> bool:
+    """Tell whether a person has destroyed this very key on purpose, as of now."""
+    digest = plane.master_key.fingerprint(owner.name, record.user, record.key)
     with plane.transaction() as session:
-        query = select(DestroyedKey.fingerprint).where(DestroyedKey.organization_id == owner.id)
-        destroyed = set(session.scalars(query))
-
-    def judge(record: ArchiveKey) -> bool:
-        return bool(destroyed) and plane.master_key.fingerprint(owner.name, record.user, record.key) in destroyed
-
-    return judge
+        return session.get(DestroyedKey, (owner.id, record.user, digest)) is not None
 
 
 # The keystore in use.

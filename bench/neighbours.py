@@ -306,6 +306,7 @@ def measure(seconds: float, rounds: int, only: str) -> str:
             if only not in kind.name:
                 continue
             quiet, beside = Noticed(), Noticed()
+            watch(normal, authority, plane, 2, Noticed())  # connections, caches
             for _ in range(rounds):
                 watch(normal, authority, plane, seconds, quiet)
                 with hostility(number, target, testbed):

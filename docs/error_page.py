@@ -90,7 +90,7 @@ NOTES: Final = {
         "Set up the mount and policy as in [preparing a Vault server](vault-setup.md), or choose another server as the destination.",
     ),
     "too-large": (
-        "The request is larger than 8 MiB.",
+        "The request is larger than 4 MiB.",
         "Send fewer keys at a time.",
     ),
     "too-many-requests": (

@@ -392,8 +392,20 @@ BUGS = [
     Bug(
         "one organization may take every thread",
         "control_plane/api/admission.py",
-        "            if queue.present <= self._share * (1 + _WAITING):", "            if queue.present <= 10**6:",
+        "        return self.present >= self._share * (1 + _WAITING)", "        return self.present >= 10**6",
         "tests/database/api", "leave_room",
+    ),
+    Bug(
+        "requests that fail are worked on as fast as they come",
+        "control_plane/api/admission.py",
+        "succeeded = not _has_failed(message", "succeeded = bool(message",
+        "tests/database/api", "fail_are_few",
+    ),
+    Bug(
+        "a keystore that does not work is asked by everyone",
+        "control_plane/keystores/breaker.py",
+        "trouble.ask_at = now + _ASK_AGAIN_S", "trouble.ask_at = now",
+        "tests/unit/keystores/test_breaker.py", "one_caller",
     ),
     Bug(
         "a body is read before it is known who sends it",

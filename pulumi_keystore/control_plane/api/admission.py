@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
 from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulumi_keystore.control_plane.api.problems import unavailable
 from pulumi_keystore.control_plane.identity.roles import Principal
-from pulumi_keystore.errors import KeystoreError, TooManyRequests
+from pulumi_keystore.errors import KeystoreError, KeystoreFault, TooManyRequests
 
 THREADS: Final = 200
 """How many requests are worked on at a time; most of them wait for a keystore or the database."""
@@ -21,16 +23,54 @@ doorkeepers: Final = CapacityLimiter(10)
 _WAITING: Final = 4
 """How many may wait for each that is worked on: an online migration holds all for a second or two."""
 _WAIT_S: Final = 20
+_APART_S: Final = 0.25
+"""How far apart turns come back whose requests failed: those cost the most, lead to the next, and are of no use."""
+_FAILED: Final = (400, 408, 413, 422, KeystoreFault.status)
+"""What was sent cannot be used or did not come, or the keystore does not work."""
 Doorkeeper = Callable[[Request], Principal]
 """Tells who sends a request, or raises `KeystoreError`."""
 
 
 class _Queue:
-    """The requests of an organization: those that are worked on, and those that wait."""
+    """The requests of an organization: those that are worked on, those that wait, and the turns that rest."""
 
-    def __init__(self, share: int) -> None:
+    def __init__(self, organization: str, share: int) -> None:
+        self._organization, self._share = organization, share
         self.turns = Semaphore(share)
         self.present = 0
+        self.resting = 0
+        self._rested_at = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody else may wait."""
+        return self.present >= self._share * (1 + _WAITING)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to remember of it."""
+        return not self.present and not self.resting
+
+    def refusal(self) -> TooManyRequests:
+        """Return what is told to those who may not wait, or have waited too long."""
+        return TooManyRequests(
+            f"{self.present} requests of the organization {self._organization!r} wait for their answers, and "
+            f"{self._share} at a time are worked on",
+            hint="wait for their answers, and try again in a moment",
+        )
+
+    def rest(self, rested: Callable[[], None]) -> None:
+        """Let a turn rest; `rested` is called when it is free again."""
+        loop = asyncio.get_running_loop()
+        self._rested_at = max(self._rested_at, loop.time()) + _APART_S
+        self.resting += 1
+
+        def end() -> None:
+            self.resting -= 1
+            self.turns.release()
+            rested()
+
+        loop.call_at(self._rested_at, end)
 
 
 class Admission:
@@ -64,7 +104,12 @@ class Admission:
         if recognise is None:
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
+        request, organization = Request(scope), _organization(path)
+        queue = self._queues.get(organization) if organization else None
+        if queue is not None and queue.is_full:
+            # Whoever asks: to find out who it is would cost more than the refusal.
+            await self._refuse(request, queue.refusal())(scope, receive, send)
+            return
         try:
             actor = await to_thread.run_sync(recognise, request, limiter=doorkeepers)
         except KeystoreError as error:
@@ -74,7 +119,6 @@ class Admission:
             await self._refuse(request, unavailable(error))(scope, receive, send)
             return
         request.state.actor = actor
-        organization = _organization(path)
         if organization is None or actor.organization not in (None, organization):
             await self._app(scope, receive, send)
         else:
@@ -82,30 +126,44 @@ class Admission:
 
     async def _in_turn(self, organization: str, request: Request, receive: Receive, send: Send) -> None:
         """Pass a request on when fewer of its organization are worked on; nothing of its body is read before."""
-        queue = self._queues.setdefault(organization, _Queue(self._share))
+        queue = self._queues.setdefault(organization, _Queue(organization, self._share))
+        is_full = queue.is_full
         queue.present += 1
         try:
             admitted = False
-            if queue.present <= self._share * (1 + _WAITING):
+            if not is_full:
                 with move_on_after(_WAIT_S):
                     await queue.turns.acquire()
                     admitted = True
             if not admitted:
-                refusal = TooManyRequests(
-                    f"{queue.present} requests of the organization {organization!r} wait for their answers, and "
-                    f"{self._share} at a time are worked on",
-                    hint="wait for their answers, and try again in a moment",
-                )
-                await self._refuse(request, refusal)(request.scope, receive, send)
+                await self._refuse(request, queue.refusal())(request.scope, receive, send)
                 return
+            succeeded = False
+
+            async def noting(message: Message) -> None:
+                nonlocal succeeded
+                if message["type"] == "http.response.start":
+                    succeeded = not _has_failed(message["status"])
+                await send(message)
+
             try:
-                await self._app(request.scope, receive, send)
+                await self._app(request.scope, receive, noting)
             finally:
-                queue.turns.release()
+                if succeeded:
+                    queue.turns.release()
+                else:
+                    queue.rest(partial(self._forget_empty, organization, queue))
         finally:
             queue.present -= 1
-            if not queue.present:
-                del self._queues[organization]
+            self._forget_empty(organization, queue)
+
+    def _forget_empty(self, organization: str, queue: _Queue) -> None:
+        if queue.is_empty:
+            del self._queues[organization]
+
+
+def _has_failed(status: int) -> bool:
+    return status in _FAILED or status >= 500  # noqa: PLR2004
 
 
 def _organization(path: str) -> str | None:

@@ -15,6 +15,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
+from pulumi_keystore.control_plane.keystores.breaker import Binding, Breaker
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -25,9 +26,6 @@ from pulumi_keystore.vault.transport import Transport
 _KEEP_S: Final = 30.0
 _MOST_IDLE: Final = 40
 """As many as requests are answered at a time: one that is closed after each use costs two handshakes and a login."""
-
-Binding = tuple[int, int]
-"""A keystore's id and the revision of its binding: another certificate is another login."""
 
 
 @dataclass(slots=True)
@@ -49,11 +47,18 @@ class Connections:
         self._lock = threading.Lock()
         self._idle: dict[Binding, list[Connection]] = {}
         self._known: set[Binding] = set()
+        self._breaker = Breaker()
 
     @contextmanager
     def borrow(self, organization: Organization, keystore: Keystore) -> Iterator[Connection]:
-        """Lend a connection; one that met an error is not lent again."""
+        """Lend a connection; one that met an error is not lent again.
+
+        Raises:
+            KeystoreFault: The keystore does not work, as others have found just now.
+
+        """
         binding = (keystore.id, keystore.revision)
+        self._breaker.admit(binding)
         with self._lock:
             idle = self._idle.get(binding)
             connection = idle.pop() if idle else None
@@ -64,9 +69,11 @@ class Connections:
             connection = Connection(Transport(), vault, organization.id, holder)
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
+            self._breaker.note(binding, error)
             self._close(connection)
             raise
+        self._breaker.note(binding, None)
         connection.idle_since = time.monotonic()
         with self._lock:
             kept = self._idle.setdefault(binding, [])
@@ -106,6 +113,7 @@ class Connections:
 
     def close_idle(self, *, everything: bool = False) -> None:
         """End the connections that nobody has used for half a minute, or all."""
+        self._breaker.forget_old()
         limit = float("inf") if everything else time.monotonic() - _KEEP_S
         ended: list[Connection] = []
         with self._lock:

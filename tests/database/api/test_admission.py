@@ -16,6 +16,7 @@ from pulumi_keystore.control_plane.runtime.database import upgrade_schema
 from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.settings import Settings
+from pulumi_keystore.errors import KeystoreFault
 
 SHARE, CHANGES = 3, 5
 
@@ -122,6 +123,8 @@ def test_half_sent_requests_of_one_organization_leave_room_for_others(served, mo
         assert [caller.status for caller in refused] == [429]
         assert b"too-many-requests" in refused[0].answer
         waiting.remove(refused[0])
+        # Nobody is looked up in vain while it is so.
+        assert await Caller(served, "POST", KEYS, "x").end() == 429
         assert await Caller(served, "GET", "/v1/organizations/other").end() == 200
         assert await Caller(served, "GET", "/v1/organizations/other/history").end() == 200
         assert await Caller(served, "GET", "/healthz").end() == 200
@@ -147,6 +150,31 @@ def test_a_form_of_who_is_not_signed_in_or_of_another_site_is_refused_before_it_
         assert await foreign.end() == 403
         assert not stranger.asked
         assert not foreign.asked
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("rests_s", "waits_s", "last"), [(600, 0.2, 429), (0.1, 600, 424)])
+def test_requests_that_fail_are_few_in_a_second(served, monkeypatch, rests_s, waits_s, last):
+    """A keystore that does not work makes work, and that of others is not held up by it."""
+
+    def fail(*_):
+        raise KeystoreFault("the keystore hangs")
+
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", rests_s)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", waits_s)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.archive_keys.release_to_user", fail)
+
+    async def ask(organization):
+        caller = Caller(served, "POST", KEYS.replace("acme", organization), **{"content-type": "application/json"})
+        caller.content = json.dumps({"user": "x", "public_key": "A" * 43 + "="}).encode()
+        caller.body.set()
+        return await caller.end()
+
+    async def run():
+        assert [await ask("acme") for _ in range(SHARE + 1)] == [424] * SHARE + [last]
+        assert await ask("other") == 424
+        assert await Caller(served, "GET", "/v1/organizations/other/history").end() == 200
 
     asyncio.run(run())
 

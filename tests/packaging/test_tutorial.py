@@ -1,0 +1,69 @@
+"""The tutorial, word for word, in an empty folder with nothing but what it says that one needs."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from keystore_harness.binary import find_vault
+
+from tests.conftest import ROOT
+
+PORTS = (8200, 8201, 8300, 8301, 8700)
+# Where packages come from, and the CA of a proxy on the way there, are matters of the machine.
+ABOUT_THE_MACHINE = re.compile(r"PIP_|.*_PROXY$|SSL_CERT_|REQUESTS_CA_BUNDLE$", re.IGNORECASE)
+
+
+def commands():
+    """Every command of the page, in one script that ends at the first that fails."""
+    page = (ROOT / "docs" / "tutorial.md").read_text()
+    return "\n".join(["set -euo pipefail", *re.findall(r"```console\n(.*?)```", page, re.DOTALL)])
+
+
+def checkout(folder):
+    """What is in the repository, and nothing that was made of it."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, target, follow_symlinks=False)
+
+
+@pytest.mark.timeout(900)
+def test_the_tutorial_leads_from_nothing_to_a_migrated_key(engine, tmp_path):
+    checkout(tmp_path / "pulumi-keystore")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    needed = {tool.name: tool for tool in engine.glob("pulumi*")}
+    needed |= {"bao": Path(find_vault()), "python3": Path(sys.base_prefix) / "bin" / "python3"}
+    for name, path in needed.items():
+        (tools / name).symlink_to(path)
+    environment = {name: value for name, value in os.environ.items() if ABOUT_THE_MACHINE.match(name)}
+    environment |= {"HOME": str(tmp_path), "PATH": f"{tools}:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    environment |= {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        shell = subprocess.Popen(
+            ["bash", "-c", commands()],
+            cwd=tmp_path, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            status = shell.wait(800)
+        finally:
+            # Whatever it has left running, if it came to no end.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGTERM)
+    said = log.read_text()
+    assert status == 0, said[-6000:]
+    assert '{"enrolled":1,"restored":0,"given":1}' in said
+    assert re.search(r"^second: 1 archive key in the ledger\n0 missing\n0 damaged\n0 surplus$", said, re.MULTILINE)
+    assert re.search(r"^active keystore\s+second \(self-administered\)$", said, re.MULTILINE)
+    assert re.search(r"^checkpoints/\nmfsgcqdbmnwwkltfpbqw24dmmuxgg33n\.1$", said, re.MULTILINE)
+    assert "keystore: warning" not in said
+    assert not (tmp_path / "keystores").exists()

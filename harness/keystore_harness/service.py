@@ -197,11 +197,15 @@ class ServiceProcess:
         self.settings["host_map"] = json.dumps({**known, public: f"127.0.0.1:{port}"})
         self.restart()
 
-    def run(self, *arguments: str, check: bool = True, token: str = "") -> subprocess.CompletedProcess[str]:
-        """Run the `keystore` command against this service."""
+    def run(
+        self, *arguments: str, check: bool = True, token: str = "", columns: int | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the `keystore` command against this service, on a terminal of so many columns or in a pipe."""
         environment = {**self.environment, "KEYSTORE_URL": self.url}
         if token:
             environment["KEYSTORE_TOKEN"] = token
+        if columns:
+            environment["COLUMNS"] = str(columns)
         return subprocess.run(  # noqa: S603 - our own command
             [*self.command, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
         )

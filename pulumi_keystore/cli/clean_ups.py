@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from pulumi_keystore.cli.output import Format, FormatOption, OrganizationArgument, ReasonOption, ask, print_rows, show
+from pulumi_keystore.cli.output import (
+    Columns,
+    Format,
+    FormatOption,
+    OrganizationArgument,
+    ReasonOption,
+    ask,
+    local_minute,
+    print_below,
+    print_rows,
+    show,
+)
 
 clean_up_app = typer.Typer(
     help="Manage the removal of keys from the keystore that a migration left.", no_args_is_help=True
 )
-_CLEAN_UP_COLUMNS = ("id", "keystore", "side", "state", "place", "attempts", "next_at", "detail")
+_COLUMNS: Final[Columns] = {
+    "id": "id",
+    "keystore": "keystore",
+    "side": "side",
+    "state": "state",
+    "attempts": "attempts",
+    "next attempt": lambda row: local_minute(row["next_at"]) if row["state"] == "pending" else None,
+}
 
 
 @clean_up_app.command("list")
@@ -22,7 +40,10 @@ def clean_up_list(
 ) -> None:
     """List pending clean-ups and why they are pending."""
     with ask() as service:
-        print_rows(service.clean_ups(organization, ended=all_), _CLEAN_UP_COLUMNS, output)
+        rows = service.clean_ups(organization, ended=all_)
+    print_rows(rows, _COLUMNS, output)
+    for row in rows if output is Format.TABLE else ():
+        print_below(f"{row['id']}: {row['place']}" + (f": {row['detail']}" if row["detail"] else ""))
 
 
 @clean_up_app.command("retry")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pulumi_keystore.cli.output import Format, FormatOption, print_json
+from pulumi_keystore.cli.output import Format, FormatOption, out, print_json, wrapped
 from pulumi_keystore.cli.service import importing_service, settings_of
 from pulumi_keystore.errors import KeystoreError
 
@@ -47,10 +46,9 @@ def doctor(
     for finding in findings():
         found.append(finding)
         if output is Format.TABLE:
-            sys.stdout.write(f"{finding.verdict:8} {finding.subject}: {finding.detail}\n")
+            out.print(wrapped(f"{finding.verdict:8} {finding.subject}: {finding.detail}", 9), markup=False)
             if finding.hint:
-                sys.stdout.write(f"{'':8} → {finding.hint}\n")
-            sys.stdout.flush()
+                out.print(wrapped(f"{'':8} → {finding.hint}", 11), markup=False)
     if output is Format.JSON:
         print_json([finding.to_dict() for finding in found])
     if any(finding.verdict is Verdict.WRONG for finding in found):

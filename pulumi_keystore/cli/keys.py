@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pulumi_keystore.cli.output import OrganizationArgument, ReasonOption, YesOption, ask, err
+from pulumi_keystore.cli.output import OrganizationArgument, ReasonOption, YesOption, ask, count, err
 from pulumi_keystore.errors import KeystoreError
 
 key_app = typer.Typer(help="Destroy single archive keys, or give them up as lost.", no_args_is_help=True)
@@ -41,7 +41,7 @@ def key_give_up(
     Nothing is deleted: a key that turns up later moves like any other, and a device can enrol its key again or a new
     one. `keystore verify` lists the users whose key is missing.
     """
-    if not yes and not typer.confirm(f"Give up the archive keys of {len(user)} users?", err=True):
+    if not yes and not typer.confirm(f"Give up the archive keys of {count(len(user), 'user')}?", err=True):
         raise typer.Exit(1)
     with ask() as service:
-        err.print(f"{service.give_up_keys(organization, user, reason):,} keys given up", markup=False)
+        err.print(f"{count(service.give_up_keys(organization, user, reason), 'key')} given up", markup=False)

@@ -6,32 +6,60 @@ import json
 import sys
 import time
 from datetime import datetime, timedelta
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.text import Text
 
-from pulumi_keystore.answers import ConnectionAnswer, HealthAnswer, RecoveryAnswer, StatusAnswer, VerificationAnswer
+from pulumi_keystore.answers import (
+    ConnectionAnswer,
+    HealthAnswer,
+    KeystoreAnswer,
+    RecoveryAnswer,
+    StatusAnswer,
+    VerificationAnswer,
+)
 from pulumi_keystore.cli.migrations import progress_line
 from pulumi_keystore.cli.output import (
+    Columns,
     Format,
     FormatOption,
     KeystoreArgument,
     OrganizationArgument,
     YesOption,
     ask,
+    count,
+    local_day,
+    local_minute,
     local_time,
     out,
     pairs,
+    print_below,
     print_json,
     print_rows,
     show,
     span,
+    wrapped,
 )
 from pulumi_keystore.client import Client
 from pulumi_keystore.errors import KeystoreError, ServiceUnavailable
 
 commands = typer.Typer()
+_COLUMNS: Final[Columns] = {
+    "name": "name",
+    "kind": "kind",
+    "active": "active",
+    "address": "address_display",
+    "expires": lambda row: local_day(row["certificate_not_after"]),
+}
+_REMEMBERED: Final[Columns] = {
+    "keystore": "keystore",
+    "readable": "readable",
+    "keys": "keys",
+    "decision": "epoch",
+    "of": lambda side: local_minute(side["remembered_at"]),
+    "was active": "was_active",
+}
 OFFLINE = 2
 """Exit status of `keystore status` where the keystore is offline; 1 is an error, 0 is fine."""
 
@@ -41,7 +69,7 @@ def list_keystores(organization: OrganizationArgument, output: FormatOption = Fo
     """List the keystores of an organization."""
     with ask() as service:
         rows = service.request("GET", "organizations", organization, "keystores")
-    print_rows(rows, ("name", "kind", "active", "address_display", "certificate_not_after", "kv_version"), output)
+    print_rows(rows, _COLUMNS, output)
 
 
 @commands.command("show")
@@ -52,11 +80,15 @@ def show_keystore(
 ) -> None:
     """Show one keystore."""
     with ask() as service:
-        found = service.keystore(organization, name)
+        _show(service.keystore(organization, name), output)
+
+
+def _show(found: KeystoreAnswer, output: Format) -> None:
     if output is Format.JSON:
         show(found, output)
         return
-    shown: dict[str, Any] = {**found}
+    shown: dict[str, Any] = {**found, "organization": None, "address_display": None}
+    shown["address"] = found["address_display"]
     if found["mount"] is not None:
         shown["namespace"] = found["namespace"] or "root"
     if found["server_ca"]:
@@ -215,7 +247,7 @@ def verify(organization: OrganizationArgument, output: FormatOption = Format.TAB
     if output is Format.JSON:
         print_json(report)
     else:
-        out.print(f"{report['keystore']}: {report['keys']:,} archive keys in the ledger", markup=False)
+        out.print(f"{report['keystore']}: {count(report['keys'], 'archive key')} in the ledger", markup=False)
         for kind, found in (
             ("missing", report["missing"]),
             ("damaged", report["damaged"]),
@@ -263,17 +295,20 @@ def recover(
 def _show_recovery(plan: RecoveryAnswer) -> None:
     if plan["suspended"]:
         out.print(f"suspended: {plan['suspended']}", markup=False)
-    columns = ("keystore", "address", "readable", "epoch", "was_active", "remembered_at", "keys", "detail")
-    print_rows(plan["sides"], columns, Format.TABLE)
+    print_rows(plan["sides"], _REMEMBERED, Format.TABLE)
+    for side in plan["sides"]:
+        if side["detail"]:
+            print_below(f"{side['keystore']} ({side['address']}): {side['detail']}")
     out.print(f"{plan['keystore']} will become the active keystore", markup=False)
     for users, text in (
-        (plan["added"], "will be added to the ledger"),
-        (plan["replaced"], "will replace another key in the ledger"),
-        (plan["gathered"], "exist only in another keystore and will be copied to the active one"),
-        (plan["missing"], "are in the ledger but were not found in any keystore"),
+        (plan["added"], "to add to the ledger"),
+        (plan["replaced"], "to put in the place of another one in the ledger"),
+        (plan["gathered"], "only in another keystore, to copy to the active one"),
+        (plan["missing"], "in the ledger, but not found in any keystore"),
     ):
         named = ", ".join(users["names"]) + (", …" if users["count"] > len(users["names"]) else "")
-        out.print(f"{users['count']:,} keys {text}" + (f": {named}" if named else ""), markup=False)
+        line = f"{count(users['count'], 'key')} {text}" + (f": {named}" if named else "")
+        out.print(wrapped(line, 4), markup=False)
 
 
 @commands.command("accept-cluster")
@@ -290,4 +325,4 @@ def accept_cluster(
     if not yes and not typer.confirm(f"Accept the cluster that now answers for {keystore}?", err=True):
         raise typer.Exit(1)
     with ask() as service:
-        show(service.accept_cluster(organization, keystore), output)
+        _show(service.accept_cluster(organization, keystore), output)

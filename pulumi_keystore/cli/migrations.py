@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pulumi_keystore.answers import MigrationAnswer
 from pulumi_keystore.cli.output import (
+    Columns,
     Format,
     FormatOption,
     OrganizationArgument,
     ask,
     err,
+    local_minute,
     out,
     pairs,
     print_json,
@@ -25,6 +27,20 @@ from pulumi_keystore.cli.output import (
 from pulumi_keystore.client import Client
 from pulumi_keystore.errors import KeystoreError
 
+_WHOLE_ID: Final = 36
+_SHORT_ID: Final = 8
+_COLUMNS: Final[Columns] = {
+    "started": lambda row: local_minute(row["started_at"]),
+    "from": lambda row: _name(row["source"]),
+    "to": lambda row: _name(row["destination"]),
+    "state": "state",
+    "keys": lambda row: f"{row['done']:,} of {row['total']:,}",
+    "id": lambda row: row["id"][:_SHORT_ID],
+}
+MigrationArgument = Annotated[
+    str | None,
+    typer.Argument(help="Migration id, or how it begins; defaults to the latest.", show_default=False),
+]
 migration_app = typer.Typer(help="Move all archive keys to another keystore.", no_args_is_help=True)
 
 
@@ -76,7 +92,7 @@ def migration_start(
         if watch:
             _watch(service, organization, row["id"], output)
         else:
-            show(row, output)
+            _show(row, output)
 
 
 @migration_app.command("list")
@@ -84,15 +100,27 @@ def migration_list(organization: OrganizationArgument, output: FormatOption = Fo
     """List the migrations of an organization, newest first."""
     with ask() as service:
         rows = service.migrations(organization)
-    print_rows(rows, ("started_at", "source", "destination", "state", "done", "total", "rate", "ending", "id"), output)
+    print_rows(rows, _COLUMNS, output)
+
+
+@migration_app.command("show")
+def migration_show(
+    organization: OrganizationArgument, migration: MigrationArgument = None, output: FormatOption = Format.TABLE
+) -> None:
+    """Show one migration with its receipt: what was counted at both ends, where, when and for whom."""
+    with ask() as service:
+        row = service.migration(organization, _find(service, organization, migration))
+    _show(row, output)
+    if row["receipt"] and output is Format.TABLE:
+        out.print("receipt", markup=False)
+        further = {name: value for name, value in row["receipt"].items() if name not in (*row, "migration")}
+        pairs({f"  {name.replace('_', ' ')}": value for name, value in further.items()})
 
 
 @migration_app.command("watch")
 def migration_watch(
     organization: OrganizationArgument,
-    migration: Annotated[
-        str | None, typer.Argument(help="Migration id; defaults to the latest.", show_default=False)
-    ] = None,
+    migration: MigrationArgument = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show the progress of a migration until it ends; Ctrl-C leaves it running.
@@ -100,15 +128,13 @@ def migration_watch(
     Exit status: 0 succeeded, 1 failed.
     """
     with ask() as service:
-        _watch(service, organization, migration or _latest(service, organization), output)
+        _watch(service, organization, _find(service, organization, migration), output)
 
 
 @migration_app.command("cancel")
 def migration_cancel(
     organization: OrganizationArgument,
-    migration: Annotated[
-        str | None, typer.Argument(help="Migration id; defaults to the latest.", show_default=False)
-    ] = None,
+    migration: MigrationArgument = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Cancel a running migration: all keys stay in the source, and the copies at the destination are removed.
@@ -116,12 +142,12 @@ def migration_cancel(
     Exit status: 0 canceled, 1 too late: the migration has ended or was already decided.
     """
     with ask() as service:
-        migration = migration or _latest(service, organization)
+        migration = _find(service, organization, migration)
         row = service.cancel_migration(organization, migration)
         while row["state"] == "running":
             time.sleep(0.2)
             row = service.migration(organization, migration)
-    show(row, output)
+    _show(row, output)
     if row["state"] == "succeeded":
         raise KeystoreError(
             f"the migration {migration} was already decided", hint="start another migration to move back"
@@ -131,9 +157,7 @@ def migration_cancel(
 @migration_app.command("undo")
 def migration_undo(
     organization: OrganizationArgument,
-    migration: Annotated[
-        str | None, typer.Argument(help="Migration id; defaults to the latest.", show_default=False)
-    ] = None,
+    migration: MigrationArgument = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Undo the latest migration while the source still retains its keys.
@@ -142,16 +166,30 @@ def migration_undo(
     enrolled since the migration are copied back first.
     """
     with ask() as service:
-        show(service.undo_migration(organization, migration or _latest(service, organization)), output)
+        _show(service.undo_migration(organization, _find(service, organization, migration)), output)
 
 
-def _latest(service: Client, organization: str) -> str:
+def _find(service: Client, organization: str, given: str | None) -> str:
+    """Return the id of a migration of which the beginning may be given; of the latest where nothing is."""
+    if given is not None and len(given) >= _WHOLE_ID:
+        return given
     rows = service.migrations(organization)
     if not rows:
         raise KeystoreError(
             f"the organization {organization!r} has no migrations", hint="start one, or run `pulumi up`"
         )
-    return str(rows[0]["id"])
+    found = [row["id"] for row in rows if row["id"].startswith(given or "")]
+    if given is not None and len(found) != 1:
+        raise KeystoreError(
+            f"{len(found) or 'no'} migrations of {organization!r} begin with {given!r}",
+            hint=f"see `keystore migration list {organization}`",
+        )
+    return found[0]
+
+
+def _show(row: MigrationAnswer, output: Format) -> None:
+    """Print a migration; its receipt is for `migration show`."""
+    show({**row, "receipt": None} if output is Format.TABLE else row, output)
 
 
 def _watch(service: Client, organization: str, migration: str, output: Format) -> None:
@@ -177,6 +215,11 @@ def _watch(service: Client, organization: str, migration: str, output: Format) -
         out.print(f"{row['ending']}: {row['detail']}" if row["detail"] else row["ending"], markup=False)
     if row["state"] != "succeeded":
         raise typer.Exit(1)
+
+
+def _name(label: str) -> str:
+    """Return the name of a keystore that is labelled with its address, too."""
+    return label.partition(" (")[0]
 
 
 def _moved(row: MigrationAnswer) -> int:

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from pulumi_keystore.cli.output import Format, FormatOption, OrganizationArgument, ask, print_rows, show
+from pulumi_keystore.answers import HistoryAnswer
+from pulumi_keystore.cli.output import Columns, Format, FormatOption, OrganizationArgument, ask, print_rows, show
 from pulumi_keystore.errors import InvalidInput
 
 commands = typer.Typer()
 
 
-_COLUMNS = ("at", "actor", "action", "detail")
+_COLUMNS: Final[Columns] = {
+    "name": "name",
+    "environment": "environment",
+    "active keystore": "active_keystore",
+    "keys": "archive_keys",
+    "state": lambda row: "suspended" if row["suspended"] else "in maintenance" if row["maintenance"] else "ready",
+}
+
+
+def _details(row: HistoryAnswer) -> str:
+    """Return an entry in one text; the receipt of a migration takes half a page (`keystore migration show`)."""
+    detail = (row["detail"] or "").partition("; receipt: ")[0]
+    return f"{row['action']}: {detail}" if detail else row["action"]
+
+
+_HISTORY: Final[Columns] = {
+    "date & time": "at",
+    "user": "actor",
+    "action details": _details,
+}
 
 
 class HistoryFormat(StrEnum):
@@ -47,7 +67,7 @@ def organization_list(
     """List the organizations your token can view."""
     with ask() as service:
         rows = list(service.organizations(search))
-    print_rows(rows, ("name", "environment", "active_keystore", "archive_keys", "maintenance"), output)
+    print_rows(rows, _COLUMNS, output)
 
 
 @organization_app.command("show")
@@ -82,10 +102,10 @@ def history(
         if organization is None:
             if output is HistoryFormat.CSV:
                 raise InvalidInput("csv is for the history of an organization", hint="name one, or use json")
-            print_rows(service.request("GET", "history", limit=limit), _COLUMNS, Format(output))
+            print_rows(service.request("GET", "history", limit=limit), _HISTORY, Format(output))
             return
         if output is HistoryFormat.CSV:
             sys.stdout.write(service.export_history(organization, "csv"))
             return
         rows = service.request("GET", "organizations", organization, "history", limit=limit)
-    print_rows(rows, _COLUMNS, Format(output))
+    print_rows(rows, _HISTORY, Format(output))

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, NoReturn
@@ -29,7 +30,7 @@ class Format(StrEnum):
 OrganizationArgument = Annotated[str, typer.Argument(help="Name of the organization.", show_default=False)]
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
 # Lines in a pipe are never wrapped, so that grep works on them.
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000)
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 1000)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -76,6 +77,11 @@ def without_password(context: typer.Context, option: typer.CallbackParam, value:
     return value
 
 
+def count(number: int, noun: str) -> str:
+    """Return how many there are, as in "1 key" and "2 keys"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def span(seconds: float) -> str:
     """Return a duration as people say it, as in "2 h 5 min"."""
     minutes, seconds = divmod(int(seconds), 60)
@@ -91,8 +97,8 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")
 
 
 _PASSWORD = re.compile(r"://[^/?#@]*:[^/?#@]+@|[?&](ssl)?password=.", re.IGNORECASE)
-_TITLES = {"address_display": "address", "certificate_not_after": "certificate until", "kv_version": "KV"}
-"""Columns whose field is not called as people would."""
+Columns = Mapping[str, "str | Callable[[Any], object]"]
+"""The columns of a table by their headings: the field of a row, or what makes the text of a row."""
 
 
 def print_json(value: Any) -> None:
@@ -114,32 +120,44 @@ def pairs(values: Mapping[str, object]) -> None:
     for name, value in values.items():
         if value is not None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else text_of(name, value)
-            out.print(f"{name:<{width}}  {text}", markup=False)
+            out.print(wrapped(f"{name:<{width}}  {text}", width + 2), markup=False)
 
 
-def print_rows(rows: Sequence[Mapping[str, object]], columns: tuple[str, ...], output: Format) -> None:
-    """Print a table of some columns, or everything as JSON."""
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Columns, output: Format) -> None:
+    """Print a table of some columns, which fits 80 characters with names of usual length, or everything as JSON."""
     if output is Format.JSON:
         print_json(rows)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(_TITLES.get(column, column.replace("_", " ")).upper(), overflow="fold")
+    for heading in columns:
+        table.add_column(heading.upper(), overflow="fold")
     for row in rows:
-        table.add_row(*(text_of(column, row[column]) for column in columns))
+        values = (row[of] if isinstance(of, str) else of(row) for of in columns.values())
+        table.add_row(*map(text_of, columns.values(), values))
     if rows:
         out.print(table, markup=False, soft_wrap=False)
     else:
         err.print("nothing to show", markup=False)
 
 
-def text_of(name: str, value: object) -> str:
-    """Return a value as people read it."""
+def print_below(text: str) -> None:
+    """Print what belongs to the line above."""
+    out.print(wrapped(f"    {text}", 4), markup=False)
+
+
+def wrapped(line: str, indent: int) -> str:
+    """Return a line as it fits the terminal: what follows the first `indent` characters in lines below each other."""
+    lines = textwrap.wrap(line[indent:], max(out.width - indent, 20), break_on_hyphens=False)
+    return line[:indent] + ("\n" + " " * indent).join(lines)
+
+
+def text_of(name: object, value: object) -> str:
+    """Return a value as people read it; the name of its field tells whether it is a time."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name.replace(" ", "_").endswith(("_at", "_after")) or name == "at":
+    if isinstance(name, str) and (name.replace(" ", "_").endswith(("_at", "_after")) or name == "at"):
         return local_time(str(value))
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
@@ -147,3 +165,13 @@ def text_of(name: str, value: object) -> str:
 def local_time(stamp: str) -> str:
     """Return a UTC time stamp in the reader's zone."""
     return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def local_minute(stamp: str | None) -> str | None:
+    """Return the same without its seconds, as lists have it."""
+    return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M %Z") if stamp else None
+
+
+def local_day(stamp: str | None) -> str | None:
+    """Return the day of a UTC time stamp in the reader's zone."""
+    return f"{datetime.fromisoformat(stamp).astimezone():%Y-%m-%d}" if stamp else None

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from pulumi_keystore.cli.output import Format, FormatOption, ask, print_rows
+from pulumi_keystore.answers import TokenAnswer
+from pulumi_keystore.cli.output import Columns, Format, FormatOption, ask, local_day, print_rows
 from pulumi_keystore.cli.service import importing_service, settings_of
+from pulumi_keystore.clock import now_utc
+
+
+def _until(row: TokenAnswer) -> str | None:
+    """Return until when a token is valid, or what it is instead."""
+    if row["revoked_at"]:
+        return "revoked"
+    if row["expires_at"] and datetime.fromisoformat(row["expires_at"]) <= now_utc():
+        return "expired"
+    return local_day(row["expires_at"]) or "never"
+
+
+_COLUMNS: Final[Columns] = {
+    "id": "id",
+    "name": "name",
+    "role": "role",
+    "organization": "organization",
+    "expires": _until,
+}
+
 
 token_app = typer.Typer(help="Manage API tokens.", no_args_is_help=True)
 
@@ -47,7 +69,7 @@ def token_list(output: FormatOption = Format.TABLE) -> None:
     """List all tokens, without their secrets."""
     with ask() as service:
         rows = service.request("GET", "tokens")
-    print_rows(rows, ("id", "name", "role", "organization", "created_at", "expires_at", "revoked_at"), output)
+    print_rows(rows, _COLUMNS, output)
 
 
 @token_app.command("revoke")

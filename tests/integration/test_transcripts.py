@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 TRANSCRIPTS = sorted((ROOT / "tests/integration/transcripts").glob("*.txt"))
+COLUMNS = 80
 _SHOWN = doctest.OutputChecker()
 _AS_READ = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -28,8 +29,10 @@ def test_the_command_says(customer, admin_token, path):
     acme = customer(25, keystores=("first", "second"))
     for typed, shown in steps(path.read_text()):
         arguments = [argument.replace("acme", acme.name) for argument in shlex.split(typed)]
-        done = acme.testbed.service.run(*arguments, token=admin_token, check=False)
+        done = acme.testbed.service.run(*arguments, token=admin_token, check=False, columns=COLUMNS)
         said = (done.stderr + done.stdout).replace(acme.name, "acme").strip("\n") + "\n"
         if done.returncode:
             said += f"[{done.returncode}]\n"
+        for line in done.stdout.splitlines():
+            assert len(line.replace(acme.name, "acme")) <= COLUMNS, line
         assert _SHOWN.check_output(shown, said, _AS_READ), f"$ keystore {typed}\n{said}\ninstead of\n\n{shown}"

@@ -17,6 +17,7 @@ from pulumi_keystore.cli import (
     migrations,
     monitors,
     organizations,
+    quickstart,
     service,
     tokens,
 )
@@ -54,7 +55,7 @@ def keystore(
     """See `app.info.help`."""
 
 
-for module in (service, doctor, check, keystores, organizations):
+for module in (service, quickstart, doctor, check, keystores, organizations):
     app.add_typer(module.commands)
 for name, group in (
     ("organization", organizations.organization_app),

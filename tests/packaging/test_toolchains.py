@@ -69,6 +69,9 @@ def without_server(commands, folder):
         refused = run(commands / "keystore", *command)
         assert refused.returncode == 1
         assert "pip install 'pulumi-keystore[server]'" in refused.stderr, refused.stderr
+    refused = run(commands / "keystore", "quickstart")
+    assert refused.returncode == 1
+    assert "pip install './harness[openbao]'" in refused.stderr, refused.stderr
 
 
 @pytest.mark.timeout(600)

@@ -61,6 +61,10 @@ class Response:
     body: bytes = field(repr=False)
     index: str = ""
     """`X-Vault-Index` of the answer, where it was asked for and the server gives one."""
+    connection: int = 0
+    """The number of the connection it came on, which no other one of its transport has."""
+    fresh: bool = False
+    """Whether that was opened for it."""
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; an empty object where it is none."""

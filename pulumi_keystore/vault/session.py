@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ _RENEW_AFTER: Final = 2 / 3
 _REFUSED_WAITS_S: Final = (0.05, 0.2, 1.0)
 _LOGINS_OF_OTHERS: Final = 5
 """Between an answer that may be too old and the last one that is not believed. A standby is given more time."""
+_TRIES: Final = 10
+"""Until two requests in a row are sent on one connection: others of ours are in use beside."""
 REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -142,11 +144,17 @@ class VaultSession:
             finally:
                 self._logging_in = False
 
-    def require_cluster(self, timeout_s: float = 0) -> Flow[None]:
+    def require_cluster(self, timeout_s: float = 0) -> Flow[Response | None]:
         """Make sure that the cluster that answers is the one that was proved; fine where none was yet.
+
+        It is one server that has answered, on one connection: where the name leads may change before the next request
+        (`_of_the_cluster`).
 
         Args:
             timeout_s: Another deadline than that of every request.
+
+        Returns:
+            The answer, or None where nothing was asked.
 
         Raises:
             AnotherCluster: It is another one, or states no cluster id.
@@ -154,7 +162,7 @@ class VaultSession:
 
         """
         if self._cluster_id is None:
-            return
+            return None
         response = yield from self._send("GET", _HEALTH, None, None, timeout_s)
         stated = response.json()
         if stated.get("sealed") is True:
@@ -167,10 +175,63 @@ class VaultSession:
                 hint="lead the name back to the right one; or, if the server was rebuilt or replaced on purpose, run "
                 f"`keystore accept-cluster {self.tenancy.organization} KEYSTORE`",
             )
+        return response
+
+    def _of_the_cluster(self, answers: Sequence[Response], timeout_s: float = 0) -> Flow[bool]:
+        """Tell whether answers came from the cluster that was proved, by asking once more on their connection.
+
+        What was asked before they were says nothing of them: between two requests a name may lead elsewhere.
+
+        Raises:
+            AnotherCluster, HostUnavailable: As `require_cluster`.
+
+        """
+        stated = yield from self.require_cluster(timeout_s)
+        # A server that keeps no connection was asked before and after; nothing more can be known of it.
+        return stated is None or stated.fresh or all(one.connection == stated.connection for one in answers)
 
     def _login(self) -> Generator[Request | Pause, Response | None, _Token]:
-        # Before anything is sent that could be used there. Later requests carry a token of this cluster.
-        yield from self.require_cluster()
+        """Return a new token, surely of the cluster that was proved: whatever it is used for happens there or nowhere.
+
+        Raises:
+            KeystoreFault: There is none to be had; AnotherCluster where another one answers.
+
+        """
+        for _ in range(_TRIES):
+            # Before anything is sent that could be used there.
+            yield from self.require_cluster()
+            token, response = yield from self._log_in()
+            try:
+                right = yield from self._of_the_cluster([response])
+            except KeystoreFault:
+                yield from self._give_back(token)
+                raise
+            if not right:
+                yield from self._give_back(token)
+                continue
+            if self._announce:
+                try:
+                    self._announce(token.text, self.cluster_id, self.tenancy.namespace)
+                except BaseException:
+                    yield from self.surrender(token.text)
+                    raise
+            return token
+        raise self._unsteady()
+
+    def _give_back(self, token: _Token) -> Flow[None]:
+        """End a token that was used for nothing, if that can be done."""
+        try:
+            yield from self.surrender(token.text)
+        except KeystoreFault:
+            return
+
+    def _unsteady(self) -> HostUnavailable:
+        return HostUnavailable(
+            f"{self}: which server answers changes from request to request",
+            hint="see whether its name leads to one cluster alone",
+        )
+
+    def _log_in(self) -> Generator[Request | Pause, Response | None, tuple[_Token, Response]]:
         body = {"name": self.tenancy.role_name}
         response = yield from self._send("POST", self._here("auth/cert/login"), body, None, wants_index=True)
         auth = response.json().get("auth")
@@ -184,13 +245,7 @@ class VaultSession:
                 response.index,
             )
             self._kind_of_token = _plain(auth.get("token_type")), _seconds(auth.get("num_uses"))
-            if self._announce:
-                try:
-                    self._announce(token.text, self.cluster_id, self.tenancy.namespace)
-                except BaseException:
-                    yield from self.surrender(token.text)
-                    raise
-            return token
+            return token, response
         if response.status in (400, 403):
             raise UnableToAuthenticate(
                 f"{self}: refuses this client certificate for the role {self.tenancy.role_name!r}",
@@ -222,12 +277,27 @@ class VaultSession:
         """Give the token back: nothing that was sent with it can take effect any more. Failure is harmless."""
         token, self._token = self._token, None
         if token:
-            try:
-                yield from self.surrender(token.text)
-            except KeystoreFault:
-                return
+            yield from self._give_back(token)
 
-    def surrender(self, text: str, namespace: str | None = None) -> Flow[None]:
+    def end_tokens(self, tokens: Sequence[tuple[str, str]]) -> Flow[None]:
+        """End tokens that others got with our certificate, each in the namespace that gave it, at their very cluster.
+
+        Another one would refuse them as it refuses those that have ended.
+
+        Raises:
+            HostUnavailable: The server does not answer, or is another cluster: they may still be good.
+
+        """
+        for _ in range(_TRIES):
+            yield from self.require_cluster(REVOKE_TIMEOUT_S)
+            answers = []
+            for text, namespace in tokens:
+                answers.append((yield from self.surrender(text, namespace)))
+            if not answers or (yield from self._of_the_cluster(answers, REVOKE_TIMEOUT_S)):
+                return
+        raise self._unsteady()
+
+    def surrender(self, text: str, namespace: str | None = None) -> Flow[Response]:
         """End a token, ours or one that somebody else got with our certificate; fine if it has ended already.
 
         Args:
@@ -241,7 +311,8 @@ class VaultSession:
         token = _Token(text, self._clock(), float("inf"), renewable=False)
         timeout_s = min(self._timeout_s, REVOKE_TIMEOUT_S)
         given_in = self.tenancy.namespace if namespace is None else namespace
-        yield from self._send("POST", f"/v1/{within(given_in, 'auth/token/revoke-self')}", {}, token, timeout_s)
+        path = f"/v1/{within(given_in, 'auth/token/revoke-self')}"
+        return (yield from self._send("POST", path, {}, token, timeout_s))
 
     def login_anew(self) -> None:
         """Let the next request log in again: what is read from then on is not older than that moment."""

@@ -241,7 +241,11 @@ class Transport:
                 assert running.handle is not None  # noqa: S101 - it was active
                 found = running.handle
                 response = Response(
-                    handle.getinfo(pycurl.RESPONSE_CODE), bytes(found.buffer), found.index[-1] if found.index else ""
+                    handle.getinfo(pycurl.RESPONSE_CODE),
+                    bytes(found.buffer),
+                    found.index[-1] if found.index else "",
+                    handle.getinfo(pycurl.CONN_ID),
+                    handle.getinfo(pycurl.NUM_CONNECTS) > 0,
                 )
                 self._give_back(running)
                 yield running, response

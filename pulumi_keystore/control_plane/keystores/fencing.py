@@ -19,7 +19,7 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.leadership import require_lead
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.vault.keystore import VaultKeystore
-from pulumi_keystore.vault.session import REVOKE_TIMEOUT_S, Announce
+from pulumi_keystore.vault.session import Announce
 from pulumi_keystore.vault.transport import Transport
 
 _PURPOSE: Final = "vault-token"
@@ -71,7 +71,6 @@ def fence(
         KeystoreFault: The server cannot be reached, or is another cluster: somebody may still write there.
 
     """
-    transport.run_one(vault.require_cluster(REVOKE_TIMEOUT_S))
     with plane.transaction() as session:
         # Tokens of the version before clusters were written down belong to whichever it is now.
         there = JournalledToken.cluster_id.in_((vault.cluster_id, ""))
@@ -79,8 +78,10 @@ def fence(
         if holder is not None:
             query = query.where(JournalledToken.holder == holder)
         found = session.scalars(query.order_by(JournalledToken.id)).all()
-    for row in found:
-        token = plane.master_key.open(_PURPOSE, str(row.keystore_id), row.token_sealed).decode()
-        transport.run_one(vault.surrender(token, row.namespace))
-        with plane.transaction() as session:
-            session.execute(delete(JournalledToken).where(JournalledToken.id == row.id))
+    tokens = [
+        (plane.master_key.open(_PURPOSE, str(row.keystore_id), row.token_sealed).decode(), row.namespace)
+        for row in found
+    ]
+    transport.run_one(vault.end_tokens(tokens))
+    with plane.transaction() as session:
+        session.execute(delete(JournalledToken).where(JournalledToken.id.in_([row.id for row in found])))

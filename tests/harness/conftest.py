@@ -94,7 +94,8 @@ def any_driver(request: pytest.FixtureRequest):
 # Of one module each: servers cost something even while nobody asks them anything.
 @pytest.fixture(scope="module")
 def server(any_driver, toxiproxy: Toxiproxy) -> Iterator[VaultServer]:
-    disk = 64 if os.geteuid() == 0 else None
+    # A snapshot is restored beside what is there, after the disk has been filled once.
+    disk = 192 if os.geteuid() == 0 else None
     with VaultServer("vault-h.example.com", driver=any_driver, network=toxiproxy, disk_mb=disk) as started:
         yield started
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,23 +36,30 @@ def checkout(folder):
             shutil.copy(ROOT / name, target, follow_symlinks=False)
 
 
+@pytest.fixture
+def home():
+    """An empty folder, whose name is as short as people's are: a database socket has to fit into it."""
+    with tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.timeout(900)
-def test_the_tutorial_leads_from_nothing_to_a_migrated_key(engine, tmp_path):
-    checkout(tmp_path / "pulumi-keystore")
-    tools = tmp_path / "tools"
+def test_the_tutorial_leads_from_nothing_to_a_migrated_key(engine, home):
+    checkout(home / "pulumi-keystore")
+    tools = home / "tools"
     tools.mkdir()
     needed = {tool.name: tool for tool in engine.glob("pulumi*")}
     needed |= {"bao": Path(find_vault()), "python3": Path(sys.base_prefix) / "bin" / "python3"}
     for name, path in needed.items():
         (tools / name).symlink_to(path)
     environment = {name: value for name, value in os.environ.items() if ABOUT_THE_MACHINE.match(name)}
-    environment |= {"HOME": str(tmp_path), "PATH": f"{tools}:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    environment |= {"HOME": str(home), "PATH": f"{tools}:/usr/bin:/bin", "LANG": "C.UTF-8"}
     environment |= {"PULUMI_SKIP_UPDATE_CHECK": "true"}
-    log = tmp_path / "log"
+    log = home / "log"
     with log.open("wb") as output:
         shell = subprocess.Popen(
             ["bash", "-c", commands()],
-            cwd=tmp_path, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+            cwd=home, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
             status = shell.wait(800)
@@ -66,4 +74,4 @@ def test_the_tutorial_leads_from_nothing_to_a_migrated_key(engine, tmp_path):
     assert re.search(r"^active keystore\s+second \(self-administered\)$", said, re.MULTILINE)
     assert re.search(r"^checkpoints/\nmfsgcqdbmnwwkltfpbqw24dmmuxgg33n\.1$", said, re.MULTILINE)
     assert "keystore: warning" not in said
-    assert not (tmp_path / "keystores").exists()
+    assert not (home / "keystores").exists()

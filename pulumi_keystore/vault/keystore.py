@@ -15,7 +15,7 @@ from pulumi_keystore.declarations.tenancy import CANARY_PREFIX
 from pulumi_keystore.errors import Unsuitable
 from pulumi_keystore.vault.archive_keys import ArchiveKeys
 from pulumi_keystore.vault.record import ArchiveKey
-from pulumi_keystore.vault.requests import Flow
+from pulumi_keystore.vault.requests import Flow, Response
 from pulumi_keystore.vault.session import _object, _plain
 
 _PROOF: Final = "proof "
@@ -45,9 +45,15 @@ class VaultKeystore(ArchiveKeys):
 
         """
         mount, path, option = self.tenancy.mount, self.tenancy.path, self.tenancy.option
-        response = yield from self._call("GET", self._here(f"sys/internal/ui/mounts/{mount}"))
-        data = _object(response.json().get("data"))
-        if response.status in (403, 404):
+
+        def ask() -> Flow[Response | None]:
+            response = yield from self._call("GET", self._here(f"sys/internal/ui/mounts/{mount}"))
+            return None if response.status in (403, 404) else response
+
+        # A standby may not know the token yet, nor the mount.
+        response = yield from self._after_a_new_login(ask)
+        data = _object(response.json().get("data")) if response is not None else {}
+        if response is None:
             raise Unsuitable(
                 f"{self}: the mount {path!r} does not exist, or the role {self.tenancy.role_name!r} cannot use it",
                 hint=f"run `bao secrets enable {option}-path={mount} -version=1 kv` and give the role its policy",

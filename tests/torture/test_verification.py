@@ -198,7 +198,7 @@ def test_a_standby_that_lags_behind_answers(toxiproxy):
         targets = {**testbed.vaults["a"].host_map, public: f"127.0.0.1:{standby.public_port}"}
         testbed.service.settings["host_map"] = json.dumps(targets)
         testbed.service.restart()
-        with cluster.link(cluster.leader, standby).latency(400):
+        with cluster.link(cluster.leader, standby).latency(700):
             row = acme.migrate("second")
             assert (row["ending"], row["detail"]) == ("Migration succeeded", None), row["detail"]
             assert len(acme.stored("first")) == 0

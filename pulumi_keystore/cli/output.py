@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -29,8 +29,11 @@ class Format(StrEnum):
 
 OrganizationArgument = Annotated[str, typer.Argument(help="Name of the organization.", show_default=False)]
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
+_IN_A_PIPE: Final = 1000
 # Lines in a pipe are never wrapped, so that grep works on them.
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 1000)
+out = Console(
+    soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _IN_A_PIPE
+)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -147,6 +150,8 @@ def print_below(text: str) -> None:
 
 def wrapped(line: str, indent: int) -> str:
     """Return a line as it fits the terminal: what follows the first `indent` characters in lines below each other."""
+    if out.width == _IN_A_PIPE:
+        return line
     lines = textwrap.wrap(line[indent:], max(out.width - indent, 20), break_on_hyphens=False)
     return line[:indent] + ("\n" + " " * indent).join(lines)
 

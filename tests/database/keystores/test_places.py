@@ -14,6 +14,7 @@ from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.requests import Response
+from tests.flows import drive
 
 
 @pytest.fixture
@@ -71,14 +72,11 @@ class Wire:
         self.asked = []
 
     def run_one(self, flow):
-        answer = None
-        while True:
-            try:
-                request = flow.send(answer)
-            except StopIteration as end:
-                return end.value
-            self.asked.append((request.path.partition("?")[0], request.token))
-            answer = Response(200, b'{"cluster_id": "c"}')
+        return drive(flow, self.answer)
+
+    def answer(self, request):
+        self.asked.append((request.path.partition("?")[0], request.token))
+        return Response(200, b'{"cluster_id": "c"}')
 
 
 def test_each_token_is_ended_in_the_namespace_that_gave_it(plane, monkeypatch):

@@ -13,11 +13,11 @@ from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import AnotherCluster, HostUnavailable, KeystoreFault
 from pulumi_keystore.vault.keystore import VaultKeystore
-from pulumi_keystore.vault.requests import Endpoint, Pause, Response
+from pulumi_keystore.vault.requests import Endpoint, Response
+from tests.flows import drive
 
 OURS, OTHER = "ours", "other"
 WAYS = st.lists(st.sampled_from([OURS, OTHER]), max_size=40)
-KEPT = st.booleans()
 
 
 class Name:
@@ -54,13 +54,7 @@ class Name:
         return 204, {}
 
     def run(self, flow):
-        answer = None
-        while True:
-            try:
-                step = flow.send(answer)
-            except StopIteration as end:
-                return end.value
-            answer = None if isinstance(step, Pause) else self.answer(step)
+        return drive(flow, self.answer)
 
 
 ISSUED = CertificateAuthority().issue("acme")

@@ -14,7 +14,8 @@ from pulumi_keystore.declarations.tenancy import Tenancy, within
 from pulumi_keystore.errors import RuleViolation, Unsuitable
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.place import Place
-from pulumi_keystore.vault.requests import Endpoint, Pause, Response
+from pulumi_keystore.vault.requests import Endpoint, Response
+from tests.flows import drive
 
 NAMES = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,5}", fullmatch=True)
 PATHS = st.lists(NAMES, min_size=2, max_size=6)
@@ -90,13 +91,7 @@ class Server:
         self.asked, self.version, self.stated_path = [], version, stated_path
 
     def run(self, flow):
-        answer = None
-        while True:
-            try:
-                step = flow.send(answer)
-            except StopIteration as end:
-                return end.value
-            answer = None if isinstance(step, Pause) else self.answer(step)
+        return drive(flow, self.answer)
 
     def answer(self, request):
         self.asked.append((request.method, request.path.partition("?")[0]))

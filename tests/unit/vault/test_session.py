@@ -13,7 +13,8 @@ from pulumi_keystore.errors import AccessDenied, HostUnavailable, Unsuitable
 from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey
-from pulumi_keystore.vault.requests import Endpoint, Pause, Response
+from pulumi_keystore.vault.requests import Endpoint, Response
+from tests.flows import drive
 
 RECORD = ArchiveKey("acme", "me", 1, bytes(32), "test")
 CHECKPOINT = Checkpoint(3, "abc", "acme", active=True, keys=1, at="2026-01-01T00:00:00+00:00")
@@ -69,15 +70,10 @@ class LaggingStandby:
 
 
 def run(keystore, server, flow):
-    answer = None
-    while True:
-        try:
-            step = flow.send(answer)
-        except StopIteration as end:
-            return end.value
-        if isinstance(step, Pause):
-            server.now += step.seconds
-        answer = None if isinstance(step, Pause) else server.answer(keystore, step)
+    def paused(seconds):
+        server.now += seconds
+
+    return drive(flow, lambda request: server.answer(keystore, request), paused)
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def act() -> None:
     """Be the hostile organization until killed: which and how comes on standard input."""
     given = json.loads(sys.stdin.readline())
     kind, target = KINDS[given["kind"]], Target(**given["target"])
-    os.nice(10)  # the two cores are the servers' and the service's
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # it would have a machine of its own
     certificate, key = (text.encode() for text in given["server"])
     issued = Issued(load_pem_x509_certificate(certificate), load_pem_private_key(key, None))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -13,6 +13,8 @@ import structlog
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulumi_keystore.control_plane.api import access as api_access
 from pulumi_keystore.control_plane.api import (
@@ -53,7 +55,7 @@ def create(services: ServicesOfApp | None) -> FastAPI:
     if services is not None:
         share = services.plane.settings.requests_per_organization
         app.add_middleware(Admission, doorkeeper=partial(_doorkeeper, services), refuse=_refuse, share=share)
-    app.middleware("http")(_log_request)
+    app.add_middleware(_RequestLog)
     handle_errors(app)
     describe(app)
 
@@ -105,17 +107,41 @@ def _refuse(request: Request, error: KeystoreError) -> Response:
     return problem(error)
 
 
-async def _log_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    started = time.monotonic()
-    response = await call_next(request)
-    route, actor = request.scope.get("route"), getattr(request.state, "actor", None)
-    _log.info(
-        "request",
-        method=request.method,
-        path=getattr(route, "path", "unknown"),
-        status=response.status_code,
-        ms=round((time.monotonic() - started) * 1000, 1),
-        by=actor.name if actor else None,
-    )
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
+class _RequestLog:
+    """Writes a line for each request, and has no answer kept by whoever passes it on (ASGI middleware).
+
+    Args:
+        app: What answers.
+
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and write it down when it is answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            request = Request(scope)
+            actor = getattr(request.state, "actor", None)
+            _log.info(
+                "request",
+                method=request.method,
+                path=getattr(scope.get("route"), "path", "unknown"),
+                status=status,
+                ms=round((time.monotonic() - started) * 1000, 1),
+                by=actor.name if actor else None,
+            )

@@ -421,20 +421,20 @@ class VaultSession:
         return (yield from self._in_a_while(ask))
 
     def _in_a_while(self, ask: Callable[[], Flow[T | None]]) -> Flow[T | None]:
-        """Ask until there is an answer; None counts only after some moments.
+        """Ask until there is an answer; None counts only after some moments, and from a node that was active before.
 
         For a moment a standby knows less than the state that it has already (OpenBao 2.7: what it keeps in memory
         follows its storage a little later). How long that is depends on its load and its network, so that a standby is
-        asked for as long as it would be if it were away.
+        asked for as long as it would be if it were away. It may become the active node between two requests.
         """
-        until, waits = self._clock() + self._retry_for_s, iter(_REFUSED_WAITS_S)
-        while (found := (yield from ask())) is None:
+        until, waits, last = self._clock() + self._retry_for_s, iter(_REFUSED_WAITS_S), False
+        while (found := (yield from ask())) is None and not last:
             wait = next(waits, None)
             if wait is None:
-                if self._clock() >= until or not (yield from self._meets_a_standby()):
-                    return None
+                last = self._clock() >= until or not (yield from self._meets_a_standby())
                 wait = _LONGEST_PAUSE_S
-            yield Pause(wait)
+            if not last:
+                yield Pause(wait)
         return found
 
     def _meets_a_standby(self) -> Flow[bool]:

@@ -145,6 +145,13 @@ def test_an_active_node_is_believed_soon(endpoint):
     assert server.now < 2
 
 
+def test_what_a_standby_said_before_it_became_the_active_node_is_not_believed(endpoint):
+    # The sixth refusal is the last one that an active node is asked after; this one has become it since.
+    server = LaggingStandby(refuses=6, standby=False)
+    client = keystore(endpoint, server)
+    assert run(client, server, client.read(RECORD.name)) is None
+
+
 def test_a_standby_is_believed_in_the_end(endpoint):
     server = LaggingStandby(refuses=1000)
     client = keystore(endpoint, server)

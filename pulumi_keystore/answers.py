@@ -23,6 +23,16 @@ class OrganizationAnswer(TypedDict):
     warnings: NotRequired[list[str]]
 
 
+class ListedOrganizationAnswer(OrganizationAnswer):
+    """An organization in a list: what its keystore in use is and how it does, and the problems it has."""
+
+    kind: str | None
+    status: str | None
+    reason: str | None
+    certificate_not_after: str | None
+    problems: list[str]
+
+
 class KeystoreAnswer(TypedDict):
     """A registered keystore; address, certificate and what was found out about the server only where it is a Vault.
 

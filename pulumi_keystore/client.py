@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         CleanUpAnswer,
         HealthAnswer,
         KeystoreAnswer,
+        ListedOrganizationAnswer,
         MigrationAnswer,
         MigrationPlanAnswer,
         MonitorAnswer,
@@ -134,11 +135,18 @@ class Client:
         """Return an organization with its active keystore, tested now, and the running migration."""
         return cast("StatusAnswer", self.request("GET", "organizations", organization, "status"))
 
-    def organizations(self, search: str = "") -> Iterator[OrganizationAnswer]:
-        """Yield the organizations that the token may see, by name; with `search` those whose name holds it."""
+    def organizations(self, search: str = "", problem: str | None = None) -> Iterator[ListedOrganizationAnswer]:
+        """Yield the organizations that the token may see, by name.
+
+        Args:
+            search: Only those whose name holds this.
+            problem: Only those with this `Problem`, or with "any".
+
+        """
+        wanted: dict[str, Any] = {"search": search} | ({"problem": problem} if problem else {})
         after = ""
         while page := cast(
-            "list[OrganizationAnswer]", self.request("GET", "organizations", after=after, limit=_PAGE, search=search)
+            "list[ListedOrganizationAnswer]", self.request("GET", "organizations", after=after, limit=_PAGE, **wanted)
         ):
             yield from page
             if len(page) < _PAGE:
@@ -170,6 +178,19 @@ class Client:
         """Prove and swap in a new address, certificate or both."""
         path = ("organizations", organization, "keystores", name, "swap")
         return cast("KeystoreAnswer", self.request("POST", *path, body=declaration, **_marked(mark)))
+
+    def edit_keystore(self, organization: str, name: str, changes: Mapping[str, Any]) -> KeystoreAnswer:
+        """Prove and swap in what changes of a keystore; what is left out stays."""
+        path = ("organizations", organization, "keystores", name)
+        return cast("KeystoreAnswer", self.request("PATCH", *path, body=changes))
+
+    def prove_keystore(self, organization: str, name: str) -> KeystoreAnswer:
+        """Prove a keystore as it is registered."""
+        return cast("KeystoreAnswer", self.request("POST", "organizations", organization, "keystores", name, "prove"))
+
+    def keystores(self, organization: str) -> list[KeystoreAnswer]:
+        """Return the keystores of an organization, by name."""
+        return cast("list[KeystoreAnswer]", self.request("GET", "organizations", organization, "keystores"))
 
     def keystore(self, organization: str, name: str) -> KeystoreAnswer:
         """Return a keystore."""

@@ -18,6 +18,7 @@ from pulumi_keystore.cli import (
     monitors,
     organizations,
     quickstart,
+    registration,
     service,
     tokens,
 )
@@ -55,7 +56,7 @@ def keystore(
     """See `app.info.help`."""
 
 
-for module in (service, quickstart, doctor, check, keystores, organizations):
+for module in (service, quickstart, doctor, check, keystores, registration, organizations):
     app.add_typer(module.commands)
 for name, group in (
     ("organization", organizations.organization_app),

@@ -68,7 +68,7 @@ OFFLINE = 2
 def list_keystores(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
     """List the keystores of an organization."""
     with ask() as service:
-        rows = service.request("GET", "organizations", organization, "keystores")
+        rows = service.keystores(organization)
     print_rows(rows, _COLUMNS, output)
 
 
@@ -80,10 +80,11 @@ def show_keystore(
 ) -> None:
     """Show one keystore."""
     with ask() as service:
-        _show(service.keystore(organization, name), output)
+        show_one(service.keystore(organization, name), output)
 
 
-def _show(found: KeystoreAnswer, output: Format) -> None:
+def show_one(found: KeystoreAnswer, output: Format) -> None:
+    """Print one keystore."""
     if output is Format.JSON:
         show(found, output)
         return
@@ -325,4 +326,4 @@ def accept_cluster(
     if not yes and not typer.confirm(f"Accept the cluster that now answers for {keystore}?", err=True):
         raise typer.Exit(1)
     with ask() as service:
-        _show(service.accept_cluster(organization, keystore), output)
+        show_one(service.accept_cluster(organization, keystore), output)

@@ -10,6 +10,7 @@ import typer
 
 from pulumi_keystore.answers import HistoryAnswer
 from pulumi_keystore.cli.output import Columns, Format, FormatOption, OrganizationArgument, ask, print_rows, show
+from pulumi_keystore.declarations.problems import ProblemFilter
 from pulumi_keystore.errors import InvalidInput
 
 commands = typer.Typer()
@@ -20,7 +21,7 @@ _COLUMNS: Final[Columns] = {
     "environment": "environment",
     "active keystore": "active_keystore",
     "keys": "archive_keys",
-    "state": lambda row: "suspended" if row["suspended"] else "in maintenance" if row["maintenance"] else "ready",
+    "state": lambda row: ", ".join(row["problems"]) or ("in maintenance" if row["maintenance"] else "ready"),
 }
 
 
@@ -62,11 +63,17 @@ def organization_create(
 @organization_app.command("list")
 def organization_list(
     search: Annotated[str, typer.Option(help="Only those whose name contains this.")] = "",
+    problem: Annotated[ProblemFilter | None, typer.Option(help="Only those with this problem.")] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List the organizations your token can view."""
+    """List the organizations your token can view, with their problems.
+
+    Problems: suspended (a keystore is newer than the database), offline, keys-missing (the latest count or audit
+    did not find every key), migration-failed (in the last seven days), certificate (expires within 30 days) and
+    no-alerts (no one is alerted when the keystore is offline).
+    """
     with ask() as service:
-        rows = list(service.organizations(search))
+        rows = list(service.organizations(search, problem))
     print_rows(rows, _COLUMNS, output)
 
 

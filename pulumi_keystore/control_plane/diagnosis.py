@@ -139,7 +139,11 @@ def _mail(plane: ControlPlane) -> Finding:
 
 def _keystores(plane: ControlPlane, organization: str | None) -> Iterator[Finding]:
     with plane.transaction() as session:
-        found = [registry.find(session, organization)] if organization else registry.list_page(session, limit=MOST + 1)
+        found = (
+            [registry.find(session, organization)]
+            if organization
+            else session.scalars(registry.by_name().limit(MOST + 1)).all()
+        )
         active = [(owner, keystores.active_keystore(session, owner)) for owner in found[:MOST]]
     for owner, row in active:
         subject = f"keystore {owner.name}/{row.name}" if row else f"organization {owner.name}"

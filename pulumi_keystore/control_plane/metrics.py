@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.control_plane import overview
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side, Verification
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import views
@@ -20,11 +21,16 @@ from pulumi_keystore.control_plane.notifications.tables import Hook, Mail
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime import background
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import one_of
+from pulumi_keystore.declarations.migration import State
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _OF_KEYSTORE: Final = ("organization", "keystore")
 
 METRICS: Final = {
+    "keystore_organizations": ("organizations", ()),
+    "keystore_organizations_with_problem": ("organizations with this problem", ("problem",)),
+    "keystore_migrations_running": ("migrations that run", ()),
     "keystore_online": ("1 online, 0 offline; no sample while unknown or not checked", _OF_KEYSTORE),
     "keystore_reliability_ratio": ("share of the checked minutes of the last hour that were online", _OF_KEYSTORE),
     "keystore_last_health_check_timestamp_seconds": ("when the latest health check ended", _OF_KEYSTORE),
@@ -51,25 +57,35 @@ METRICS: Final = {
 """Name → what it says, and its labels; all are gauges."""
 
 
-def exposition(session: Session, plane: ControlPlane, organization: str | None, now: datetime) -> bytes:
+def exposition(
+    session: Session, plane: ControlPlane, organization: str | None, now: datetime, *, each: bool = False
+) -> bytes:
     """Return all metrics as Prometheus reads them (text format 0.0.4).
 
     Args:
         session: A transaction.
         plane: What it is about.
-        organization: The one that may be seen, or None for all; what is of the service as a whole is then shown, too.
+        organization: The one whose metrics alone are wanted, or None for those of the service as a whole.
         now: The moment.
+        each: Whether those of each organization are wanted, too; of 100,000 that is a text of 100 MB.
 
     """
     registry = CollectorRegistry()
     gauges = {name: Gauge(name, text, labels, registry=registry) for name, (text, labels) in METRICS.items()}
-    found = select(Organization).order_by(Organization.name)
-    owners = session.scalars(found if organization is None else found.where(Organization.name == organization)).all()
-    numbers = [owner.id for owner in owners]
-    _of_organizations(session, gauges, owners)
-    theirs = session.scalars(select(Keystore).where(views.among(Keystore.organization_id, numbers))).all()
-    _of_keystores(session, plane, gauges, {owner.id: owner for owner in owners}, theirs, now)
+    if organization is not None or each:
+        found = select(Organization).order_by(Organization.name)
+        mine = found if organization is None else found.where(Organization.name == organization)
+        owners = session.scalars(mine).all()
+        numbers = [owner.id for owner in owners]
+        _of_organizations(session, gauges, owners)
+        theirs = session.scalars(select(Keystore).where(one_of(Keystore.organization_id, numbers))).all()
+        _of_keystores(session, plane, gauges, {owner.id: owner for owner in owners}, theirs, now)
     if organization is None:
+        gauges["keystore_organizations"].set(session.scalar(select(func.count(Organization.id))) or 0)
+        for problem, count in overview.count_problems(session, plane, now).items():
+            gauges["keystore_organizations_with_problem"].labels(problem).set(count)
+        running = select(func.count()).where(Migration.state == State.RUNNING)
+        gauges["keystore_migrations_running"].set(session.scalar(running) or 0)
         pending = select(func.count()).where(CleanUp.state == CleanUpState.PENDING, CleanUp.side != Side.PROOF)
         gauges["keystore_clean_ups_pending"].set(session.scalar(pending) or 0)
         for work, at in background.turns.items():
@@ -87,11 +103,11 @@ def _of_organizations(session: Session, gauges: dict[str, Gauge], owners: Sequen
     """Set what is of organizations; each question to the database is asked once for all of them."""
     numbers, active = [owner.id for owner in owners], [owner.active_keystore_id or 0 for owner in owners]
     entries = select(ArchiveKeyEntry.organization_id, func.count()).group_by(ArchiveKeyEntry.organization_id)
-    counted = entries.where(views.among(ArchiveKeyEntry.organization_id, numbers))
+    counted = entries.where(one_of(ArchiveKeyEntry.organization_id, numbers))
     wrong = select(Verification.organization_id, Verification.missing + Verification.damaged)
-    looked = wrong.where(views.among(Verification.organization_id, numbers))
+    looked = wrong.where(one_of(Verification.organization_id, numbers))
     few = select(KeystoreHealth.keystore_id, KeystoreHealth.lacking).where(KeystoreHealth.lacking > 0)
-    lacking = few.where(views.among(KeystoreHealth.keystore_id, active))
+    lacking = few.where(one_of(KeystoreHealth.keystore_id, active))
     keys, audited, tested = (dict(session.execute(query).all()) for query in (counted, looked, lacking))
     running = [owner.maintenance_by for owner in owners if owner.maintenance_by]
     migrations = {row.id: row for row in session.scalars(select(Migration).where(Migration.id.in_(running)))}
@@ -117,7 +133,7 @@ def _of_keystores(
 ) -> None:
     """Set what is of keystores, those that are tested and the others."""
     numbers = [row.id for row in rows]
-    mine = views.among(KeystoreHealth.keystore_id, numbers)
+    mine = one_of(KeystoreHealth.keystore_id, numbers)
     tested = select(KeystoreHealth).where(KeystoreHealth.tested_at.is_not(None), mine)
     health = {row.keystore_id: row for row in session.scalars(tested)}
     shown = views.connections(session, plane, [row for row in rows if row.id in health], now)

@@ -6,6 +6,7 @@ import re
 import secrets
 import subprocess
 from base64 import b64decode, b64encode
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -13,12 +14,13 @@ from keystore_harness import Tenancy, wait_until
 from keystore_harness.tenant import Tenant
 from playwright.sync_api import expect
 
-from pulumi_keystore.control_plane.console import forms, pages
+from pulumi_keystore.control_plane.console import keystore_forms, migration_forms, pages
 from pulumi_keystore.errors import RuleViolation
 from tests.conftest import PASSWORD
 from tests.unit.declarations.test_address import REFUSED
 
-PAGES = ["", "/edit", "/migrate", "/history", "/alerts"]
+FIRST = "/keystores/first"
+PAGES = ["", FIRST, f"{FIRST}/edit", f"{FIRST}/alerts", f"{FIRST}/delete", "/register", "/migrate", "/history"]
 
 
 @pytest.fixture
@@ -56,16 +58,17 @@ def test_no_page_without_signing_in(testbed, customer):
     acme = customer(keystores=("first",))
     with httpx.Client(base_url=testbed.service.url, timeout=60) as bare:
         seen = 0
-        for route in [*pages.router.routes, *forms.router.routes]:
+        for route in [*pages.router.routes, *keystore_forms.router.routes, *migration_forms.router.routes]:
             path = route.path.replace("{organization}", acme.name).replace("{form}", "csv")
             if "sign-in" in path or "static" in path:
                 continue
+            path = path.replace("{name}", "first")
             for method in route.methods:
                 answer = bare.request(method, path)
                 assert (answer.status_code, answer.headers["location"][:16]) == (303, "/console/sign-in"), path
                 assert acme.name not in answer.text
                 seen += 1
-    assert seen >= 14
+    assert seen >= 20
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ def test_a_viewer_changes_nothing(desk, customer, testbed):
     one.page.get_by_text("Actions", exact=True).click()
     expect(one.page.get_by_role("link", name="View Keystore History")).to_be_visible()
     expect(one.page.get_by_role("link", name="Edit Keystore")).to_have_count(0)
-    one.open(f"/console/organizations/{acme.name}/edit")
+    one.open(f"/console/organizations/{acme.name}{FIRST}/edit")
     expect(one.page.get_by_role("heading")).to_contain_text("may not change keystores")
 
 
@@ -203,36 +206,123 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, testbed, pfx):
     expect(page.get_by_role("alert")).to_contain_text("refuses this client certificate")
     assert acme.admin.keystore(acme.name, "first") == before
     save(file=pfx(acme.name), password=PASSWORD)
-    expect(page.get_by_role("heading", name="Keystore", exact=True)).to_be_visible()
+    expect(page.locator(".saved")).to_contain_text("the new settings, and they are in use")
     after = acme.admin.keystore(acme.name, "first")
     assert after["certificate_fingerprint"] != before["certificate_fingerprint"]
+    expect(page.get_by_text(after["certificate_fingerprint"])).to_be_visible()
     # And the address alone, with the certificate that is in use.
-    one.action("Edit Keystore")
+    page.get_by_role("link", name="Edit", exact=True).click()
     save(before["address"].upper().replace("HTTPS", "https"))
-    expect(page.get_by_role("heading", name="Keystore", exact=True)).to_be_visible()
+    expect(page.locator(".saved")).to_contain_text("they are in use")
     assert acme.actions.count("Keystore edited") == 1
     assert acme.released(next(iter(acme.keys))) == next(iter(acme.keys.values()))
 
 
+def test_a_second_keystore_is_registered_proved_watched_and_deleted(desk, customer, testbed, pfx):
+    acme = customer(keys=2, keystores=("first",))
+    acme.admit("second")
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("Register Keystore")
+    page = one.page
+
+    def register(address):
+        page.get_by_label("Name", exact=False).first.fill("the second")
+        page.get_by_label("URL").fill(address)
+        page.get_by_label("Client certificate").set_input_files(pfx(acme.name))
+        page.get_by_label("Password of the file").fill(PASSWORD)
+        page.get_by_label("Server CA").fill(testbed.ca.pem)
+        page.get_by_role("button", name="Register").click()
+
+    register("https://10.0.0.1:8200")
+    expect(page.get_by_role("alert")).to_contain_text("KS004")
+    register(testbed.vaults["a"].address)
+    expect(page.get_by_role("alert")).to_contain_text("at this very place already")
+    assert [row["name"] for row in acme.admin.keystores(acme.name)] == ["first"]
+    register(testbed.vaults["b"].address)
+    expect(page.locator(".saved")).to_contain_text("proved and registered")
+    expect(page.get_by_text("not in use")).to_be_visible()
+    assert acme.active == "first"
+    proved = acme.admin.keystore(acme.name, "the second")["proved_at"]
+    page.get_by_role("button", name="Prove now").click()
+    expect(page.locator(".saved")).to_contain_text("The keystore was proved")
+    assert acme.admin.keystore(acme.name, "the second")["proved_at"] > proved
+    # One that cannot be relied on says so on its page.
+    with testbed.servers["b"].sealed_for_a_while():
+        page.get_by_role("button", name="Prove now").click()
+        expect(page.get_by_role("alert")).to_contain_text("sealed")
+        one.open_keystore(acme.name)
+        row = page.get_by_role("row", name=re.compile("the second"))
+        expect(row).to_contain_text("Offline / Host unavailable")
+    row.get_by_role("link").click()
+    page.get_by_role("link", name="Edit Alerts").click()
+    page.get_by_label("E-mail addresses").fill("a@example.com")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("a@example.com")).to_be_visible()
+    page.get_by_role("link", name="Delete").click()
+    expect(page.get_by_text("Nothing is deleted on its server.")).to_be_visible()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator(".saved")).to_contain_text("The registration was deleted")
+    assert [row["name"] for row in acme.admin.keystores(acme.name)] == ["first"]
+    # The one that holds the keys is not to be deleted.
+    one.open(f"/console/organizations/{acme.name}{FIRST}")
+    expect(page.get_by_role("link", name="Delete")).to_have_count(0)
+    one.open(f"/console/organizations/{acme.name}{FIRST}/delete")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("alert")).to_contain_text("is active and holds 2 archive keys")
+
+
+@pytest.mark.parametrize("word", ["<script>alert(1)</script>", "edited'", "../x", "nothing"])
+def test_a_page_says_nothing_that_a_link_puts_into_its_mouth(signed_in, customer, word):
+    acme = customer(keystores=("first",))
+    for path in ("", FIRST):
+        answer = signed_in.get(f"/console/organizations/{acme.name}{path}", params={"saved": word})
+        assert (answer.status_code, 'class="saved"' in answer.text, word in answer.text) == (200, False, False)
+
+
 def test_many_organizations_come_a_page_at_a_time_and_are_searched(desk, admin):
     prefix = f"many-{secrets.token_hex(3)}"
-    for number in range(101):
+    for number in range(51):
         admin.put_organization(f"{prefix}-{number:03}")
     one = desk()
     one.open(f"/console?search={prefix}")
     page = one.page
-    expect(page.locator("tbody tr")).to_have_count(100)
+    expect(page.locator("tbody tr")).to_have_count(50)
     page.get_by_role("link", name="Next page").click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect(page.get_by_role("link", name=f"{prefix}-100")).to_be_visible()
-    page.get_by_label("Name contains").fill(f"{prefix}-05")
+    expect(page.get_by_role("link", name=f"{prefix}-050")).to_be_visible()
+    page.get_by_label("Name contains").fill(f"{prefix}-04")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("tbody tr")).to_have_count(10)
     page.get_by_label("Name contains").fill("<b>nobody")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_text("No organization's name contains this.")).to_be_visible()
-    for number in range(101):
+    for number in range(51):
         admin.delete_organization(f"{prefix}-{number:03}")
+
+
+def test_organizations_with_problems_come_first_and_can_be_listed_alone(desk, customer):
+    acme, fine = customer(keystores=("first",)), customer(keystores=("first",))
+    fine.admin.put_monitor(fine.name, "first", {"recipients": ["a@example.com"]})
+    one = desk()
+    one.open("/console")
+    page = one.page
+    # The worst ten, whoever they are.
+    expect(page.get_by_role("table", name="Organizations to look after")).to_be_visible()
+    page.get_by_role("link", name=re.compile("^No alerts")).click()
+    expect(page.get_by_role("table", name="No alerts")).to_be_visible()
+
+    def lists(organization):
+        one.open(f"/console?problem=no-alerts&search={organization}")
+        return page.get_by_role("link", name=organization)
+
+    expect(lists(acme.name)).to_be_visible()
+    expect(lists(fine.name)).to_have_count(0)
+    # Somebody is told, and so it is no problem any more.
+    acme.admin.put_monitor(acme.name, "first", {"recipients": ["a@example.com"]})
+    expect(lists(acme.name)).to_have_count(0)
+    one.open(f"/console?search={acme.name}")
+    expect(page.get_by_role("table", name="All organizations").get_by_role("link", name=acme.name)).to_be_visible()
 
 
 def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, customer, testbed):
@@ -255,9 +345,18 @@ def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, custome
         page.get_by_role("button", name="Start the migration").click()
         expect(page.get_by_role("heading", name="Migration in progress")).to_be_visible()
         expect(page.get_by_text(re.compile("[0-9,]+ of 200"))).to_be_visible()
-        for path in PAGES:
+        for path in ("", FIRST, f"{FIRST}/alerts", "/history"):
             one.open(f"/console/organizations/{acme.name}{path}")
             expect(page.locator(".banner")).to_contain_text("are migrating")
+        # What would be refused is not offered, and says why where it is opened all the same.
+        for path in (f"{FIRST}/edit", f"{FIRST}/delete", "/migrate"):
+            one.open(f"/console/organizations/{acme.name}{path}")
+            expect(page.get_by_role("heading")).to_contain_text("is in maintenance")
+        one.open_keystore(acme.name)
+        page.get_by_text("Actions", exact=True).click()
+        expect(page.get_by_role("link", name="View Keystore History")).to_be_visible()
+        expect(page.get_by_role("link", name="Edit Keystore")).to_have_count(0)
+        expect(page.get_by_role("link", name="Migrate Keystore")).to_have_count(0)
         one.open("/console")
         expect(page.locator(".banner")).to_contain_text(acme.name)
         one.open_keystore(acme.name)
@@ -398,9 +497,10 @@ def test_alerts_are_set_and_ended(desk, customer):
     page.get_by_label("E-mail addresses").fill("a@example.com\nb@example.com")
     page.get_by_label("Minutes offline").fill("7")
     page.get_by_role("button", name="Save").click()
+    expect(page.locator(".saved")).to_contain_text("The alerts were saved.")
     expect(page.get_by_text("a@example.com, b@example.com")).to_be_visible()
     assert acme.admin.monitor(acme.name, "first")["offline_minutes"] == 7
-    one.action("Edit Alerts")
+    page.get_by_role("link", name="Edit Alerts").click()
     page.get_by_label("E-mail addresses").fill("")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("no alerts when it is offline")).to_be_visible()
@@ -416,6 +516,9 @@ def test_everything_works_without_javascript(desk, customer, testbed, pfx):
     one.page.get_by_label("Password of the file").fill(PASSWORD)
     one.page.get_by_role("button", name="Save").click()
     assert "Keystore edited" in acme.actions
+    one.page.get_by_role("button", name="Prove now").click()
+    expect(one.page.locator(".saved")).to_contain_text("The keystore was proved")
+    one.open_keystore(acme.name)
     one.action("Migrate Keystore")
     one.page.get_by_label(re.compile("second self-administered")).check()
     one.page.get_by_role("button", name="Continue").click()
@@ -436,6 +539,9 @@ def test_what_others_wrote_is_text(desk, customer, testbed):
     one = desk(testbed.service.make_token(f"<b>{secrets.token_hex(2)}</b>", "provider-admin"))
     for path in PAGES:
         one.open(f"/console/organizations/{acme.name}{path}")
+    for path in ("", "/edit", "/alerts", "/delete"):
+        one.open(f"/console/organizations/{acme.name}/keystores/{quote(evil, safe='')}{path}")
+        expect(one.page.get_by_text(evil).first).to_be_visible()
     one.open(f"/console/organizations/{acme.name}/history")
     expect(one.page.get_by_text(evil).first).to_be_visible()
     one.open(f"/console/organizations/{acme.name}/migrate")
@@ -453,13 +559,13 @@ def signed_in(testbed, admin_token):
 
 
 def form_token(signed_in, organization):
-    text = signed_in.get(f"/console/organizations/{organization}/alerts").text
+    text = signed_in.get(f"/console/organizations/{organization}{FIRST}/alerts").text
     return re.search(r'name="form_token" value="([0-9a-f]+)"', text)[1]
 
 
 def test_a_form_of_another_site_changes_nothing(signed_in, customer):
     acme = customer(keystores=("first",))
-    path, good = f"/console/organizations/{acme.name}/alerts", form_token(signed_in, acme.name)
+    path, good = f"/console/organizations/{acme.name}{FIRST}/alerts", form_token(signed_in, acme.name)
     fields = {"recipients": "a@example.com", "offline_minutes": "5", "repeat_hours": "24", "online_minutes": "5"}
     for data, headers in (
         (fields, {}),
@@ -476,7 +582,7 @@ def test_a_form_of_another_site_changes_nothing(signed_in, customer):
 
 def test_upload_bombs_are_refused_and_change_nothing(signed_in, customer, testbed):
     acme = customer(keystores=("first",))
-    path, good = f"/console/organizations/{acme.name}/edit", form_token(signed_in, acme.name)
+    path, good = f"/console/organizations/{acme.name}{FIRST}/edit", form_token(signed_in, acme.name)
     fields = {"form_token": good, "address": testbed.vaults["a"].address}
     for size, status, says in ((2 << 20, 422, "KS016"), (9 << 20, 413, "larger")):
         answer = signed_in.post(path, data=fields, files={"certificate": ("x.p12", b"\x30" * size)})
@@ -492,7 +598,7 @@ def test_upload_bombs_are_refused_and_change_nothing(signed_in, customer, testbe
 
 def test_the_api_the_command_and_the_console_give_the_same_verdict(signed_in, customer, tmp_path, testbed):
     acme = customer(keystores=("first",))
-    path, good = f"/console/organizations/{acme.name}/edit", form_token(signed_in, acme.name)
+    path, good = f"/console/organizations/{acme.name}{FIRST}/edit", form_token(signed_in, acme.name)
     addresses = [address for address in list(REFUSED)[::4] if address.isprintable() and address.strip() == address]
     declared = acme.declaration("first")
     (tmp_path / "acme.p12").write_bytes(b64decode(declared["certificate"]))

@@ -119,6 +119,7 @@ def test_the_metrics_are_those_that_are_documented(watch, testbed, admin_token):
     with httpx.Client(base_url=testbed.service.url, timeout=60) as bare:
         assert bare.get("/metrics").status_code == 401
         bare.headers["Authorization"] = f"Bearer {admin_token}"
+        bare.params = {"per": "organization"}
         text = bare.get("/metrics").text
         names = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")}
         assert names == set(METRICS)

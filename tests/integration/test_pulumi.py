@@ -320,11 +320,11 @@ def test_what_the_console_changes_is_drift(team, testbed, admin_token):
     team.stack.up()
     with httpx.Client(base_url=testbed.service.url, timeout=60) as browser:
         browser.post("/console/sign-in", data={"token": admin_token})
-        form = browser.get(f"/console/organizations/{acme.name}/edit").text
+        form = browser.get(f"/console/organizations/{acme.name}/keystores/first/edit").text
         token = re.search(r'name="form_token" value="([0-9a-f]+)"', form)[1]
         upload = testbed.ca.issue(acme.name).pkcs12(PASSWORD)
         sent = browser.post(
-            f"/console/organizations/{acme.name}/edit",
+            f"/console/organizations/{acme.name}/keystores/first/edit",
             data={
                 "form_token": token,
                 "address": testbed.vaults["a"].address,

@@ -63,7 +63,7 @@ def test_a_dump_made_before_a_migration_comes_back_after_it(bed, dump):
     # Said in status, history, metrics and mail.
     assert "suspended" in bed.keystore("status", acme.name).stdout
     assert "Organization suspended" in acme.actions
-    metrics = bed.testbed.service.url.replace("/v1", "") + "/metrics"
+    metrics = bed.testbed.service.url.replace("/v1", "") + "/metrics?per=organization"
     shown = bed.admin._http.get(metrics).text
     assert f'keystore_suspended{{organization="{acme.name}"}} 1.0' in shown
     wait_until(lambda: f"{acme.name}@example.com" in bed.testbed.mailbox.recipients, "the mail")

@@ -526,7 +526,7 @@ BUGS = [
     ),
     Bug(
         "a start that is refused removes somebody else's keystore",
-        "control_plane/console/forms.py",
+        "control_plane/console/migration_forms.py",
         "            if made:", "            if draft:",
         "tests/browser/test_console.py", "somebody_else_has_registered",
     ),

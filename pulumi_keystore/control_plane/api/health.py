@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
 from pydantic import Field, SecretStr
 
 from pulumi_keystore.answers import HealthAnswer, MonitorAnswer
@@ -89,9 +91,15 @@ def delete_monitor(organization: str, name: str, actor: Actor, services: Service
 
 
 @metrics_router.get("/metrics")
-def get_metrics(actor: Actor, services: Services) -> Response:
-    """Return the metrics of the organizations that the token may see, for Prometheus."""
-    actor.require(Right.VIEW, actor.organization)
+def get_metrics(
+    actor: Actor,
+    services: Services,
+    organization: Annotated[str | None, Query(max_length=63, description="those of one organization")] = None,
+    per: Annotated[Literal["organization"] | None, Query(description="those of each organization, too")] = None,
+) -> Response:
+    """Return the metrics of the service, or of the organization that the token may see, for Prometheus."""
+    wanted = actor.organization or organization
+    actor.require(Right.VIEW, wanted)
     with services.plane.transaction() as session:
-        text = metrics.exposition(session, services.plane, actor.organization, now_utc())
+        text = metrics.exposition(session, services.plane, wanted, now_utc(), each=per is not None)
     return Response(text, media_type=metrics.CONTENT_TYPE)

@@ -41,6 +41,24 @@ class KeystoreBody(Body):
         )
 
 
+class EditBody(Body):
+    """What changes of a keystore; what is left out stays."""
+
+    address: str | None = Field(default=None, description="https://HOST:PORT")
+    certificate: SecretStr | None = Field(default=None, description="base64 of the PKCS#12 file")
+    certificate_password: SecretStr | None = Field(default=None, description="export password of the PKCS#12 file")
+    server_ca: str | None = Field(default=None, description="CA certificates in PEM; empty for the public CAs")
+
+    def wanted(self) -> swapping.Edit:
+        """Return what changes."""
+        return swapping.Edit(
+            self.address,
+            self.certificate.get_secret_value() if self.certificate else None,
+            self.certificate_password.get_secret_value() if self.certificate_password else None,
+            self.server_ca,
+        )
+
+
 @router.get("/organizations/{organization}/keystores")
 def list_keystores(organization: str, actor: Actor, services: Services) -> list[KeystoreAnswer]:
     """List the keystores of an organization."""
@@ -85,6 +103,21 @@ def swap_keystore(
     actor.require(Right.MANAGE, organization)
     shown, warnings = swapping.swap(services.plane, actor.name, organization, name, body.declared(), mark=mark)
     return {**shown, "warnings": warnings}
+
+
+@router.patch("/organizations/{organization}/keystores/{name}")
+def edit_keystore(organization: str, name: str, body: EditBody, actor: Actor, services: Services) -> KeystoreAnswer:
+    """Prove what changes of a keystore, and swap it in; kind and place stay, and on any failure everything does."""
+    actor.require(Right.MANAGE, organization)
+    shown, warnings = swapping.edit(services.plane, actor.name, organization, name, body.wanted())
+    return {**shown, "warnings": warnings}
+
+
+@router.post("/organizations/{organization}/keystores/{name}/prove")
+def prove_keystore(organization: str, name: str, actor: Actor, services: Services) -> KeystoreAnswer:
+    """Prove a keystore as it is registered: it is logged in to, and a canary is written, read, listed and deleted."""
+    actor.require(Right.MANAGE, organization)
+    return swapping.prove_again(services.plane, actor.name, organization, name)
 
 
 @router.post("/organizations/{organization}/keystores/{name}/accept-cluster")

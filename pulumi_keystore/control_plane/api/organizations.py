@@ -9,8 +9,15 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.answers import HistoryAnswer, OrganizationAnswer, StatusAnswer, VerificationAnswer
+from pulumi_keystore.answers import (
+    HistoryAnswer,
+    ListedOrganizationAnswer,
+    OrganizationAnswer,
+    StatusAnswer,
+    VerificationAnswer,
+)
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane import overview
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services, ServicesOfApp
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import proving, verification
@@ -20,6 +27,7 @@ from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.declarations.names import Kind
+from pulumi_keystore.declarations.problems import Problem, ProblemFilter
 
 router = APIRouter(tags=["organizations"])
 MOST: Final = 1000
@@ -46,13 +54,25 @@ def list_organizations(
     after: Annotated[str, Query(max_length=63, description="begin after this name")] = "",
     limit: Annotated[int, Query(ge=1, le=MOST, description="how many at the most")] = MOST,
     search: Annotated[str, Query(max_length=63, description="only those whose name holds this")] = "",
-) -> list[OrganizationAnswer]:
+    problem: Annotated[ProblemFilter | None, Query(description="only those with this problem")] = None,
+) -> list[ListedOrganizationAnswer]:
     """List the organizations that the token may see, by name and a page at a time."""
     actor.require(Right.VIEW, actor.organization)
-    with services.plane.transaction() as session:
+    plane, now = services.plane, now_utc()
+    with plane.transaction() as session:
         if actor.organization is not None:
-            return [registry.describe(session, registry.find(session, actor.organization))]
-        return [registry.describe(session, row) for row in registry.list_page(session, after, limit, search)]
+            rows = [registry.find(session, actor.organization)]
+        else:
+            rows = overview.list_page(session, plane, now, after=after, limit=limit, search=search, problem=problem)
+        return overview.describe(session, plane, rows, now)
+
+
+@router.get("/problems")
+def count_problems(actor: Actor, services: Services) -> dict[Problem, int]:
+    """Return how many organizations have each problem."""
+    actor.require(Right.VIEW)
+    with services.plane.transaction() as session:
+        return overview.count_problems(session, services.plane, now_utc())
 
 
 @router.get("/organizations/{organization}")

@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane import overview
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.api.admission import doorkeepers
 from pulumi_keystore.control_plane.api.organizations import Format, history_file
@@ -34,14 +35,26 @@ from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.declarations.names import Kind
-from pulumi_keystore.errors import NotAuthenticated, NotFound
+from pulumi_keystore.declarations.problems import ProblemFilter
+from pulumi_keystore.errors import KeystoreError, NotAuthenticated, NotFound
 
 _FILES: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _EVERY_S: Final = 10
 _EVERY_WHILE_MIGRATING_S: Final = 2
 _MOST_BUSY: Final = 20
 """How many organizations the banner names."""
+_FIRST: Final = 10
+"""How many organizations with problems come before all others."""
 _HISTORY: Final = 500
+SAVED: Final = {
+    "registered": "The keystore was proved and registered.",
+    "edited": "The keystore was proved with the new settings, and they are in use.",
+    "proved": "The keystore was proved: login, writing, reading, listing and deleting work.",
+    "deleted": "The registration was deleted. Nothing was deleted on the keystore's server.",
+    "alerts": "The alerts were saved.",
+    "canceled": "The migration is being canceled.",
+}
+"""What a page says after a form led to it, by the word in its address: no other text can be put there."""
 
 router = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
 
@@ -113,33 +126,42 @@ def home(
     services: Services,
     after: Annotated[str, Query(max_length=63)] = "",
     search: Annotated[str, Query(max_length=63)] = "",
+    problem: ProblemFilter | None = None,
 ) -> Response:
     """List the organizations that the visitor may see, a page at a time; where there is one, go there."""
     if visitor.actor.organization is not None:
         return RedirectResponse(f"{HOME}/organizations/{visitor.actor.organization}", 303)
     visitor.actor.require(Right.VIEW)
-    with services.plane.transaction() as session:
-        found = registry.list_page(session, after, registry.PAGE + 1, search.strip())
-        rows = [_line(session, services, row) for row in found[: registry.PAGE]]
+    plane, now, search = services.plane, now_utc(), search.strip()
+    with plane.transaction() as session:
+        found = overview.list_page(
+            session, plane, now, after=after, limit=registry.PAGE + 1, search=search, problem=problem
+        )
         busy = registry.in_maintenance(session, _MOST_BUSY)
+        counts = overview.count_problems(session, plane, now)
+        # Who looks for nothing in particular sees first what has to be looked after.
+        worst = [] if after or search or problem else overview.worst(session, plane, now, counts, _FIRST)
+        shown = overview.describe(session, plane, [*worst, *found[: registry.PAGE]], now)
+    first, rows = shown[: len(worst)], shown[len(worst) :]
     more = rows[-1]["name"] if len(found) > registry.PAGE else ""
     return page(
-        "organizations.html", visitor=visitor, rows=rows, busy=busy, more=more, after=after, search=search.strip()
+        "organizations.html",
+        visitor=visitor,
+        rows=rows,
+        first=first,
+        counts={word: count for word, count in counts.items() if count},
+        busy=busy,
+        more=more,
+        after=after,
+        search=search,
+        problem=problem,
     )
 
 
-def _line(session: Session, services: ServicesOfApp, row: Organization) -> dict[str, Any]:
-    active = keystores.active_keystore(session, row)
-    shown = None
-    if active is not None and active.kind == Kind.SELF_ADMINISTERED:
-        shown = monitoring_views.connection(session, services.plane, active, now_utc())
-    return {**registry.describe(session, row), "kind": active.kind if active else None, "connection": shown}
-
-
 @router.get("/organizations/{organization}")
-def keystore_page(organization: str, visitor: Visit, services: Services) -> Response:
-    """Show the keystore of an organization, or the progress of its migration."""
-    return page("keystore.html", visitor=visitor, **view(services, visitor, organization))
+def organization_page(organization: str, visitor: Visit, services: Services, saved: str = "") -> Response:
+    """Show the keystores of an organization, the active one first, or the progress of its migration."""
+    return page("keystore.html", visitor=visitor, saved=SAVED.get(saved), **view(services, visitor, organization))
 
 
 @router.get("/organizations/{organization}/live")
@@ -163,6 +185,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
         return {
             **frame(session, owner),
             "keystore": keystores.describe(owner, active) if active else None,
+            "others": _others(session, services, owner, now),
             "health": monitoring_views.describe(session, services.plane, active, now) if active and monitored else None,
             "monitor": monitors.describe(services.plane, owner, active, monitor) if active and monitor else None,
             "migration": latest[0] if latest else None,
@@ -174,11 +197,60 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
         }
 
 
+def _others(session: Session, services: ServicesOfApp, owner: Organization, now: datetime) -> list[dict[str, Any]]:
+    """Return the keystores of an organization that are not in use, with their connections."""
+    rows = [row for row in keystores.rows(session, owner) if row.id != owner.active_keystore_id]
+    tested = [row for row in rows if row.kind == Kind.SELF_ADMINISTERED]
+    shown = monitoring_views.connections(session, services.plane, tested, now)
+    return [
+        {
+            **keystores.describe(owner, row),
+            "connection": shown.get(row.id),
+            "certificate_days": _days(row.certificate_not_after, now),
+        }
+        for row in rows
+    ]
+
+
+@router.get("/organizations/{organization}/keystores/{name}")
+def keystore_page(organization: str, name: str, visitor: Visit, services: Services, saved: str = "") -> Response:
+    """Show one keystore, in use or not: what it is bound to, its connection, and what can be done with it."""
+    visitor.actor.require(Right.VIEW, organization)
+    return one_keystore(services, visitor, organization, name, SAVED.get(saved))
+
+
+def one_keystore(
+    services: ServicesOfApp,
+    visitor: Visitor,
+    organization: str,
+    name: str,
+    saved: str | None = None,
+    error: KeystoreError | None = None,
+) -> Response:
+    """Return the page of a keystore, with what was saved, or why something was refused."""
+    now = now_utc()
+    with services.plane.transaction() as session:
+        owner = registry.find(session, organization)
+        row = keystores.find(session, owner, name)
+        monitored = row.kind == Kind.SELF_ADMINISTERED
+        monitor = monitors.find(session, row) if monitored else None
+        shown = {
+            **frame(session, owner),
+            "keystore": keystores.describe(owner, row),
+            "health": monitoring_views.describe(session, services.plane, row, now) if monitored else None,
+            "monitor": monitors.describe(services.plane, owner, row, monitor) if monitor else None,
+            "certificate_days": _days(row.certificate_not_after, now),
+        }
+    status = error.status if error else 200
+    return page("one_keystore.html", status, visitor=visitor, saved=saved, error=error, **shown)
+
+
 def frame(session: Session, owner: Organization) -> dict[str, Any]:
     """Return what every page of an organization shows: its name, and whether it is in maintenance."""
     return {
         "organization": registry.describe(session, owner),
         "online": owner.online,
+        "changeable": owner.maintenance_by is None and owner.suspended is None and owner.environment == "cloud",
     }
 
 

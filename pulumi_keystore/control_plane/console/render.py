@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -40,6 +41,11 @@ def span(seconds: float | None) -> str:
     return " ".join(parts[:2]) or "less than a second"
 
 
+def segment(text: str) -> str:
+    """Return a text as one part of a path in a URL."""
+    return quote(text, safe="")
+
+
 def number(value: float) -> str:
     """Return a number with its thousands apart."""
     return f"{value:,.0f}"
@@ -52,4 +58,4 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"when": when, "span": span, "number": number}
+_environment.filters |= {"when": when, "span": span, "number": number, "segment": segment}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.answers import KeystoreAnswer
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, clean_ups, fencing, opening
 from pulumi_keystore.control_plane.keystores.binding import (
     bind,
@@ -25,7 +26,7 @@ from pulumi_keystore.control_plane.organizations.keystores import describe, find
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.keystore import Binding, Declaration
-from pulumi_keystore.errors import AnotherCluster, Conflict
+from pulumi_keystore.errors import AnotherCluster, Conflict, InvalidInput
 from pulumi_keystore.vault.keystore import Proof, VaultKeystore
 from pulumi_keystore.vault.record import Entry
 from pulumi_keystore.vault.transport import Transport
@@ -55,18 +56,65 @@ def swap(
     return swap_to(plane, actor, organization, name, lambda _owner, _row: binding, mark=mark)
 
 
-def edit(
-    plane: ControlPlane, actor: str, organization: str, name: str, declared: Declaration, *, keep_certificate: bool
-) -> tuple[KeystoreAnswer, list[str]]:
-    """Do the same for what a form holds: kind, place, role, and with `keep_certificate` the certificate, stay."""
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What a person changes of a keystore; what is None stays. Certificate and password are in no repr.
 
-    def binding(owner: Organization, row: Keystore) -> Binding:
-        rest = replace(declared, kind=row.kind, mount=row.mount, role=row.role, namespace=row.namespace)
-        return rest.judge(
-            organization, opening.endpoint_of(plane, owner, row).certificate if keep_certificate else None
+    Attributes:
+        address: https://HOST:PORT.
+        certificate: Base64 of a PKCS#12 file.
+        certificate_password: Its export password.
+        server_ca: CA certificates in PEM; empty for the public CAs.
+
+    """
+
+    address: str | None = None
+    certificate: str | None = field(default=None, repr=False)
+    certificate_password: str | None = field(default=None, repr=False)
+    server_ca: str | None = None
+
+
+def edit(
+    plane: ControlPlane, actor: str, organization: str, name: str, wanted: Edit
+) -> tuple[KeystoreAnswer, list[str]]:
+    """Do the same for what a person changes; kind and place stay.
+
+    Raises:
+        InvalidInput: A password was given and no file.
+        Conflict: It is a legacy keystore. And what `swap` raises.
+
+    """
+    if wanted.certificate_password and not wanted.certificate:
+        raise InvalidInput(
+            "certificate: a password was given and no file", hint="give the PKCS#12 file, too", prop="certificate"
         )
 
+    def binding(owner: Organization, row: Keystore) -> Binding:
+        bound = _as_it_is(plane, owner, row)
+        declared = Declaration(
+            kind=row.kind,
+            address=row.address if wanted.address is None else wanted.address,
+            certificate=wanted.certificate,
+            certificate_password=wanted.certificate_password,
+            server_ca=row.server_ca if wanted.server_ca is None else wanted.server_ca or None,
+            mount=row.mount,
+            role=row.role,
+            namespace=row.namespace,
+        )
+        return declared.judge(organization, None if wanted.certificate else bound.certificate)
+
     return swap_to(plane, actor, organization, name, binding)
+
+
+def prove_again(plane: ControlPlane, actor: str, organization: str, name: str) -> KeystoreAnswer:
+    """Prove a keystore as it is registered: writing, reading, listing and deleting, and that its tokens end.
+
+    Raises:
+        KeystoreFault: It cannot be relied on.
+        Conflict: It is a legacy keystore.
+
+    """
+    return swap_to(plane, actor, organization, name, lambda owner, row: _as_it_is(plane, owner, row))[0]
 
 
 def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str) -> tuple[KeystoreAnswer, list[str]]:
@@ -77,23 +125,22 @@ def accept_cluster(plane: ControlPlane, actor: str, organization: str, name: str
         Conflict: It is a legacy keystore, or was changed meanwhile.
 
     """
+    return swap_to(
+        plane, actor, organization, name, lambda owner, row: _as_it_is(plane, owner, row), accept_cluster=True
+    )
 
-    def binding(owner: Organization, row: Keystore) -> Binding:
-        if row.address is None:
-            raise Conflict(f"the keystore {name!r} is a legacy keystore", hint="only Vault keystores are on a cluster")
-        endpoint = opening.endpoint_of(plane, owner, row)
-        there = opening.tenancy(owner, row)
-        return Binding(
-            row.kind,
-            endpoint.address,
-            endpoint.certificate,
-            endpoint.server_ca,
-            there.mount,
-            there.role,
-            there.namespace,
+
+def _as_it_is(plane: ControlPlane, owner: Organization, row: Keystore) -> Binding:
+    """Return what a keystore is bound to."""
+    if row.address is None:
+        raise Conflict(
+            f"the keystore {row.name!r} is a legacy keystore, in the provider's database",
+            hint="only keystores on a Vault server are proved and edited",
         )
-
-    return swap_to(plane, actor, organization, name, binding, accept_cluster=True)
+    endpoint, there = opening.endpoint_of(plane, owner, row), opening.tenancy(owner, row)
+    return Binding(
+        row.kind, endpoint.address, endpoint.certificate, endpoint.server_ca, there.mount, there.role, there.namespace
+    )
 
 
 def swap_to(
@@ -117,10 +164,8 @@ def swap_to(
     revision, active = row.revision, owner.active_keystore_id == row.id
     require_kind(row, binding)
     if not differences(row, binding) and not accept_cluster:
-        _prove_again(plane, owner, row, binding)
-        with plane.transaction() as session:
-            row = find(session, owner, name)
-            return describe(owner, row), warnings + take_over(session, actor, row, mark)
+        shown, told = _prove_again(plane, actor, owner, row, binding, mark)
+        return shown, warnings + told
     # The last key that was enrolled: enrolments under way have come to their end, later ones have higher numbers.
     with plane.gate.closed(owner.id), plane.transaction() as session:
         last = ledger.highest(session, owner.id)
@@ -166,10 +211,18 @@ def swap_to(
     return shown, warnings
 
 
-def _prove_again(plane: ControlPlane, owner: Organization, row: Keystore, binding: Binding) -> None:
+def _prove_again(
+    plane: ControlPlane, actor: str, owner: Organization, row: Keystore, binding: Binding, mark: str | None
+) -> tuple[KeystoreAnswer, list[str]]:
     """Prove what is in use already: who swaps is told that it works, or why not, also where nothing changes."""
-    if (proof := prove(plane, owner.name, binding, owner).proof) is not None:
+    proof, revision = prove(plane, owner.name, binding, owner).proof, row.revision
+    if proof is not None:
         _Change(owner, binding, proof, row).require_cluster(owner.name)
+    with plane.transaction() as session:
+        row = find(session, owner, row.name)
+        if proof is not None and row.revision == revision:
+            row.proved_at = now_utc()
+        return describe(owner, row), take_over(session, actor, row, mark)
 
 
 class _Change:

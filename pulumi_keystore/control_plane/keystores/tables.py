@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import (
     ForeignKey,
+    Index,
     String,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
@@ -25,6 +27,9 @@ class Verification(Base):
     """
 
     __tablename__ = "verifications"
+    __table_args__ = (
+        Index("ix_verifications_unsound", "organization_id", postgresql_where=text("missing + damaged > 0")),
+    )
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"), primary_key=True)
     at: Mapped[datetime]
     keystore: Mapped[str]

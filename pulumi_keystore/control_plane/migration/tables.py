@@ -24,9 +24,11 @@ class Migration(Base):
     """One migration, running or ended. Its id is its DBOS workflow id and the origin of every copy it writes."""
 
     __tablename__ = "migrations"
-    # The database itself allows one running migration an organization.
     __table_args__ = (
+        # The database itself allows one running migration an organization.
         Index("ix_migrations_running", "organization_id", unique=True, postgresql_where=text("state = 'running'")),
+        Index("ix_migrations_failed", "ended_at", postgresql_where=text("state = 'failed'")),
+        Index("ix_migrations_latest", "organization_id", "started_at"),
     )
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))

@@ -105,6 +105,7 @@ def put(
             monitor.webhook_host = check_webhook(wanted.webhook).host
             if before is None or before.webhook != wanted.webhook:
                 monitor.webhook_sealed = plane.master_key.seal(webhooks.PURPOSE, str(row.id), wanted.webhook.encode())
+        row.alerts = bool(wanted.recipients or wanted.webhook)
         if before != wanted:
             recipients = ", ".join(wanted.recipients) or "no mail"
             hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
@@ -153,9 +154,11 @@ def remove(plane: ControlPlane, actor: str, organization: str, keystore: str, ma
     """
     with plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)
-        monitor = _require(session, keystores.find(session, owner, keystore))
+        row = keystores.find(session, owner, keystore)
+        monitor = _require(session, row)
         ownership.require_owned(monitor, mark, f"the monitor of {keystore!r}")
         session.delete(monitor)
+        row.alerts = False
         history.append(session, owner.id, actor, "Health monitor removed", keystore)
 
 

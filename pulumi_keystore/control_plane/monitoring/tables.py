@@ -7,7 +7,9 @@ from datetime import datetime
 from sqlalchemy import (
     BigInteger,
     ForeignKey,
+    Index,
     String,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -22,6 +24,11 @@ class KeystoreHealth(Base):
     """
 
     __tablename__ = "keystore_health"
+    __table_args__ = (
+        Index("ix_keystore_health_offline", "keystore_id", postgresql_where=text("NOT online")),
+        Index("ix_keystore_health_lacking", "keystore_id", postgresql_where=text("lacking > 0")),
+        Index("ix_keystore_health_tested_at", "tested_at"),
+    )
     keystore_id: Mapped[int] = mapped_column(ForeignKey("keystores.id", ondelete="CASCADE"), primary_key=True)
     phase: Mapped[float]
     minute: Mapped[int | None] = mapped_column(BigInteger)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
 
-from sqlalchemy import ColumnElement, Integer, cast, func, select, true
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import Integer, cast, func, select
+from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import HealthAnswer
 from pulumi_keystore.control_plane.migration.tables import Migration
@@ -17,9 +16,8 @@ from pulumi_keystore.control_plane.monitoring.tables import HealthSample, Keysto
 from pulumi_keystore.control_plane.monitoring.timeline import Minutes, Reliability
 from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import one_of
 from pulumi_keystore.declarations.migration import State
-
-_MANY: Final = 1000
 
 
 def connection(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Connection:
@@ -32,7 +30,7 @@ def connections(
 ) -> dict[int, Connection]:
     """Return the same of many keystores by their numbers, with a few questions to the database for all of them."""
     numbers = [keystore.id for keystore in keystores]
-    tested = select(KeystoreHealth).where(among(KeystoreHealth.keystore_id, numbers))
+    tested = select(KeystoreHealth).where(one_of(KeystoreHealth.keystore_id, numbers))
     rows = {row.keystore_id: row for row in session.scalars(tested)}
     migrated = _lately_migrated(session, plane, numbers, now)
     return {
@@ -72,7 +70,7 @@ def _lately_migrated(
     long_ago = now - 2 * TESTS_AFTER_MIGRATION * timedelta(seconds=plane.settings.health_check_interval_s)
     ended = (
         select(Migration.destination_id, func.max(Migration.ended_at))
-        .where(among(Migration.destination_id, numbers))
+        .where(one_of(Migration.destination_id, numbers))
         .where(Migration.state == State.SUCCEEDED, Migration.ended_at >= long_ago)
         .group_by(Migration.destination_id)
     )
@@ -85,16 +83,11 @@ def ratios(session: Session, plane: ControlPlane, numbers: Sequence[int], now: d
     query = (
         select(HealthSample.keystore_id, func.avg(cast(HealthSample.online, Integer)))
         .join(KeystoreHealth, KeystoreHealth.keystore_id == HealthSample.keystore_id)
-        .where(among(HealthSample.keystore_id, numbers))
+        .where(one_of(HealthSample.keystore_id, numbers))
         .where(HealthSample.minute > last - timeline.HOUR, HealthSample.minute <= last)
         .group_by(HealthSample.keystore_id)
     )
     return {number: float(ratio) for number, ratio in session.execute(query)}
-
-
-def among(column: InstrumentedAttribute[int], numbers: Sequence[int]) -> ColumnElement[bool]:
-    """Restrict a question to some keystores; of very many the database had rather tell all."""
-    return column.in_(numbers) if len(numbers) <= _MANY else true()
 
 
 def reliability(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Reliability:

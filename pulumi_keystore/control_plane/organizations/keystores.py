@@ -33,10 +33,15 @@ def named(session: Session, organization: Organization, name: str) -> Keystore |
     return session.scalar(select(Keystore).where(Keystore.organization_id == organization.id, Keystore.name == name))
 
 
+def rows(session: Session, organization: Organization) -> list[Keystore]:
+    """Return every keystore of an organization, by name."""
+    theirs = select(Keystore).where(Keystore.organization_id == organization.id)
+    return list(session.scalars(theirs.order_by(Keystore.name)))
+
+
 def list_all(session: Session, organization: Organization) -> list[KeystoreAnswer]:
-    """Return every keystore of an organization."""
-    rows = session.scalars(select(Keystore).where(Keystore.organization_id == organization.id).order_by(Keystore.name))
-    return [describe(organization, row) for row in rows]
+    """Return what may be shown of every keystore of an organization."""
+    return [describe(organization, row) for row in rows(session, organization)]
 
 
 def describe(organization: Organization, row: Keystore) -> KeystoreAnswer:

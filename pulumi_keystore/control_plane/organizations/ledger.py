@@ -18,6 +18,7 @@ from pulumi_keystore.control_plane.organizations.tables import (
     Organization,
 )
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import one_of
 from pulumi_keystore.vault.record import ArchiveKey, Entry
 
 PAGE: Final = 1000
@@ -118,6 +119,13 @@ def count_keys(session: Session, organization: Organization) -> int:
     """Return how many users have their archive key in escrow."""
     query = select(func.count()).where(ArchiveKeyEntry.organization_id == organization.id)
     return session.scalar(query) or 0
+
+
+def count_keys_of_all(session: Session, organizations: Sequence[Organization]) -> dict[int, int]:
+    """Return the same of many by their numbers; those without any are missing."""
+    mine = one_of(ArchiveKeyEntry.organization_id, [row.id for row in organizations])
+    query = select(ArchiveKeyEntry.organization_id, func.count()).where(mine)
+    return dict(session.execute(query.group_by(ArchiveKeyEntry.organization_id)).all())
 
 
 def mirror(session: Session, owner: Organization) -> Keystore | None:

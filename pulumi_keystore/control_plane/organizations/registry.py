@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import exists, select
+from sqlalchemy import Select, exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import OrganizationAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.organizations import history, ownership
-from pulumi_keystore.control_plane.organizations.keystores import active_keystore
-from pulumi_keystore.control_plane.organizations.ledger import count_keys
+from pulumi_keystore.control_plane.organizations.ledger import count_keys, count_keys_of_all
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime.tables import one_of
 from pulumi_keystore.declarations.names import check_organization
 from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNeeded
 
-PAGE: Final = 100
+PAGE: Final = 50
 """How many organizations a page shows."""
 ENVIRONMENTS: Final = ("cloud", "federal")
 
@@ -42,12 +43,12 @@ def named(session: Session, name: str, *, lock: bool = False) -> Organization | 
     return session.scalar(query.with_for_update() if lock else query) if name.isprintable() else None
 
 
-def list_page(session: Session, after: str = "", limit: int = PAGE, search: str = "") -> list[Organization]:
-    """Return the next organizations after a name, by name; with `search` those whose name holds it."""
+def by_name(after: str = "", search: str = "") -> Select[Organization]:
+    """Return a query for organizations by name, those after one; with `search` those whose name holds it."""
     query = select(Organization).where(Organization.name > after) if after else select(Organization)
     if search:
         query = query.where(Organization.name.contains(search, autoescape=True))
-    return list(session.scalars(query.order_by(Organization.name).limit(limit)))
+    return query.order_by(Organization.name)
 
 
 def in_maintenance(session: Session, limit: int) -> list[str]:
@@ -112,16 +113,28 @@ def remove(session: Session, actor: str, name: str, mark: str | None = None) -> 
 
 def describe(session: Session, row: Organization) -> OrganizationAnswer:
     """Return what may be shown of an organization."""
-    active = active_keystore(session, row)
-    return {
-        "name": row.name,
-        "environment": row.environment,
-        "created_at": row.created_at.isoformat(),
-        "suspended": row.suspended,
-        "active_keystore": active.name if active else None,
-        "maintenance": row.maintenance_by,
-        "archive_keys": count_keys(session, row),
-    }
+    return describe_all(session, [row])[0]
+
+
+def describe_all(session: Session, rows: Sequence[Organization]) -> list[OrganizationAnswer]:
+    """Return what may be shown of organizations, with two questions to the database for all of them."""
+    used = one_of(Keystore.id, [row.active_keystore_id for row in rows if row.active_keystore_id])
+    active, keys = (
+        dict(session.execute(select(Keystore.id, Keystore.name).where(used)).all()),
+        count_keys_of_all(session, rows),
+    )
+    return [
+        {
+            "name": row.name,
+            "environment": row.environment,
+            "created_at": row.created_at.isoformat(),
+            "suspended": row.suspended,
+            "active_keystore": active.get(row.active_keystore_id or 0),
+            "maintenance": row.maintenance_by,
+            "archive_keys": keys.get(row.id, 0),
+        }
+        for row in rows
+    ]
 
 
 def require_known(row: Organization) -> None:

@@ -37,6 +37,11 @@ class Organization(Base):
     """
 
     __tablename__ = "organizations"
+    __table_args__ = (
+        Index("ix_organizations_active_keystore_id", "active_keystore_id"),
+        Index("ix_organizations_suspended", "id", postgresql_where=text("suspended IS NOT NULL")),
+        Index("ix_organizations_busy", "name", postgresql_where=text("maintenance_by IS NOT NULL")),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(63), unique=True)
     environment: Mapped[str] = mapped_column(String(16))
@@ -56,13 +61,15 @@ class Organization(Base):
 
 
 class Keystore(Base):
-    """A registered keystore and its binding (address and certificate)."""
+    """A registered keystore and its binding (address and certificate); `alerts`: somebody is told of its outages."""
 
     __tablename__ = "keystores"
     __table_args__ = (
         UniqueConstraint("organization_id", "name"),
         # One place, one keystore: the database itself allows no other, however namespace and mount are divided.
         Index("ix_keystores_place", "organization_id", "cluster_id", text(_PATH), unique=True),
+        Index("ix_keystores_no_alerts", "id", postgresql_where=text("NOT alerts")),
+        Index("ix_keystores_certificate_not_after", "certificate_not_after"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))
@@ -81,6 +88,7 @@ class Keystore(Base):
     cluster_id: Mapped[str | None] = mapped_column(String(100))
     revision: Mapped[int] = mapped_column(server_default="1")
     proved_at: Mapped[datetime | None]
+    alerts: Mapped[bool] = mapped_column(server_default="false")
     owner_mark: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     DateTime,
     Enum,
+    Integer,
     LargeBinary,
     MetaData,
     String,
+    any_,
+    bindparam,
     or_,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+
+_MANY: Final = 1000
 
 
 class Base(DeclarativeBase):
@@ -51,6 +59,16 @@ def is_due(at: InstrumentedAttribute[datetime], now: datetime, longest_s: float)
     The latter is so after the clock was put back: better too early than a day late.
     """
     return or_(at <= now, at > now + timedelta(seconds=longest_s))
+
+
+def one_of(column: InstrumentedAttribute[int], numbers: Sequence[int]) -> ColumnElement[bool]:
+    """Return the condition that a column holds one of some numbers; of very many the database had rather tell all.
+
+    They travel as one array: a text for each would have to be parsed, here and there.
+    """
+    if len(numbers) > _MANY:
+        return true()
+    return column == any_(bindparam(None, list(numbers), ARRAY(Integer)))
 
 
 def iso(moment: datetime | None) -> str | None:

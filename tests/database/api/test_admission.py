@@ -138,7 +138,7 @@ def test_half_sent_requests_of_one_organization_leave_room_for_others(served, mo
     asyncio.run(run())
 
 
-FORM = "/console/organizations/acme/edit"
+FORM = "/console/organizations/acme/keystores/first/edit"
 
 
 def test_a_form_of_who_is_not_signed_in_or_of_another_site_is_refused_before_it_is_read(served, cookie):

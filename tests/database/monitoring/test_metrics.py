@@ -68,7 +68,7 @@ def test_each_value_is_that_of_its_keystore(engine):
         )  # fmt: skip
         session.get_one(Organization, 3).maintenance_by = "m"
         session.flush()
-        found = values(metrics.exposition(session, PLANE, None, NOW))
+        found = values(metrics.exposition(session, PLANE, None, NOW, each=True))
         one = values(metrics.exposition(session, PLANE, "org-2", NOW))
     label = '{keystore="first",organization="org-2"}'
     assert found[f"keystore_online{label}"] == 1
@@ -92,6 +92,21 @@ def test_the_questions_do_not_grow_with_the_organizations(engine):
             session.flush()
             session.expunge_all()
             asked.clear()
-            metrics.exposition(session, PLANE, None, NOW)
+            metrics.exposition(session, PLANE, None, NOW, each=True)
             counts.append(len(asked))
-    assert counts[0] == counts[1] <= 16
+    assert counts[0] == counts[1] <= 19
+
+
+def test_those_of_the_service_name_no_organization(engine):
+    with sessions(engine)() as session:
+        fill(session, range(1, 4))
+        session.flush()
+        text = metrics.exposition(session, PLANE, None, NOW)
+    found = values(text)
+    assert b"org-" not in text
+    assert found["keystore_organizations"] == 3
+    # Two lack a key, and nobody is told of any.
+    assert found['keystore_organizations_with_problem{problem="keys-missing"}'] == 2
+    assert found['keystore_organizations_with_problem{problem="no-alerts"}'] == 3
+    assert found['keystore_organizations_with_problem{problem="offline"}'] == 0
+    assert found["keystore_migrations_running"] == 0

@@ -1,0 +1,246 @@
+"""The forms for keystores: each is judged as `pulumi up` judges the same."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Response
+
+from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
+from pulumi_keystore.control_plane.console.access import Page, Sent, Visit, Visitor
+from pulumi_keystore.control_plane.console.form import PREFIX, Text, Upload, content_of, led_to, or_form, shown_around
+from pulumi_keystore.control_plane.console.pages import frame, one_keystore
+from pulumi_keystore.control_plane.console.render import page
+from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.keystores import registration, swapping
+from pulumi_keystore.control_plane.keystores.binding import require_changeable
+from pulumi_keystore.control_plane.monitoring import monitors
+from pulumi_keystore.control_plane.monitoring.monitors import Alerting
+from pulumi_keystore.control_plane.organizations import keystores, maintenance, registry
+from pulumi_keystore.declarations.keystore import Declaration
+from pulumi_keystore.declarations.names import Kind
+from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
+
+router = APIRouter(prefix=PREFIX, route_class=Page, include_in_schema=False)
+_ONE: Final = "/keystores/{name}"
+
+
+def _form(
+    template: str,
+    visitor: Visitor,
+    shown: dict[str, Any],
+    values: dict[str, str],
+    error: KeystoreError | None = None,
+) -> Response:
+    """Return a form, with what was put into it and why that was refused."""
+    return page(template, error.status if error else 200, visitor=visitor, **shown, values=values, error=error)
+
+
+def _one(services: ServicesOfApp, organization: str, name: str, *, changes: bool = False) -> dict[str, Any]:
+    """Return what the forms of one keystore show; with `changes` refuse where nothing may change."""
+    with services.plane.transaction() as session:
+        owner = registry.find(session, organization)
+        if changes:
+            require_changeable(owner)
+        row = keystores.find(session, owner, name)
+        return {**frame(session, owner), "keystore": keystores.describe(owner, row)}
+
+
+# Register.
+
+
+@router.get("/register")
+def register_page(organization: str, visitor: Visit, services: Services) -> Response:
+    """Show the form for a further keystore."""
+    visitor.actor.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        owner = registry.find(session, organization)
+        maintenance.require_cloud(owner)
+        shown = frame(session, owner)
+    empty = dict.fromkeys(("name", "address", "server_ca", "namespace", "mount", "role"), "")
+    return _form("register.html", visitor, shown, {**empty, "kind": Kind.SELF_ADMINISTERED})
+
+
+@router.post("/register")
+def register(
+    organization: str,
+    visitor: Sent,
+    services: Services,
+    name: Text = "",
+    kind: Text = Kind.SELF_ADMINISTERED,
+    address: Text = "",
+    certificate: Upload = None,
+    certificate_password: Text = "",
+    server_ca: Text = "",
+    namespace: Text = "",
+    mount: Text = "",
+    role: Text = "",
+) -> Response:
+    """Prove a keystore and register it; the first one becomes the active one."""
+    visitor.actor.require(Right.MANAGE, organization)
+    goal = name.strip()
+    values = {
+        "name": goal, "kind": kind, "address": address, "server_ca": server_ca,
+        "namespace": namespace, "mount": mount, "role": role,
+    }  # fmt: skip
+    declared = Declaration(
+        kind=kind,
+        address=address.strip() or None,
+        certificate=content_of(certificate),
+        certificate_password=certificate_password or None,
+        server_ca=server_ca.strip() or None,
+        mount=mount.strip() or None,
+        role=role.strip() or None,
+        namespace=namespace.strip() or None,
+    )
+    return or_form(
+        lambda: registration.put(services.plane, visitor.actor.name, organization, goal, declared),
+        lambda _: led_to(organization, goal, "registered"),
+        lambda error: _form("register.html", visitor, shown_around(services, organization), values, error),
+    )
+
+
+# Edit, prove, delete.
+
+
+@router.get(f"{_ONE}/edit")
+def edit_page(organization: str, name: str, visitor: Visit, services: Services) -> Response:
+    """Show the form for a new address, certificate, or both."""
+    visitor.actor.require(Right.MANAGE, organization)
+    shown = _one(services, organization, name, changes=True)
+    _require_edited_here(shown["keystore"]["kind"])
+    values = {"address": shown["keystore"]["address"] or "", "server_ca": shown["keystore"]["server_ca"] or ""}
+    return _form("edit.html", visitor, shown, values)
+
+
+@router.post(f"{_ONE}/edit")
+def edit(
+    organization: str,
+    name: str,
+    visitor: Sent,
+    services: Services,
+    address: Text = "",
+    certificate: Upload = None,
+    certificate_password: Text = "",
+    server_ca: Text = "",
+) -> Response:
+    """Prove the new pair and swap it in; on any failure the old one stays, and the form says why."""
+    visitor.actor.require(Right.MANAGE, organization)
+    shown = _one(services, organization, name)
+    _require_edited_here(shown["keystore"]["kind"])
+    wanted = swapping.Edit(address.strip(), content_of(certificate), certificate_password or None, server_ca.strip())
+    return or_form(
+        lambda: swapping.edit(services.plane, visitor.actor.name, organization, name, wanted),
+        lambda _: led_to(organization, name, "edited"),
+        lambda error: _form("edit.html", visitor, shown, {"address": address, "server_ca": server_ca}, error),
+    )
+
+
+def _require_edited_here(kind: str) -> None:
+    if kind != Kind.SELF_ADMINISTERED:
+        raise Conflict("only self-administered keystores are edited here", hint="the provider edits its own keystores")
+
+
+@router.post(f"{_ONE}/prove")
+def prove(organization: str, name: str, visitor: Sent, services: Services) -> Response:
+    """Prove a keystore as it is registered; where that fails, the page says why."""
+    visitor.actor.require(Right.MANAGE, organization)
+    return or_form(
+        lambda: swapping.prove_again(services.plane, visitor.actor.name, organization, name),
+        lambda _: led_to(organization, name, "proved"),
+        lambda error: one_keystore(services, visitor, organization, name, error=error),
+    )
+
+
+@router.get(f"{_ONE}/delete")
+def delete_page(organization: str, name: str, visitor: Visit, services: Services) -> Response:
+    """Ask whether a keystore shall be forgotten."""
+    visitor.actor.require(Right.MANAGE, organization)
+    return _form("delete.html", visitor, _one(services, organization, name, changes=True), {})
+
+
+@router.post(f"{_ONE}/delete")
+def delete(organization: str, name: str, visitor: Sent, services: Services) -> Response:
+    """Forget a keystore; refused while it is active and holds keys."""
+    visitor.actor.require(Right.MANAGE, organization)
+    shown = _one(services, organization, name)
+    return or_form(
+        lambda: registration.remove(services.plane, visitor.actor.name, organization, name),
+        lambda _: led_to(organization, saved="deleted"),
+        lambda error: _form("delete.html", visitor, shown, {}, error),
+    )
+
+
+# Alerts.
+
+
+@router.get(f"{_ONE}/alerts")
+def alerts_page(organization: str, name: str, visitor: Visit, services: Services) -> Response:
+    """Show who is told when a keystore is offline."""
+    visitor.actor.require(Right.MANAGE, organization)
+    alerting = _alerting(services, organization, name) or Alerting()
+    values = {
+        "recipients": "\n".join(alerting.recipients),
+        "offline_minutes": str(alerting.offline_minutes),
+        "repeat_hours": str(alerting.repeat_hours),
+        "online_minutes": str(alerting.online_minutes),
+    }
+    return _form("alerts.html", visitor, _one(services, organization, name), values)
+
+
+@router.post(f"{_ONE}/alerts")
+def alerts(
+    organization: str,
+    name: str,
+    visitor: Sent,
+    services: Services,
+    recipients: Text = "",
+    offline_minutes: Text = "",
+    repeat_hours: Text = "",
+    online_minutes: Text = "",
+) -> Response:
+    """Change who is told; an empty list ends the alerts. A webhook that was declared elsewhere stays."""
+    visitor.actor.require(Right.MANAGE, organization)
+    shown = _one(services, organization, name)
+    values = {
+        "recipients": recipients,
+        "offline_minutes": offline_minutes,
+        "repeat_hours": repeat_hours,
+        "online_minutes": online_minutes,
+    }
+
+    def save() -> None:
+        before = _alerting(services, organization, name)
+        kept = before.webhook if before else None
+        addresses = tuple(recipients.replace(",", " ").split())
+        if not addresses and not kept and before:
+            monitors.remove(services.plane, visitor.actor.name, organization, name)
+            return
+        alerting = Alerting(
+            addresses,
+            kept,
+            _whole(offline_minutes, "offline_minutes"),
+            _whole(repeat_hours, "repeat_hours"),
+            _whole(online_minutes, "online_minutes"),
+        )
+        monitors.put(services.plane, visitor.actor.name, organization, name, alerting)
+
+    return or_form(
+        save,
+        lambda _: led_to(organization, name, "alerts"),
+        lambda error: _form("alerts.html", visitor, shown, values, error),
+    )
+
+
+def _alerting(services: ServicesOfApp, organization: str, name: str) -> Alerting | None:
+    """Return who is told of a keystore now."""
+    with services.plane.transaction() as session:
+        owner = registry.find(session, organization)
+        monitor = monitors.find(session, keystores.find(session, owner, name))
+    return monitors.alerting(services.plane, monitor) if monitor else None
+
+
+def _whole(text: str, prop: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6):  # noqa: PLR2004 - far more than any limit
+        raise InvalidInput(f"{prop}: not a whole number", hint="give digits only", prop=prop)
+    return int(text)

@@ -1,0 +1,167 @@
+"""The forms for migrations: each is judged as `pulumi up` judges the same, and says on itself what is wrong."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Response
+
+from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
+from pulumi_keystore.control_plane.api.problems import MAX_BODY_BYTES
+from pulumi_keystore.control_plane.console import drafts
+from pulumi_keystore.control_plane.console.access import Page, Sent, Visit, Visitor
+from pulumi_keystore.control_plane.console.form import PREFIX, Text, Upload, content_of, led_to, or_form, shown_around
+from pulumi_keystore.control_plane.console.pages import frame
+from pulumi_keystore.control_plane.console.render import page
+from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.keystores.binding import require_changeable
+from pulumi_keystore.control_plane.migration import lifecycle
+from pulumi_keystore.control_plane.organizations import keystores, registry
+from pulumi_keystore.declarations.keystore import Declaration
+from pulumi_keystore.declarations.migration import Mode
+from pulumi_keystore.declarations.names import Kind
+from pulumi_keystore.errors import KeystoreError
+
+router = APIRouter(prefix=PREFIX, route_class=Page, include_in_schema=False)
+
+
+@router.get("/migrate")
+def migrate_page(organization: str, visitor: Visit, services: Services) -> Response:
+    """Show where the keys may go."""
+    visitor.actor.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        require_changeable(registry.find(session, organization))
+    return _migrate_form(visitor, services, organization, {})
+
+
+@router.post("/migrate")
+def migrate(
+    organization: str,
+    visitor: Sent,
+    services: Services,
+    destination: Text = "",
+    name: Text = "",
+    kind: Text = Kind.SELF_ADMINISTERED,
+    address: Text = "",
+    certificate: Upload = None,
+    certificate_password: Text = "",
+    server_ca: Text = "",
+    namespace: Text = "",
+    mount: Text = "",
+    role: Text = "",
+    notify_email: Text = "",
+    mode: Text = Mode.MAINTENANCE,
+) -> Response:
+    """Prove the destination where it is a new one, and show what the migration would do; nothing is registered."""
+    visitor.actor.require(Right.MANAGE, organization)
+    values = {
+        "destination": destination, "name": name, "kind": kind, "address": address, "server_ca": server_ca,
+        "namespace": namespace, "mount": mount, "role": role, "notify_email": notify_email, "mode": mode,
+    }  # fmt: skip
+
+    def prepare() -> dict[str, Any]:
+        lifecycle.check_request(notify_email.strip() or None, mode)
+        if not destination:
+            declared = Declaration(
+                kind=kind,
+                address=address.strip(),
+                certificate=content_of(certificate),
+                certificate_password=certificate_password or None,
+                server_ca=server_ca.strip() or None,
+                mount=mount.strip() or None,
+                role=role.strip() or None,
+                namespace=namespace.strip() or None,
+            )
+            goal = name.strip()
+            binding, proof = registration.rehearse(services.plane, organization, goal, declared)
+            inside = f", namespace {binding.namespace}" if binding.namespace else ""
+            label = f"{goal} ({binding.address}{inside})"
+            plan = lifecycle.plan_to_new(services.plane, organization, label, proof.cluster_id if proof else "")
+            draft = drafts.seal(services.plane.master_key, organization, visitor.form_token, goal, declared)
+            return {**plan, "name": "", "draft": draft}
+        return {**lifecycle.plan(services.plane, organization, destination), "name": destination, "draft": ""}
+
+    return or_form(
+        lambda: page(
+            "confirm.html",
+            visitor=visitor,
+            plan=prepare(),
+            values=values,
+            error=None,
+            **shown_around(services, organization),
+        ),
+        lambda confirmation: confirmation,
+        lambda error: _migrate_form(visitor, services, organization, values, error),
+    )
+
+
+@router.post("/migrate/start")
+def start(
+    organization: str,
+    visitor: Sent,
+    services: Services,
+    destination: Text = "",
+    draft: Annotated[str, Form(max_length=MAX_BODY_BYTES)] = "",
+    notify_email: Text = "",
+    mode: Text = Mode.MAINTENANCE,
+) -> Response:
+    """Register the destination where it is a new one, and begin; the progress is on the page of the keystore."""
+    visitor.actor.require(Right.MANAGE, organization)
+    plane, actor = services.plane, visitor.actor.name
+
+    def begin() -> None:
+        goal, email, made = destination, notify_email.strip() or None, False
+        if draft:
+            goal, declared = drafts.unseal(plane.master_key, organization, visitor.form_token, draft)
+            with plane.transaction() as session:
+                made = keystores.named(session, registry.find(session, organization), goal) is None
+            registration.put(plane, actor, organization, goal, declared)
+        try:
+            migration_id, new = lifecycle.start(plane, actor, organization, goal, email, services.clean_ups, mode)
+        except KeystoreError:
+            if made:
+                # For this migration alone; one that somebody else has registered meanwhile stays.
+                with suppress(KeystoreError):
+                    registration.remove(plane, actor, organization, goal)
+            raise
+        if migration_id is not None and new:
+            services.begin(migration_id)
+
+    values = {"destination": destination, "notify_email": notify_email, "mode": mode}
+    return or_form(
+        begin,
+        lambda _: led_to(organization),
+        lambda error: _migrate_form(visitor, services, organization, values, error),
+    )
+
+
+@router.post("/cancel")
+def cancel(organization: str, visitor: Sent, services: Services, migration: Text = "") -> Response:
+    """End a migration where it is."""
+    visitor.actor.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        lifecycle.cancel(session, registry.find(session, organization), migration, visitor.actor.name)
+    return led_to(organization, saved="canceled")
+
+
+def _migrate_form(
+    visitor: Visitor,
+    services: ServicesOfApp,
+    organization: str,
+    values: dict[str, str],
+    error: KeystoreError | None = None,
+) -> Response:
+    with services.plane.transaction() as session:
+        owner = registry.find(session, organization)
+        rows = keystores.list_all(session, owner)
+        shown = {
+            **frame(session, owner),
+            "goals": [row for row in rows if not row["active"] and row["kind"] != Kind.LEGACY],
+            "source": next((row for row in rows if row["active"]), None),
+        }
+    texts = ("destination", "name", "address", "server_ca", "namespace", "mount", "role", "notify_email")
+    empty = dict.fromkeys(texts, "")
+    filled = {**empty, "kind": Kind.SELF_ADMINISTERED, "mode": Mode.MAINTENANCE, **values}
+    return page("migrate.html", error.status if error else 200, visitor=visitor, **shown, values=filled, error=error)

@@ -77,13 +77,18 @@ class ReliabilityAnswer(TypedDict):
 
 
 class HealthAnswer(TypedDict):
-    """What the health checks of a self-administered keystore say; `duration_s` is how long the latest one took."""
+    """What the health checks of a self-administered keystore say; `duration_s` is how long the latest one took.
+
+    `cause` is why it is offline, in a word, and `steps` what to do about it.
+    """
 
     organization: NotRequired[str]
     keystore: str
     status: str
     reason: str | None
     detail: str | None
+    cause: str | None
+    steps: list[str]
     warning: str | None
     since: str | None
     for_s: int | None
@@ -148,6 +153,7 @@ class MigrationPlanAnswer(TypedDict):
     source: str | None
     destination: str
     moves: bool
+    carries_alerts: bool
     keys: int
     estimate_s: float
     unreachable: list[str]

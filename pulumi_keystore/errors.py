@@ -31,6 +31,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
+from pulumi_keystore.causes import Cause
+
 PROBLEM_TYPES: Final = "urn:pulumi-keystore:error:"
 """What the `type` of each problem document begins with."""
 
@@ -139,12 +141,32 @@ class InMaintenance(KeystoreError):  # noqa: N818
 
 
 class KeystoreFault(KeystoreError):  # noqa: N818
-    """A keystore could not do what was asked of it."""
+    """A keystore could not do what was asked of it.
+
+    Args:
+        summary: As of every error; so is `hint`.
+        cause: Why, where that is known better than by the class.
+
+    """
 
     status = 424
     code = "keystore-fault"
     reason: ClassVar[str] = "Host unavailable"
     """The reason shown to people (contract: connection test)."""
+    usual: ClassVar[Cause] = Cause.FAILING
+    """Why such a fault happens, as far as the class knows."""
+
+    def __init__(
+        self,
+        summary: str,
+        *,
+        hint: str | None = None,
+        prop: str | None = None,
+        rule: str | None = None,
+        cause: Cause | None = None,
+    ) -> None:
+        super().__init__(summary, hint=hint, prop=prop, rule=rule)
+        self.cause = cause or self.usual
 
 
 class HostUnavailable(KeystoreFault):
@@ -157,18 +179,21 @@ class AnotherCluster(HostUnavailable):
     """Another Vault cluster than the one that was proved answers under the keystore's name."""
 
     code = "another-cluster"
+    usual = Cause.ANOTHER_CLUSTER
 
 
 class Overloaded(HostUnavailable):
     """The server is up and asks for fewer requests."""
 
     code = "overloaded"
+    usual = Cause.OVERLOADED
 
 
 class UnableToAuthenticate(KeystoreFault):
     """The server answers and refuses the certificate or the role."""
 
     code = "unable-to-authenticate"
+    usual = Cause.LOGIN_REFUSED
     reason = "Unable to authenticate"
 
 
@@ -176,6 +201,7 @@ class AccessDenied(UnableToAuthenticate):
     """The login works, but the role's policy does not allow the request."""
 
     code = "access-denied"
+    usual = Cause.POLICY
 
 
 class Unsuitable(KeystoreFault):
@@ -183,6 +209,7 @@ class Unsuitable(KeystoreFault):
 
     status = 409
     code = "unsuitable"
+    usual = Cause.MOUNT
     reason = "Unable to authenticate"
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated, Final
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pulumi_keystore.answers import MigrationAnswer
+from pulumi_keystore.answers import MigrationAnswer, MigrationPlanAnswer
 from pulumi_keystore.cli.output import (
     Columns,
     Format,
     FormatOption,
     OrganizationArgument,
+    YesOption,
     ask,
     err,
     local_minute,
@@ -56,17 +58,22 @@ def migration_plan(
     if output is Format.JSON:
         print_json(plan)
     else:
-        pairs(
-            {
-                "organization": plan["organization"],
-                "source": plan["source"],
-                "destination": plan["destination"],
-                "moves": plan["moves"],
-                "keys": plan["keys"],
-                "takes about": span(plan["estimate_s"]),
-                "retains the source for": span(plan["retain_s"]) if plan["retain_s"] else None,
-            }
-        )
+        pairs(_planned(plan))
+
+
+def _planned(plan: MigrationPlanAnswer) -> dict[str, object]:
+    """Return what a migration would do, by its names."""
+    return {
+        "organization": plan["organization"],
+        "source": plan["source"],
+        "destination": plan["destination"],
+        "moves": plan["moves"],
+        "keys": plan["keys"],
+        "takes about": span(plan["estimate_s"]),
+        "retains the source for": span(plan["retain_s"]) if plan["retain_s"] else None,
+        "alerts": "carried over to the destination" if plan["carries_alerts"] else None,
+        "unreachable": plan["unreachable"] or None,
+    }
 
 
 @migration_app.command("start")
@@ -78,13 +85,24 @@ def migration_start(
         bool, typer.Option("--online", help="Accept new keys during the migration; they wait only briefly at the end.")
     ] = False,
     watch: Annotated[bool, typer.Option(help="Wait and show progress.")] = True,
+    yes: YesOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Move all archive keys to another keystore and make it the active one, or change nothing.
 
+    On a terminal it shows what will happen and asks first. A migration to the same keystore that is already running
+    is joined, unless it was started with other options.
+
     Exit status: 0 succeeded (or started, with --no-watch), 1 failed.
     """
     with ask() as service:
+        if not yes and sys.stdin.isatty():
+            plan = service.plan_migration(organization, destination)
+            for name, value in _planned(plan).items():
+                if value is not None:
+                    err.print(f"{name}: {value}", markup=False)
+            if plan["moves"] and not typer.confirm("Start the migration?", err=True):
+                raise typer.Exit(1)
         row = service.start_migration(organization, destination, notify, "online" if online else "maintenance")
         if row is None:
             err.print(f"{destination} is already the active keystore; nothing to move", markup=False)
@@ -212,9 +230,16 @@ def _watch(service: Client, organization: str, migration: str, output: Format) -
     if output is Format.JSON:
         print_json(row)
     else:
-        out.print(f"{row['ending']}: {row['detail']}" if row["detail"] else row["ending"], markup=False)
+        out.print(_ended(row), markup=False)
     if row["state"] != "succeeded":
         raise typer.Exit(1)
+
+
+def _ended(row: MigrationAnswer) -> str:
+    """Say how a migration ended; where somebody canceled it, nothing was stalled."""
+    if row["state"] == "canceled" and row["cancel_by"]:
+        return f"Migration canceled by {row['cancel_by']}"
+    return f"{row['ending']}: {row['detail']}" if row["detail"] else str(row["ending"])
 
 
 def _name(label: str) -> str:

@@ -11,6 +11,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Final
 
+from pulumi_keystore.causes import Cause
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 
@@ -138,9 +139,13 @@ class Resolver:
         try:
             ips = pool.submit(self.lookup, address.host, address.port).result(RESOLVE_TIMEOUT_S)
         except (OSError, UnicodeError):
-            raise HostUnavailable(f"{address}: the name does not resolve", hint="check the DNS name") from None
+            raise HostUnavailable(
+                f"{address}: the name does not resolve", hint="check the DNS name", cause=Cause.DNS
+            ) from None
         except FutureTimeoutError:
-            raise HostUnavailable(f"{address}: the name does not resolve within {RESOLVE_TIMEOUT_S:g} s") from None
+            raise HostUnavailable(
+                f"{address}: the name does not resolve within {RESOLVE_TIMEOUT_S:g} s", cause=Cause.DNS
+            ) from None
         finally:
             pool.shutdown(wait=False)
         private = [ip for ip in ips if not is_public(ip)]
@@ -148,6 +153,7 @@ class Resolver:
             raise HostUnavailable(
                 f"{address}: the name leads to {', '.join(private) or 'nothing'}, which is not a public address",
                 hint="publish only public addresses for the keystore's name",
+                cause=Cause.PRIVATE_ADDRESS,
             )
         return Target(tuple(ips), address.port)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pulumi_keystore.causes import Cause
 from pulumi_keystore.declarations.tenancy import Tenancy, within
 from pulumi_keystore.errors import (
     AccessDenied,
@@ -22,9 +23,9 @@ from pulumi_keystore.errors import (
     UnableToAuthenticate,
     Unsuitable,
 )
+from pulumi_keystore.vault.faults import LATE, SEE_LOAD
 from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, T
-from pulumi_keystore.vault.transport import LATE, SEE_LOAD
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
@@ -36,6 +37,8 @@ _TRIES: Final = 10
 """Until two requests in a row are sent on one connection: others of ours are in use beside."""
 REVOKE_TIMEOUT_S: Final = 3.0
 _OK: Final = (200, 204)
+_MOST_SHARES: Final = 255
+"""Of an unseal key (Shamir's scheme over bytes)."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 """What can be sent back in a header."""
 _HEALTH: Final = "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200"
@@ -256,8 +259,11 @@ class VaultSession:
             raise Unsuitable(
                 f"{self}: certificate login is not enabled",
                 hint=f"run `bao auth enable {self.tenancy.option}cert` on the server",
+                cause=Cause.LOGIN_DISABLED,
             )
-        raise HostUnavailable(f"{self}: the answer to the login is not a Vault server's (HTTP {response.status})")
+        raise HostUnavailable(
+            f"{self}: the answer to the login is not a Vault server's (HTTP {response.status})", cause=Cause.NOT_VAULT
+        )
 
     def _certs(self) -> str:
         """Say where the role is: a server does not tell a missing namespace from a missing role."""
@@ -340,12 +346,14 @@ class VaultSession:
         index = index if method in ("GET", "LIST") else ""
         timeout_s = min(timeout_s or self._timeout_s, self._until - self._clock())
         if timeout_s <= 0:
-            raise HostUnavailable(f"{self}: {LATE}", hint=SEE_LOAD)
+            raise HostUnavailable(f"{self}: {LATE}", hint=SEE_LOAD, cause=Cause.TIMED_OUT)
         response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index, sink)
         assert response is not None  # noqa: S101 - the transport answers every Request
         status = response.status
         if 300 <= status < 400:  # noqa: PLR2004
-            raise HostUnavailable(f"{self}: answers with a redirect, and redirects are never followed")
+            raise HostUnavailable(
+                f"{self}: answers with a redirect, and redirects are never followed", cause=Cause.NOT_VAULT
+            )
         if status == 429:  # noqa: PLR2004
             raise Overloaded(f"{self}: asks for fewer requests (HTTP 429)")
         if status == 503 and "sealed" in response.errors.lower():  # noqa: PLR2004
@@ -353,13 +361,50 @@ class VaultSession:
         if status == 503:  # noqa: PLR2004
             raise Overloaded(f"{self}: overloaded or starting (HTTP 503)")
         if status >= 460:  # noqa: PLR2004 - 472 and 473 are Vault's standbys, 5xx are faults
-            raise HostUnavailable(f"{self}: fails with HTTP {status}")
+            raise self._failing(response)
         if status == 200 and "json" not in _shape(response):  # noqa: PLR2004
-            raise HostUnavailable(f"{self}: the answer is not a Vault server's")
+            raise HostUnavailable(f"{self}: the answer is not a Vault server's", cause=Cause.NOT_VAULT)
         return response
 
+    def _failing(self, response: Response) -> HostUnavailable:
+        """Return the fault of a server that fails; an empty one says so, and a standby that has nobody to ask."""
+        if response.status == 501:  # noqa: PLR2004 - /sys/health
+            return self._uninitialized()
+        if "active cluster node not found" in response.errors.lower():
+            return HostUnavailable(
+                f"{self}: a standby without an active node",
+                hint="start and unseal further nodes of the cluster",
+                cause=Cause.NO_ACTIVE_NODE,
+            )
+        return HostUnavailable(f"{self}: fails with HTTP {response.status}")
+
     def _sealed(self) -> HostUnavailable:
-        return HostUnavailable(f"{self}: sealed", hint="unseal the server")
+        return HostUnavailable(f"{self}: sealed", hint="unseal the server", cause=Cause.SEALED)
+
+    def _uninitialized(self) -> HostUnavailable:
+        return HostUnavailable(
+            f"{self}: not initialized", hint="it is empty: bring its storage back", cause=Cause.UNINITIALIZED
+        )
+
+    def why_sealed(self) -> Flow[HostUnavailable]:
+        """Return the fault of a server that is sealed, with how many unseal shares it lacks (`/sys/seal-status`).
+
+        Raises:
+            HostUnavailable: It does not answer.
+
+        """
+        stated = (yield from self._send("GET", "/v1/sys/seal-status", None, None)).json()
+        if stated.get("initialized") is False:
+            return self._uninitialized()
+        needed, shares, given = (round(_seconds(stated.get(name))) for name in ("t", "n", "progress"))
+        if not 0 <= given < needed <= shares <= _MOST_SHARES:
+            return self._sealed()
+        return HostUnavailable(
+            f"{self}: sealed",
+            hint=f"unseal the server: it needs {needed} of {shares} unseal shares"
+            + (f", and was given {given}" if given else ""),
+            cause=Cause.SEALED,
+        )
 
     def _call(
         self,

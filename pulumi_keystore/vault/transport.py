@@ -26,6 +26,7 @@ import certifi
 import pycurl
 
 from pulumi_keystore.errors import HostUnavailable
+from pulumi_keystore.vault.faults import fault_of
 from pulumi_keystore.vault.requests import (
     MAX_ANSWER_BYTES,
     MAX_LIST_BYTES,
@@ -45,34 +46,6 @@ _BETWEEN_CUTS_S: Final = 0.1
 
 # It is sent back as it came: base64 of a short JSON object, and nothing that could end a header.
 _INDEX: Final = re.compile(r"[A-Za-z0-9+/=_-]{1,500}")
-
-LATE: Final = "no whole answer within the deadline"
-SEE_LOAD: Final = "check the server's load, its storage, and the network between"
-_SEE_LOG: Final = "look into the server's log, and at what lies between"
-_SEE_ADDRESS: Final = "check that the address is that of a Vault server"
-_CURL_FAULTS: Final = {
-    pycurl.E_COULDNT_CONNECT: (
-        "the connection is refused or times out",
-        "check that the server runs, and that its firewall lets the service in",
-    ),
-    pycurl.E_OPERATION_TIMEDOUT: (
-        LATE,
-        SEE_LOAD,
-    ),
-    pycurl.E_PEER_FAILED_VERIFICATION: (
-        "the server's TLS certificate is not trusted for this name",
-        "renew it, or edit the keystore's server CA where the CA has changed",
-    ),
-    pycurl.E_SSL_CONNECT_ERROR: ("the TLS handshake fails", "check the listener's TLS settings on the server"),
-    pycurl.E_SSL_CERTPROBLEM: ("the client certificate cannot be used", "edit the keystore and give another one"),
-    pycurl.E_SEND_ERROR: ("the connection breaks", _SEE_LOG),
-    pycurl.E_RECV_ERROR: ("the connection breaks", _SEE_LOG),
-    pycurl.E_GOT_NOTHING: ("the server closes the connection without an answer", _SEE_LOG),
-    pycurl.E_PARTIAL_FILE: ("the answer ends early", _SEE_LOG),
-    pycurl.E_WRITE_ERROR: ("the answer is too large", _SEE_LOG),
-    8: ("the answer is not HTTP", _SEE_ADDRESS),  # CURLE_WEIRD_SERVER_REPLY
-    pycurl.E_UNSUPPORTED_PROTOCOL: ("the answer is not HTTP", _SEE_ADDRESS),
-}
 
 
 @dataclass(slots=True, eq=False)
@@ -255,11 +228,11 @@ class Transport:
                 endpoint = running.request.endpoint
                 # Where the name leads may have changed: the next connection looks again.
                 self._targets.pop(endpoint, None)
+                fault = fault_of(handle, code, endpoint)
                 self._multi.remove_handle(handle)
                 handle.close()
                 self._drop_idle(endpoint)
-                what, hint = _CURL_FAULTS.get(code, (f"curl error {code}", _SEE_LOG))
-                yield running, HostUnavailable(f"{endpoint.address}: {what}", hint=hint)
+                yield running, fault
 
     def _drop_idle(self, endpoint: Endpoint) -> None:
         for handles in self._idle.pop(endpoint, {}).values():

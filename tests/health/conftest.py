@@ -41,6 +41,10 @@ class Watch:
         except TimeoutError:
             raise AssertionError(self.health()) from None
 
+    def await_detail(self, says: str) -> dict[str, Any]:
+        """Wait for a health check that says something."""
+        return wait_until(lambda: says in (self.health()["detail"] or "") and self.health(), says, 60) or {}
+
     def mails(self) -> list[str]:
         """The subjects of this customer's mails, in order, each mail once by its Message-ID."""
         found = {}

@@ -2,6 +2,7 @@
 
 import secrets
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -40,3 +41,15 @@ def test_no_request_makes_the_service_fail(case, fuzzed):
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == ["application/problem+json"]
         assert Problem.model_validate(answer.json()).status == answer.status_code
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/organizations?search=%00", "/v1/organizations?after=%00", "/metrics?organization=%00", "/console?search=%00",
+     "/v1/organizations?limit=3&problem=offline&search=a%00"],
+)  # fmt: skip
+def test_a_text_that_the_database_cannot_hold_is_the_sender_s_mistake(fuzzed, path):
+    service, token = fuzzed
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}) as client:
+        client.post("/console/sign-in", data={"token": token})
+        assert client.get(path).status_code == 422

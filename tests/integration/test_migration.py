@@ -72,6 +72,80 @@ def test_one_address_gets_a_mail_at_the_start_and_one_at_the_end(customer, testb
     assert acme.actions[-2:] == ["Migration started", "Migration succeeded"]
 
 
+@pytest.mark.parametrize("mode", ["maintenance", "online"])
+def test_the_first_mail_says_whether_users_can_be_created_meanwhile(customer, testbed, mode):
+    acme = customer(keys=2)
+    address = f"{mode}@{acme.name}.example.com"
+    acme.finish(acme.admin.start_migration(acme.name, "second", address, mode))
+
+    def first():
+        return [m.get_content() for m in testbed.mailbox.messages if m["To"] == address and m["Subject"] == STARTS]
+
+    text = wait_until(first, "the mail")[0]
+    assert ("users cannot be created" in text, "Users can be created" in text) == (mode != "online", mode == "online")
+
+
+def test_who_cancels_is_named_and_nothing_is_called_stalled(customer, testbed, admin_token):
+    acme = customer(keys=200)
+    address = f"ops@{acme.name}.example.com"
+    with testbed.servers["b"].rate_limited(20):
+        row = acme.start_and_wait_for("second", 1, address)
+        acme.admin.cancel_migration(acme.name, row["id"])
+        acme.finish(row)
+
+    def told():
+        return [m.get_content() for m in testbed.mailbox.messages if m["To"] == address and m["Subject"] == FAILED]
+
+    text = wait_until(told, "the mail")[0]
+    assert ("was canceled by ops" in text, "stalled" in text) == (True, False)
+    # The command that was watching says the same; the history has the contract's words.
+    done = testbed.service.run("migration", "watch", acme.name, token=admin_token, check=False)
+    assert (done.returncode, done.stdout) == (1, "Migration canceled by ops\n")
+    assert "Migration canceled: migration process stalled" in acme.actions
+    acme.assert_complete("first", empty="second")
+
+
+def test_whoever_was_alerted_is_alerted_of_the_new_keystore(customer):
+    acme = customer(keys=2)
+    alerting = {"recipients": ["a@example.com"], "webhook": "https://hooks.example.com/x", "offline_minutes": 7}
+    acme.admin.put_monitor(acme.name, "first", alerting)
+    assert acme.admin.plan_migration(acme.name, "second")["carries_alerts"]
+    acme.migrate("second")
+    carried, before = (acme.admin.monitor(acme.name, name) for name in ("second", "first"))
+    assert {**carried, "keystore": "first"} == before
+    assert carried["recipients"] == ["a@example.com"]
+    told = [row["detail"] for row in acme.history() if row["action"] == "Alerts carried over"]
+    assert told == ["first → second: a@example.com, webhook at hooks.example.com"]
+    assert "no-alerts" not in next(acme.admin.organizations(acme.name))["problems"]
+    # The way back finds a monitor, and leaves it as it is.
+    acme.admin.put_monitor(acme.name, "second", {"recipients": ["b@example.com"]})
+    assert not acme.admin.plan_migration(acme.name, "first")["carries_alerts"]
+    acme.migrate("first")
+    assert acme.admin.monitor(acme.name, "first") == before
+
+
+def test_where_nobody_was_alerted_nobody_is(customer):
+    acme = customer(keys=1)
+    assert not acme.admin.plan_migration(acme.name, "second")["carries_alerts"]
+    acme.migrate("second")
+    with pytest.raises(NotFound, match="has no monitor"):
+        acme.admin.monitor(acme.name, "second")
+    assert "Alerts carried over" not in acme.actions
+
+
+def test_a_second_start_with_other_options_is_refused(customer, testbed):
+    acme = customer(keys=200)
+    with testbed.servers["b"].rate_limited(50):
+        row = acme.start_and_wait_for("second", 1, "a@example.com")
+        for email, mode in ((None, "online"), ("b@example.com", "maintenance")):
+            with pytest.raises(InMaintenance, match="with other options: mode maintenance, and it notifies a@example"):
+                acme.admin.start_migration(acme.name, "second", email, mode)
+        # Who asks for less than there is joins it.
+        for email in (None, "a@example.com"):
+            assert acme.admin.start_migration(acme.name, "second", email)["id"] == row["id"]
+    assert acme.finish(row)["state"] == "succeeded"
+
+
 def test_the_active_keystore_as_destination_changes_nothing(customer):
     acme = customer(keys=3)
     before = acme.history()

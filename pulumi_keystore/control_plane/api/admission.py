@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pulumi_keystore.control_plane.api.problems import unavailable
+from pulumi_keystore.control_plane.api.problems import of_database
 from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, TooManyRequests
 
@@ -116,7 +116,7 @@ class Admission:
             await self._refuse(request, error)(scope, receive, send)
             return
         except SQLAlchemyError as error:
-            await self._refuse(request, unavailable(error))(scope, receive, send)
+            await self._refuse(request, of_database(error))(scope, receive, send)
             return
         request.state.actor = actor
         if organization is None or actor.organization not in (None, organization):

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,8 +47,14 @@ def problem(error: KeystoreError) -> JSONResponse:
     return JSONResponse(error.to_problem(), status_code=error.status, media_type=_PROBLEM, headers=headers)
 
 
-def unavailable(error: SQLAlchemyError) -> ServiceUnavailable:
+def of_database(error: SQLAlchemyError) -> KeystoreError:
     """Return what people are told where the database fails; what it said may hold what is theirs, and is not shown."""
+    if isinstance(error, DataError):
+        # It works: what was sent is no text (a NUL, say), or no number, that there can be.
+        return InvalidInput(
+            "a value in the request can be nothing that is stored here",
+            hint="leave out characters that cannot be printed, and numbers that are too large",
+        )
     _log.error("database error", error=type(error).__name__)
     return ServiceUnavailable("the service's database does not answer", hint="try again in a moment")
 
@@ -82,7 +88,7 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     def database(_: Request, error: SQLAlchemyError) -> JSONResponse:
-        return problem(unavailable(error))
+        return problem(of_database(error))
 
     @app.exception_handler(Exception)
     def unexpected(_: Request, error: Exception) -> JSONResponse:

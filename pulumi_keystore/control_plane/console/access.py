@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
-from pulumi_keystore.control_plane.api.problems import unavailable
+from pulumi_keystore.control_plane.api.problems import of_database
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity import sessions
 from pulumi_keystore.control_plane.identity.roles import RIGHTS, Principal, Right
@@ -150,7 +150,7 @@ class Page(APIRoute):
                 shown = InvalidInput(f"{where}: {first['msg']}", hint="go back and correct it")
                 response = refusal(request, shown)
             except SQLAlchemyError as error:
-                response = refusal(request, unavailable(error))
+                response = refusal(request, of_database(error))
             except HTTPException as error:
                 if error.status_code != TooLarge.status:
                     raise

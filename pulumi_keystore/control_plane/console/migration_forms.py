@@ -78,7 +78,9 @@ def migrate(
             binding, proof = registration.rehearse(services.plane, organization, goal, declared)
             inside = f", namespace {binding.namespace}" if binding.namespace else ""
             label = f"{goal} ({binding.address}{inside})"
-            plan = lifecycle.plan_to_new(services.plane, organization, label, proof.cluster_id if proof else "")
+            plan = lifecycle.plan_to_new(
+                services.plane, organization, label, binding.kind, proof.cluster_id if proof else ""
+            )
             draft = drafts.seal(services.plane.master_key, organization, visitor.form_token, goal, declared)
             return {**plan, "name": "", "draft": draft}
         return {**lifecycle.plan(services.plane, organization, destination), "name": destination, "draft": ""}

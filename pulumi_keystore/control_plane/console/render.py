@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 STATIC: Final = files("pulumi_keystore.control_plane.console") / "static"
 
@@ -41,6 +41,14 @@ def span(seconds: float | None) -> str:
     return " ".join(parts[:2]) or "less than a second"
 
 
+def commands(text: str) -> Markup:
+    """Return a text whose commands, between backticks, look like such."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(text.split("`"))
+    )
+
+
 def segment(text: str) -> str:
     """Return a text as one part of a path in a URL."""
     return quote(text, safe="")
@@ -58,4 +66,4 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"when": when, "span": span, "number": number, "segment": segment}
+_environment.filters |= {"when": when, "span": span, "number": number, "segment": segment, "commands": commands}

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore import failpoints, rules
 from pulumi_keystore.answers import MigrationPlanAnswer
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening, proving
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, handover, opening, proving
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
@@ -90,12 +90,13 @@ def plan(plane: ControlPlane, organization: str, destination: str) -> MigrationP
         to = keystores.find(session, owner, destination)
         source = keystores.active_keystore(session, owner)
         keys = ledger.count_keys(session, owner)
-    moves = source is not None and source.id != to.id
+        moves = source is not None and source.id != to.id
+        carries = source is not None and moves and handover.would_carry_alerts(session, source, to.kind, to)
     ends = [row for row in (source, to) if moves and row]
-    return _planned(plane, owner, source, _label(to), keys if moves else 0, ends, moves=moves)
+    return _planned(plane, owner, source, _label(to), keys if moves else 0, ends, moves=moves, carries=carries)
 
 
-def plan_to_new(plane: ControlPlane, organization: str, label: str, cluster_id: str) -> MigrationPlanAnswer:
+def plan_to_new(plane: ControlPlane, organization: str, label: str, kind: Kind, cluster_id: str) -> MigrationPlanAnswer:
     """Say what a migration to a keystore would do that was proved and is not registered yet.
 
     Raises:
@@ -106,13 +107,14 @@ def plan_to_new(plane: ControlPlane, organization: str, label: str, cluster_id: 
         owner = registry.find(session, organization)
         source = keystores.require_active(session, owner)
         keys = ledger.count_keys(session, owner)
+        carries = handover.would_carry_alerts(session, source, kind, None)
     if source.cluster_id and source.cluster_id == cluster_id:
         raise Conflict(
             f"address: {label} and {_label(source)} are the same Vault cluster",
             hint="choose a keystore on another server",
             prop="address",
         )
-    return _planned(plane, owner, source, label, keys, [source], moves=True)
+    return _planned(plane, owner, source, label, keys, [source], moves=True, carries=carries)
 
 
 def _planned(
@@ -124,6 +126,7 @@ def _planned(
     ends: list[Keystore],
     *,
     moves: bool,
+    carries: bool,
 ) -> MigrationPlanAnswer:
     """Return a plan; `ends` are the keystores whose connection is tested for it."""
     tested = {row.name: proving.test_connection(plane, owner, row) for row in ends}
@@ -132,6 +135,7 @@ def _planned(
         "source": _label(source) if source else None,
         "destination": destination,
         "moves": moves,
+        "carries_alerts": carries,
         "keys": keys,
         "estimate_s": round(keys / USUAL_RATE, 1),
         "unreachable": [f"{name}: {state['detail']}" for name, state in tested.items() if state["status"] != "Online"],
@@ -172,6 +176,7 @@ def start(
     with plane.transaction() as session:
         found = _destination(session, organization, destination)
         if isinstance(found, str) or found is None:
+            _require_as_asked(session, found, chosen, notify_email)
             return found, False
         owner, source, to = found
         _require_vault(source, chosen)
@@ -191,6 +196,7 @@ def start(
         session.delete(session.get_one(CleanUp, proof.id))
         found = _destination(session, organization, destination)
         if isinstance(found, str) or found is None:
+            _require_as_asked(session, found, chosen, notify_email)
             return found, False
         owner, source, to = found
         keys = ledger.count_keys(session, owner)
@@ -205,10 +211,28 @@ def start(
         history.append(
             session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
         )
-        message = messages.migration_starts(owner.name, row.source, row.destination, keys)
+        message = messages.migration_starts(owner.name, row.source, row.destination, keys, online=chosen == Mode.ONLINE)
         mail.put(session, migration_id, row.notify_email, message)
     failpoints.reach("start.recorded")
     return migration_id, True
+
+
+def _require_as_asked(session: Session, running: str | None, mode: Mode, notify_email: str | None) -> None:
+    """Raise where a migration runs already that does not do what is asked for.
+
+    Raises:
+        InMaintenance: Whoever asks would believe that users can be created, or that somebody is told.
+
+    """
+    row = session.get(Migration, running) if running is not None else None
+    if row is None:
+        return
+    told = f"notifies {row.notify_email}" if row.notify_email else "notifies no one"
+    if row.mode != mode or (notify_email and row.notify_email != notify_email):
+        raise InMaintenance(
+            f"a migration to {row.destination} is running already with other options: mode {row.mode}, and it {told}",
+            hint="leave it to its end, or cancel it and start again with these options",
+        )
 
 
 def _require_vault(source: Keystore, mode: Mode) -> None:
@@ -313,6 +337,10 @@ def decide(plane: ControlPlane, session: Session, migration_id: str) -> None:
         remark += f"; {left_behind:,} keys that were given up are missing"
     detail = f"{row.source} → {row.destination}, {row.done:,} keys{remark}; {receipt_text(row)}"
     history.append(session, owner.id, history.SYSTEM, Ending.SUCCEEDED.value, detail)
+    destination = session.get_one(Keystore, row.destination_id)
+    if (told := handover.carry_alerts(session, plane, source, destination)) is not None:
+        detail = f"{source.name} → {destination.name}: {told}"
+        history.append(session, owner.id, history.SYSTEM, "Alerts carried over", detail)
     message = messages.migration_succeeds(owner.name, row.destination, row.done)
     mail.put(session, migration_id, row.notify_email, message)
 
@@ -339,7 +367,10 @@ def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, c
         detail += "; copies at the destination are removed as soon as it lets us"
     shards.forget(session, migration_id)
     history.append(session, owner.id, history.SYSTEM, ending.value, detail)
-    message = messages.migration_failed(owner.name, row.source, ending.value, detail)
+    if row.cancel_by is not None and ending is Ending.STALLED:
+        message = messages.migration_canceled(owner.name, row.source, row.cancel_by)
+    else:
+        message = messages.migration_failed(owner.name, row.source, ending.value, detail)
     mail.put(session, migration_id, row.notify_email, message)
 
 

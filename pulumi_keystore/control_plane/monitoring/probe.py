@@ -11,6 +11,7 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
+from pulumi_keystore.causes import Cause
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.declarations.tenancy import CANARY_PREFIX, Tenancy
 from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Unsuitable
@@ -66,7 +67,11 @@ def probe(subject: Subject, lookups: Executor, deadline_s: float) -> Flow[Result
         return None
     except KeystoreFault as fault:
         return Result(
-            online=False, reason=fault.reason, detail=explain(fault, subject.endpoint), seconds=time.monotonic() - begun
+            online=False,
+            reason=fault.reason,
+            detail=explain(fault, subject.endpoint),
+            seconds=time.monotonic() - begun,
+            cause=fault.cause,
         )
     seconds = time.monotonic() - begun
     return Result(online=True, warning=seen.warning, seconds=seconds, checkpoint=seen.checkpoint, entries=seen.entries)
@@ -85,7 +90,9 @@ def _look_up(endpoint: Endpoint, lookups: Executor, until: float) -> Flow[Target
             if found.cancel():
                 # It has not even begun.
                 raise _NotMadeError
-            raise HostUnavailable(f"{endpoint.address}: the name does not resolve in time", hint="check the DNS")
+            raise HostUnavailable(
+                f"{endpoint.address}: the name does not resolve in time", hint="check the DNS", cause=Cause.DNS
+            )
         yield Pause(_LOOK_EVERY_S)
     return found.result()
 
@@ -126,6 +133,15 @@ def _use(subject: Subject, until: float) -> Flow[Seen]:
         return (yield from _look(vault, subject))
     except DamagedRecordError:
         return Seen()
+    except HostUnavailable as fault:
+        if fault.cause is not Cause.SEALED:
+            raise
+        try:
+            fault = yield from vault.why_sealed()
+        except HostUnavailable:
+            # It has said so before.
+            raise fault from None
+        raise fault from None
     finally:
         yield from vault.revoke()
 

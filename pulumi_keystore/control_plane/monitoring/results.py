@@ -68,7 +68,7 @@ def record(
         same = (row.online, row.reason) == (result.online, result.reason)
         row.minute, row.tested_at = turn.minute, turn.at
         row.since = row.since if same and row.since else turn.at
-        row.online, row.reason, row.detail = result.online, result.reason, result.detail
+        row.online, row.reason, row.detail, row.cause = result.online, result.reason, result.detail, result.cause
         row.seconds = round(result.seconds, 3)
         row.warning = "; ".join(filter(None, (result.warning, holdings.compare(session, row, result, ledger)))) or None
         if number in monitored:

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from pulumi_keystore.causes import Cause
 from pulumi_keystore.vault.checkpoint import Checkpoint
 
 NO_REQUEST: Final = "No request"
@@ -37,6 +38,7 @@ class Result:
         seconds: How long the test took.
         checkpoint: What the keystore remembers of the latest decision.
         entries: How many entries lie there, where they were counted.
+        cause: Why it does not work.
 
     """
 
@@ -47,6 +49,7 @@ class Result:
     seconds: float = 0.0
     checkpoint: Checkpoint | None = None
     entries: int | None = None
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Connection:
     detail: str | None
     since: datetime | None
     warning: str | None = None
+    cause: Cause | None = None
 
 
 def judge(latest: Latest | None, minute: int, begun: datetime, migrated: datetime | None, tests: int) -> Connection:
@@ -91,4 +95,4 @@ def judge(latest: Latest | None, minute: int, begun: datetime, migrated: datetim
         return Connection(Status.OFFLINE, NO_REQUEST, told, latest.at)
     result = latest.result
     status = Status.ONLINE if result.online else Status.OFFLINE
-    return Connection(status, result.reason, result.detail, latest.since, result.warning)
+    return Connection(status, result.reason, result.detail, latest.since, result.warning, result.cause)

@@ -13,7 +13,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from pulumi_keystore.control_plane.runtime.tables import Base
+from pulumi_keystore.causes import Cause
+from pulumi_keystore.control_plane.runtime.tables import Base, word
 
 
 class KeystoreHealth(Base):
@@ -37,6 +38,7 @@ class KeystoreHealth(Base):
     online: Mapped[bool | None]
     reason: Mapped[str | None] = mapped_column(String(40))
     detail: Mapped[str | None]
+    cause: Mapped[Cause | None] = mapped_column(word(Cause, 20))
     warning: Mapped[str | None]
     seconds: Mapped[float | None]
     since: Mapped[datetime | None]

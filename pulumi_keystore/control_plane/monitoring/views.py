@@ -9,6 +9,7 @@ from sqlalchemy import Integer, cast, func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import HealthAnswer
+from pulumi_keystore.causes import STEPS
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import timeline
 from pulumi_keystore.control_plane.monitoring.status import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
@@ -49,7 +50,7 @@ def _judged(
 ) -> Connection:
     latest = None
     if row is not None and row.minute is not None and row.tested_at is not None and row.since is not None:
-        result = Result(bool(row.online), row.reason, row.detail, row.warning, row.seconds or 0.0)
+        result = Result(bool(row.online), row.reason, row.detail, row.warning, row.seconds or 0.0, cause=row.cause)
         latest = Latest(row.minute, result, row.since, row.tested_at)
     tests = 0
     if migrated is not None:
@@ -112,6 +113,8 @@ def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: dat
         "status": shown.status,
         "reason": shown.reason,
         "detail": shown.detail,
+        "cause": shown.cause,
+        "steps": list(STEPS[shown.cause]) if shown.cause else [],
         "warning": shown.warning,
         "since": shown.since.isoformat() if shown.since else None,
         "for_s": round(max((now - shown.since).total_seconds(), 0.0)) if shown.since else None,

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pulumi_keystore.causes import Cause
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 from pulumi_keystore.vault.resolver import HostMap, Resolver, is_public
@@ -53,8 +54,9 @@ def test_a_name_that_does_not_resolve_is_unavailable():
     def fail(*_):
         raise OSError(-2, "Name or service not known")
 
-    with pytest.raises(HostUnavailable, match="does not resolve"):
+    with pytest.raises(HostUnavailable, match="does not resolve") as raised:
         Resolver(lookup=fail).resolve(ADDRESS)
+    assert raised.value.cause is Cause.DNS
 
 
 def test_only_the_host_map_leads_to_loopback():

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 from keystore_harness.ca import CertificateAuthority
 
+from pulumi_keystore.causes import Cause
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
@@ -158,6 +159,14 @@ def test_a_standby_is_believed_in_the_end(endpoint):
     with pytest.raises(AccessDenied):
         run(client, server, client.read(RECORD.name))
     assert 30 <= server.now < 40
+
+
+def test_a_server_without_certificate_login_is_told_apart(endpoint):
+    client = keystore(endpoint, LaggingStandby())
+    refused = Response(404, b'{"errors": ["no handler for route"]}')
+    with pytest.raises(Unsuitable, match="certificate login is not enabled") as raised:
+        drive(client.read(RECORD.name), lambda _: refused, lambda _: None)
+    assert raised.value.cause is Cause.LOGIN_DISABLED
 
 
 def test_a_token_that_was_ended_is_known_to_a_standby_in_a_while(endpoint):

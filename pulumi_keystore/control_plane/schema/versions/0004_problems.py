@@ -1,4 +1,4 @@
-"""Lists of many organizations: each problem is found by an index that holds only those that have it."""
+"""Lists of many organizations: each problem is found by an index of those that have it. Health checks tell a cause."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,7 @@ down_revision = "0003"
 def upgrade() -> None:
     """Note at each keystore whether anybody is alerted, and add the indexes."""
     op.add_column("keystores", sa.Column("alerts", sa.Boolean(), server_default="false", nullable=False))
+    op.add_column("keystore_health", sa.Column("cause", sa.String(20), nullable=True))
     op.execute(
         "UPDATE keystores SET alerts = true FROM health_monitors WHERE keystore_id = keystores.id"
         " AND (recipients <> '[]'::jsonb OR webhook_sealed IS NOT NULL)"

@@ -40,7 +40,7 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 
 # What needs no server; T=migration for the tests of one domain.
 quick: .venv/.ready lint ## Check style, types, and all that needs no server: a minute; T=migration for one domain.
-	@$(PYTHON) -m pytest --quiet -n 2 $(wildcard tests/unit/$(T) tests/database/$(T))
+	@QUICK=1 $(PYTHON) -m pytest --quiet -n 2 $(wildcard tests/unit/$(T) tests/database/$(T))
 
 # Most tests wait for servers: others run beside them. What needs no server comes first, as it is the processor that it
 # needs; those in which a moment counts come last and alone. Branch coverage is that of the tests that need no server;

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -34,6 +35,18 @@ from pulumi_keystore.vault.transport import Transport
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE = os.environ.get("TORTURE_WHOLE") == "1"
 """Whether everything is tried (`make torture`), or what shows something in a few minutes (`make test`)."""
+QUICK = os.environ.get("QUICK") == "1"
+"""Whether only a taste of what is generated is tried (`make quick`)."""
+hypothesis.settings.register_profile("full", deadline=None)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=15)
+hypothesis.settings.load_profile("quick" if QUICK else "full")
+
+
+def effort(quick: int, full: int, whole: int) -> int:
+    """Return how much of something is tried now."""
+    return whole if WHOLE else quick if QUICK else full
+
+
 PASSWORD = "CANARY-pfx-password"
 # The root token needs no client certificate, but the transport wants one.
 _ISSUED = CertificateAuthority().issue("anybody")

@@ -132,6 +132,14 @@ def test_where_nobody_was_alerted_nobody_is(customer):
         acme.admin.monitor(acme.name, "second")
     assert "Alerts carried over" not in acme.actions
 
+    def problems():
+        return next(acme.admin.organizations(acme.name))["problems"]
+
+    acme.admin.put_monitor(acme.name, "second", {"recipients": ["a@example.com"]})
+    assert "no-alerts" not in problems()
+    acme.admin.delete_monitor(acme.name, "second")
+    assert "no-alerts" in problems()
+
 
 def test_a_second_start_with_other_options_is_refused(customer, testbed):
     acme = customer(keys=200)

@@ -530,6 +530,36 @@ BUGS = [
         "            if made:", "            if draft:",
         "tests/browser/test_console.py", "somebody_else_has_registered",
     ),
+    Bug(
+        "what a standby said before it became the active node is believed",
+        "vault/session.py",
+        "            if not last:\n", "            if last:\n                return None\n            if not last:\n",
+        "tests/unit/vault/test_session.py", "before_it_became_the_active_node",
+    ),
+    Bug(
+        "keystores that are not in use have problems, too",
+        "control_plane/overview.py",
+        "func.count(query.subquery().c.id)", "func.count()).select_from(query.subquery()",
+        "tests/database/test_overview.py", "shown_with_all_its_problems",
+    ),
+    Bug(
+        "a keystore stays alerted when its monitor is removed",
+        "control_plane/monitoring/monitors.py",
+        "        row.alerts = False\n", "",
+        "tests/integration/test_migration.py", "nobody_was_alerted",
+    ),
+    Bug(
+        "a text that cannot be stored looks like a database that is away",
+        "control_plane/api/problems.py",
+        "if isinstance(error, DataError):", "if isinstance(error, DataError) and False:",
+        "tests/integration/test_fuzz.py", "sender_s_mistake",
+    ),
+    Bug(
+        "an outage is told by its reason alone",
+        "control_plane/monitoring/results.py",
+        "result.detail, result.cause\n", "result.detail, None\n",
+        "tests/health/test_causes.py", "expired",
+    ),
 ]  # fmt: skip
 
 

@@ -18,13 +18,13 @@ from pulumi_keystore.control_plane.monitoring.tables import HealthSample, Keysto
 from pulumi_keystore.control_plane.notifications.tables import Mail
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.database import connect, sessions
-from tests.conftest import WHOLE
+from tests.conftest import effort
 from tests.database.conftest import new_database
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 WELL = Result(online=True)
 ILL = Result(online=False, reason="Host unavailable", detail="sealed: unseal the server")
-MANY = 10_000 if WHOLE else 1_000
+MANY = effort(200, 1_000, 10_000)
 
 
 @pytest.fixture(scope="module")

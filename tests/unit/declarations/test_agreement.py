@@ -13,7 +13,7 @@ from pulumi_keystore.policy.declared import of_inputs
 from pulumi_keystore.policy.policies import check
 from pulumi_keystore.resources.keystore import KeystoreResourceProvider
 from pulumi_keystore.rules import Severity
-from tests.conftest import WHOLE
+from tests.conftest import effort
 from tests.unit.declarations.test_address import ACCEPTED, REFUSED
 
 PFX = CertificateAuthority().issue("acme").pkcs12("pw")
@@ -71,7 +71,7 @@ def assert_agreement(declared):
     assert by_policies(declared) == wanted
 
 
-@settings(max_examples=10_000 if WHOLE else 1_500, deadline=None)
+@settings(max_examples=effort(150, 1_500, 10_000), deadline=None)
 @given(HOSTS)
 def test_all_agree_on_an_address(address):
     # Without a certificate, which takes a while to open: its verdict comes second.
@@ -81,7 +81,7 @@ def test_all_agree_on_an_address(address):
     assert set(by_provider(declared)) == set(by_policies(declared)) == wanted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=effort(30, 300, 300), deadline=None)
 @given(FILES)
 def test_all_agree_on_a_file(file):
     assert_agreement({**GOOD, "certificate": b64encode(file).decode()})

@@ -31,6 +31,7 @@ from pulumi_keystore.declarations.pkcs12 import _HELPERS
 from pulumi_keystore.declarations.pkcs12_decryption import _decrypted, fits, keys_in
 from pulumi_keystore.declarations.pkcs12_inspection import MAX_SIZE, inspect
 from pulumi_keystore.errors import RuleViolation, TooManyRequests
+from tests.conftest import effort
 from tests.unit.declarations import pkcs12_builder as build
 
 CA = CertificateAuthority()
@@ -155,7 +156,7 @@ FLIPPED = CA.issue("acme").pkcs12(PASSWORD)
 
 
 @given(st.integers(0, len(FLIPPED) * 8 - 1))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=effort(30, 300, 300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_one_flipped_bit_never_yields_another_certificate(position):
     data = bytearray(FLIPPED)
     data[position // 8] ^= 1 << position % 8

@@ -10,7 +10,7 @@ from pulumi_keystore.control_plane.monitoring.alerts import CALM, Alert, State, 
 from pulumi_keystore.control_plane.monitoring.results import _passed
 from pulumi_keystore.control_plane.monitoring.timeline import Minutes, is_due
 from pulumi_keystore.declarations.monitor import Timings
-from tests.conftest import WHOLE
+from tests.conftest import effort
 
 DAY = 24 * 60
 
@@ -184,10 +184,10 @@ def a_year(seed):
     return tests, times, alerts, jumps
 
 
-@pytest.mark.parametrize("decade", range(10 if WHOLE else 2))
+@pytest.mark.parametrize("decade", range(effort(1, 2, 10)))
 def test_random_years_of_outages_restarts_and_clock_jumps(decade):
     mails = 0
-    for seed in range(decade * 10, decade * 10 + 10):
+    for seed in range(decade * 10, decade * 10 + effort(3, 10, 10)):
         tests, times, alerts, jumps = a_year(seed)
         assert alerts == reference(tests), f"seed {seed}"
         previous = None

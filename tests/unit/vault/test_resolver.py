@@ -11,7 +11,7 @@ from pulumi_keystore.causes import Cause
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 from pulumi_keystore.vault.resolver import HostMap, Resolver, is_public
-from tests.conftest import WHOLE
+from tests.conftest import effort
 from tests.unit.declarations.test_address import ACCEPTED
 from tests.unit.declarations.test_agreement import HOSTS
 
@@ -84,7 +84,7 @@ def is_number_to_the_system(host: str) -> bool:
     return True
 
 
-@settings(max_examples=3000 if WHOLE else 600, deadline=None)
+@settings(max_examples=effort(60, 600, 3000), deadline=None)
 @given(HOSTS, st.lists(st.ip_addresses().map(str), min_size=1, max_size=3))
 @example(next(iter(ACCEPTED)), ["8.8.8.8"])
 @example(next(iter(ACCEPTED)), ["8.8.8.8", "169.254.169.254"])

@@ -1,0 +1,67 @@
+"""The alert rules and the dashboard in docs/prometheus: for Prometheus itself, and about metrics that there are."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import httpx
+import pytest
+import yaml
+
+from pulumi_keystore.control_plane.metrics import METRICS
+from pulumi_keystore.declarations.problems import Problem
+from tests import debian
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "docs" / "prometheus"
+RULES = FOLDER / "alerts.yaml"
+DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
+EXPRESSIONS = [rule["expr"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+EXPRESSIONS += [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+@pytest.fixture(scope="module")
+def promtool():
+    """Return what runs Prometheus's own check."""
+    debian.require("promtool", "prometheus")
+
+    def run(*arguments, **options):
+        command = ["promtool", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+    return run
+
+
+def test_the_rules_are_rules(promtool):
+    done = promtool("check", "rules", RULES)
+    assert (done.returncode, "SUCCESS: 10 rules found" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_each_alert_fires_when_it_should_and_not_before(promtool, tmp_path):
+    shutil.copy(RULES, tmp_path)
+    shutil.copy(ROOT / "tests" / "packaging" / "alert_rules_test.yaml", tmp_path)
+    done = promtool("test", "rules", "alert_rules_test.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_is_about_metrics_labels_and_problems_that_there_are(expression):
+    names = set(re.findall(r"\bkeystore_\w+", expression)) | set(re.findall(r"\bup\b", expression))
+    assert names <= {*METRICS, "up"}
+    assert set(re.findall(r'problem="([^"]+)"', expression)) <= set(Problem)
+
+
+def test_the_panels_have_places_of_their_own_and_one_source():
+    places = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
+    assert len({place[:2] for place in places}) == len(places)
+    assert all(x + width <= 24 for x, _, width, _ in places)
+    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"${datasource}"}
+
+
+def test_what_the_service_exposes_is_what_prometheus_reads(promtool, testbed, admin_token):
+    headers = {"Authorization": f"Bearer {admin_token}"}
+    text = httpx.get(f"{testbed.service.url}/metrics?per=organization", headers=headers, timeout=60).text
+    done = promtool("check", "metrics", input=text)
+    # 0 for nothing, 3 for matters of style: a gauge called "..._total", say.
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout

@@ -116,6 +116,20 @@ def test_an_outage_shows_by_itself_with_what_to_do(desk, customer, testbed):
     expect(page.get_by_text("Offline / Host unavailable")).to_have_count(0)
 
 
+def test_a_page_whose_service_is_gone_says_since_when(desk, customer, testbed):
+    acme = customer(keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    notice = one.page.get_by_text(re.compile("Not refreshed since .*: the service does not answer"))
+    expect(one.page.get_by_text("Online", exact=False).first).to_be_visible()
+    expect(notice).to_have_count(0)
+    with testbed.service.stopped():
+        expect(notice).to_be_visible()
+        # What was known is still there.
+        expect(one.page.get_by_role("heading", name="first")).to_be_visible()
+    expect(notice).to_have_count(0)
+
+
 def test_a_provider_keystore_shows_no_url_and_no_status(desk, customer, testbed):
     acme = customer(keystores=())
     acme.register("first", kind="provider")

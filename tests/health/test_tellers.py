@@ -76,7 +76,7 @@ def test_a_webhook_is_called_until_it_answers_and_follows_no_redirect(hooked):
     path, host, event, body = hooks.calls[0]
     assert (path, host, body["id"]) == ("/in/CANARY?x=y", "hooks.example.com", event)
     assert (body["event"], body["organization"], body["detail"]) == (
-        "keystore.offline", "acme", "sealed: unseal the server",
+        "keystore.offline", "acme", "sealed: unseal the server: it needs 3 of 5 unseal shares",
     )  # fmt: skip
     assert [call[2] for call in hooks.calls[:3]] == [event] * 3
     assert hooks.calls[3][3]["event"] == "keystore.online"

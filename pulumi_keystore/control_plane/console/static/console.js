@@ -45,6 +45,21 @@ function bars(root) {
 
 function prepare(root) { localTimes(root); bars(root); }
 
+let refreshed = new Date();
+
+// Who reads a page that does not follow any more shall not take it for the present.
+function age(place, current) {
+  const told = document.getElementById("stale");
+  if (current) { refreshed = new Date(); told?.remove(); return; }
+  if (told) return;
+  const notice = document.createElement("p");
+  notice.id = "stale";
+  notice.className = "problem";
+  notice.setAttribute("role", "status");
+  notice.textContent = `Not refreshed since ${minute.format(refreshed)}: the service does not answer.`;
+  place.before(notice);
+}
+
 async function follow(place) {
   const wait = Number(place.firstElementChild?.dataset.every || 10) * 1000;
   await new Promise((resolve) => setTimeout(resolve, Math.max(wait, 500)));
@@ -52,6 +67,7 @@ async function follow(place) {
   if (!document.hidden && !place.contains(document.activeElement)) {
     try {
       const answer = await fetch(place.dataset.live, { credentials: "same-origin", redirect: "manual" });
+      age(place, answer.ok || answer.type === "opaqueredirect");
       if (answer.ok) {
         const made = new DOMParser().parseFromString(await answer.text(), "text/html");
         prepare(made.body);
@@ -64,7 +80,7 @@ async function follow(place) {
         location.reload();
         return;
       }
-    } catch { /* the service is away for a moment; the next look tells */ }
+    } catch { age(place, false); }
   }
   follow(place);
 }

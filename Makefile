@@ -42,25 +42,23 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 quick: .venv/.ready lint ## Check style, types, and all that needs no server: a minute; T=migration for one domain.
 	@QUICK=1 $(PYTHON) -m pytest --quiet -n 2 $(wildcard tests/unit/$(T) tests/database/$(T))
 
-# Most tests wait for servers: others run beside them. What needs no server comes first, as it is the processor that it
-# needs; those in which a moment counts come last and alone. Branch coverage is that of the tests that need no server;
-# `make coverage` measures it for all of them.
+# Most tests wait for servers: half of them run beside the others; both halves take as long. (A third one beside them
+# makes all of them slower: two cores are busy then.) Those in which a moment counts come alone. Branch coverage is that
+# of the tests that need no server; `make coverage` measures it for all of them.
 ALONE := tests/health/test_monitor.py
+HALF := $(addprefix tests/,harness torture safety stacks packaging policies)
 WITHIN := $(addprefix tests/,unit contract database)
-FIRST := $(addprefix tests/,harness torture safety)
-SECOND := $(addprefix tests/,browser packaging stacks policies)
-THIRD := $(addprefix tests/,integration outage health) --ignore=$(ALONE)
+OTHERS := $(addprefix tests/,browser integration outage health) --ignore=$(ALONE)
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \
 	if [ -n "$(PYTEST)" ]; then exec $(PYTHON) -m pytest $(PYTEST); fi; \
-	logs=$$(mktemp -d); beside=; failed=; trap '[ -z "$$beside" ] || kill $$beside 2>/dev/null || true; rm -rf $$logs' EXIT; \
-	$(PYTHON) -m pytest $(FIRST) >$$logs/1 2>&1 & beside=$$!; \
+	log=$$(mktemp); beside=; failed=; trap 'rm -f $$log; [ -z "$$beside" ] || kill $$beside 2>/dev/null || true' EXIT; \
+	$(PYTHON) -m pytest $(HALF) >$$log 2>&1 & beside=$$!; \
 	$(PYTHON) -m coverage run -m pytest $(WITHIN) || failed=1; \
 	$(PYTHON) -m coverage combine --quiet && $(PYTHON) -m coverage report || failed=1; \
-	$(PYTHON) -m pytest $(SECOND) >$$logs/2 2>&1 & beside="$$beside $$!"; \
-	$(PYTHON) -m pytest $(THIRD) || failed=1; \
-	for one in $$beside; do wait $$one || failed=1; done; beside=; cat $$logs/*; \
+	$(PYTHON) -m pytest $(OTHERS) || failed=1; \
+	wait $$beside || failed=1; beside=; cat $$log; \
 	$(PYTHON) -m pytest $(ALONE) || failed=1; \
 	[ -z "$$failed" ]
 

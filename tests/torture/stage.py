@@ -18,7 +18,7 @@ from keystore_harness.tenant import Tenant
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.tenancy import key_name
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.errors import HostUnavailable, KeystoreError
 from tests.conftest import Customer
 
 KEYS = 25
@@ -70,10 +70,21 @@ class Stage:
         self.admin.put_organization("acme")
         for keystore in ("first", "second"):
             self.customer.admit(keystore)
-            self.customer.register(keystore)
+            self._register(keystore)
         self.customer.enrol(KEYS)
         self.here, self.there = "first", "second"
         self.cells = 0
+
+    def _register(self, keystore: str) -> None:
+        """Register a keystore; on a busy machine its server may answer later than the cells want it to."""
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                self.customer.register(keystore)
+            except HostUnavailable:
+                assert time.monotonic() < deadline
+            else:
+                return
 
     # One cell: a migration that something happens to.
 

@@ -17,6 +17,10 @@ from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPost
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     # A socket's path is short; with xdist each worker has a folder of its own.
     server = EmbeddedPostgres(tmp_path_factory.mktemp("d"))
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        # A hundred databases come and go, and none of them has to survive a power failure.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
     yield server
     server.stop()
 

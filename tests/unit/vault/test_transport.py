@@ -22,6 +22,7 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Overloaded
+from pulumi_keystore.vault import session
 from pulumi_keystore.vault import transport as transport_module
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
@@ -124,7 +125,9 @@ def test_what_no_healthy_vault_answers_is_host_unavailable(behave, fault, messag
     assert "\n" not in str(caught.value)
 
 
-def test_a_lying_server_cannot_make_us_repeat_what_it_was_sent():
+def test_a_lying_server_cannot_make_us_repeat_what_it_was_sent(monkeypatch):
+    # It is asked again each time, without the waiting between.
+    monkeypatch.setattr(session, "_REFUSED_WAITS_S", (0.0, 0.0, 0.0))
     canary = "CANARY-token"
 
     def lie(handler):

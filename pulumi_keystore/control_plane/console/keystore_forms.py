@@ -8,7 +8,16 @@ from fastapi import APIRouter, Response
 
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.console.access import Page, Sent, Visit, Visitor
-from pulumi_keystore.control_plane.console.form import PREFIX, Text, Upload, content_of, led_to, or_form, shown_around
+from pulumi_keystore.control_plane.console.form import (
+    PREFIX,
+    Filled,
+    Text,
+    Upload,
+    content_of,
+    led_to,
+    or_form,
+    shown_around,
+)
 from pulumi_keystore.control_plane.console.pages import frame, one_keystore
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
@@ -17,7 +26,6 @@ from pulumi_keystore.control_plane.keystores.binding import require_changeable
 from pulumi_keystore.control_plane.monitoring import monitors
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
 from pulumi_keystore.control_plane.organizations import keystores, maintenance, registry
-from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
 
@@ -62,40 +70,13 @@ def register_page(organization: str, visitor: Visit, services: Services) -> Resp
 
 
 @router.post("/register")
-def register(
-    organization: str,
-    visitor: Sent,
-    services: Services,
-    name: Text = "",
-    kind: Text = Kind.SELF_ADMINISTERED,
-    address: Text = "",
-    certificate: Upload = None,
-    certificate_password: Text = "",
-    server_ca: Text = "",
-    namespace: Text = "",
-    mount: Text = "",
-    role: Text = "",
-) -> Response:
+def register(organization: str, visitor: Sent, services: Services, filled: Filled) -> Response:
     """Prove a keystore and register it; the first one becomes the active one."""
     visitor.actor.require(Right.MANAGE, organization)
-    goal = name.strip()
-    values = {
-        "name": goal, "kind": kind, "address": address, "server_ca": server_ca,
-        "namespace": namespace, "mount": mount, "role": role,
-    }  # fmt: skip
-    declared = Declaration(
-        kind=kind,
-        address=address.strip() or None,
-        certificate=content_of(certificate),
-        certificate_password=certificate_password or None,
-        server_ca=server_ca.strip() or None,
-        mount=mount.strip() or None,
-        role=role.strip() or None,
-        namespace=namespace.strip() or None,
-    )
+    values = {**filled.values, "name": filled.name}
     return or_form(
-        lambda: registration.put(services.plane, visitor.actor.name, organization, goal, declared),
-        lambda _: led_to(organization, goal, "registered"),
+        lambda: registration.put(services.plane, visitor.actor.name, organization, filled.name, filled.declared),
+        lambda _: led_to(organization, filled.name, "registered"),
         lambda error: _form("register.html", visitor, shown_around(services, organization), values, error),
     )
 

@@ -11,7 +11,7 @@ from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.api.problems import MAX_BODY_BYTES
 from pulumi_keystore.control_plane.console import drafts
 from pulumi_keystore.control_plane.console.access import Page, Sent, Visit, Visitor
-from pulumi_keystore.control_plane.console.form import PREFIX, Text, Upload, content_of, led_to, or_form, shown_around
+from pulumi_keystore.control_plane.console.form import PREFIX, Filled, Text, led_to, or_form, shown_around
 from pulumi_keystore.control_plane.console.pages import frame
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
@@ -19,7 +19,6 @@ from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.keystores.binding import require_changeable
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.organizations import keystores, registry
-from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.migration import Mode
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import KeystoreError
@@ -41,40 +40,19 @@ def migrate(
     organization: str,
     visitor: Sent,
     services: Services,
+    filled: Filled,
     destination: Text = "",
-    name: Text = "",
-    kind: Text = Kind.SELF_ADMINISTERED,
-    address: Text = "",
-    certificate: Upload = None,
-    certificate_password: Text = "",
-    server_ca: Text = "",
-    namespace: Text = "",
-    mount: Text = "",
-    role: Text = "",
     notify_email: Text = "",
     mode: Text = Mode.MAINTENANCE,
 ) -> Response:
     """Prove the destination where it is a new one, and show what the migration would do; nothing is registered."""
     visitor.actor.require(Right.MANAGE, organization)
-    values = {
-        "destination": destination, "name": name, "kind": kind, "address": address, "server_ca": server_ca,
-        "namespace": namespace, "mount": mount, "role": role, "notify_email": notify_email, "mode": mode,
-    }  # fmt: skip
+    values = {**filled.values, "destination": destination, "notify_email": notify_email, "mode": mode}
 
     def prepare() -> dict[str, Any]:
         lifecycle.check_request(notify_email.strip() or None, mode)
         if not destination:
-            declared = Declaration(
-                kind=kind,
-                address=address.strip(),
-                certificate=content_of(certificate),
-                certificate_password=certificate_password or None,
-                server_ca=server_ca.strip() or None,
-                mount=mount.strip() or None,
-                role=role.strip() or None,
-                namespace=namespace.strip() or None,
-            )
-            goal = name.strip()
+            goal, declared = filled.name, filled.declared
             binding, proof = registration.rehearse(services.plane, organization, goal, declared)
             inside = f", namespace {binding.namespace}" if binding.namespace else ""
             label = f"{goal} ({binding.address}{inside})"

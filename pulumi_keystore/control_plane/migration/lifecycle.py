@@ -174,9 +174,8 @@ def start(
     chosen = check_request(notify_email, mode)
     migration_id = str(uuid.uuid4())
     with plane.transaction() as session:
-        found = _destination(session, organization, destination)
+        found = _destination(session, organization, destination, chosen, notify_email)
         if isinstance(found, str) or found is None:
-            _require_as_asked(session, found, chosen, notify_email)
             return found, False
         owner, source, to = found
         _require_vault(source, chosen)
@@ -194,9 +193,8 @@ def start(
     failpoints.reach("start.checked")
     with plane.gate.closed(owner.id), plane.transaction() as session:
         session.delete(session.get_one(CleanUp, proof.id))
-        found = _destination(session, organization, destination)
+        found = _destination(session, organization, destination, chosen, notify_email)
         if isinstance(found, str) or found is None:
-            _require_as_asked(session, found, chosen, notify_email)
             return found, False
         owner, source, to = found
         keys = ledger.count_keys(session, owner)
@@ -217,16 +215,13 @@ def start(
     return migration_id, True
 
 
-def _require_as_asked(session: Session, running: str | None, mode: Mode, notify_email: str | None) -> None:
-    """Raise where a migration runs already that does not do what is asked for.
+def _require_as_asked(row: Migration, mode: Mode, notify_email: str | None) -> None:
+    """Raise where a migration that runs already does not do what is asked for.
 
     Raises:
         InMaintenance: Whoever asks would believe that users can be created, or that somebody is told.
 
     """
-    row = session.get(Migration, running) if running is not None else None
-    if row is None:
-        return
     told = f"notifies {row.notify_email}" if row.notify_email else "notifies no one"
     if row.mode != mode or (notify_email and row.notify_email != notify_email):
         raise InMaintenance(
@@ -271,7 +266,7 @@ def count_late(session: Session, migration_id: str) -> int:
 
 
 def _destination(
-    session: Session, organization: str, destination: str
+    session: Session, organization: str, destination: str, mode: Mode, notify_email: str | None
 ) -> tuple[Organization, Keystore, Keystore] | str | None:
     """Return what has to move where; the id of a migration that does it already; or None if nothing has to."""
     owner = registry.find(session, organization, lock=True)
@@ -283,6 +278,7 @@ def _destination(
     if owner.maintenance_by is not None:
         running = session.get(Migration, owner.maintenance_by)
         if running is not None and running.destination_id == to.id:
+            _require_as_asked(running, mode, notify_email)
             return running.id
         raise InMaintenance(
             f"the organization {organization!r} is in maintenance: a migration to "

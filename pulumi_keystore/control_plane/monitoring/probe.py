@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pulumi_keystore.causes import Cause
@@ -136,11 +137,9 @@ def _use(subject: Subject, until: float) -> Flow[Seen]:
     except HostUnavailable as fault:
         if fault.cause is not Cause.SEALED:
             raise
-        try:
+        # Where it does not answer any more: it has said so before.
+        with suppress(HostUnavailable):
             fault = yield from vault.why_sealed()
-        except HostUnavailable:
-            # It has said so before.
-            raise fault from None
         raise fault from None
     finally:
         yield from vault.revoke()

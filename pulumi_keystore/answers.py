@@ -68,18 +68,26 @@ class ConnectionAnswer(TypedDict):
 
 
 class ReliabilityAnswer(TypedDict):
-    """An hour, a bucket a minute (online, offline, unknown), oldest first, and the share online of those known."""
+    """An hour, a day or a month in buckets, oldest first, and the share of tests that were online.
 
+    A bucket is online, offline, partly (some of its tests were offline) or unknown (none was made); `details` say it
+    in words, with the reason; `slowest_ms` is how long the slowest test took.
+    """
+
+    period: str
     ratio: float | None
     begin: str
     bucket_s: float
     buckets: list[str]
+    details: list[str]
+    slowest_ms: list[int | None]
 
 
 class HealthAnswer(TypedDict):
     """What the health checks of a self-administered keystore say; `duration_s` is how long the latest one took.
 
-    `cause` is why it is offline, in a word, and `steps` what to do about it.
+    `cause` is why it is offline, in a word, and `steps` what to do about it. `server_certificate_not_after` is when the
+    certificate expires that the server has shown; of several servers, the first of them.
     """
 
     organization: NotRequired[str]
@@ -94,7 +102,23 @@ class HealthAnswer(TypedDict):
     for_s: int | None
     tested_at: str | None
     duration_s: float | None
+    server_certificate_not_after: str | None
     reliability: ReliabilityAnswer
+
+
+class IncidentAnswer(TypedDict):
+    """A time in which a keystore was offline; `ended_at` is null while it lasts.
+
+    Reason, cause and detail are those of its first failed test; `alerts` is how often its recipients were alerted.
+    """
+
+    begun_at: str
+    ended_at: str | None
+    duration_s: int
+    reason: str | None
+    cause: str | None
+    detail: str | None
+    alerts: int
 
 
 class MonitorAnswer(TypedDict):

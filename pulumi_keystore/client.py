@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pulumi_keystore.answers import (
         CleanUpAnswer,
         HealthAnswer,
+        IncidentAnswer,
         KeystoreAnswer,
         ListedOrganizationAnswer,
         MigrationAnswer,
@@ -250,9 +251,15 @@ class Client:
 
     # Health.
 
-    def health(self, organization: str, keystore: str) -> HealthAnswer:
-        """Return status, reason, detail and the last hour of a self-administered keystore."""
-        return cast("HealthAnswer", self.request("GET", "organizations", organization, "keystores", keystore, "health"))
+    def health(self, organization: str, keystore: str, period: str = "hour") -> HealthAnswer:
+        """Return status, reason, detail and the last hour, day or month of a self-administered keystore."""
+        path = ("organizations", organization, "keystores", keystore, "health")
+        return cast("HealthAnswer", self.request("GET", *path, period=period))
+
+    def incidents(self, organization: str, keystore: str, limit: int = 100) -> list[IncidentAnswer]:
+        """List the times in which a self-administered keystore was offline, the latest first."""
+        path = ("organizations", organization, "keystores", keystore, "incidents")
+        return cast("list[IncidentAnswer]", self.request("GET", *path, limit=limit))
 
     def monitor(self, organization: str, keystore: str) -> MonitorAnswer:
         """Return the alert recipients and timings of a keystore."""

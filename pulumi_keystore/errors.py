@@ -16,7 +16,8 @@
     ├── KeystoreFault           a keystore did not do what was asked (424)
     │   ├── HostUnavailable     DNS, connect, time-out, TLS, 5xx, sealed
     │   │   ├── AnotherCluster  another Vault cluster answers under the name
-    │   │   └── Overloaded      429, or 503 from a server that is not sealed
+    │   │   └── Overloaded      503 from a server that is not sealed
+    │   │       └── RateLimited  429: it works, and asks for fewer requests
     │   ├── UnableToAuthenticate  the certificate login is refused
     │   │   └── AccessDenied    logged in, but the role may not do it
     │   └── Unsuitable          reachable, but not set up as an archive-key keystore
@@ -187,6 +188,10 @@ class Overloaded(HostUnavailable):
 
     code = "overloaded"
     usual = Cause.OVERLOADED
+
+
+class RateLimited(Overloaded):
+    """The server works, and a quota of it asks for fewer requests."""
 
 
 class UnableToAuthenticate(KeystoreFault):

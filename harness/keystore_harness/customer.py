@@ -109,7 +109,7 @@ class Customer:
 
     def start_migration(self, destination: str = "second") -> dict[str, Any]:
         """Start a migration; return its row."""
-        row: dict[str, Any] = self.call("POST", "migrations", {"destination": destination})
+        row: dict[str, Any] = self.call("POST", "migrations", {"destination": destination, "notify_email": None})
         return row
 
     def migration(self, row: dict[str, Any]) -> dict[str, Any]:

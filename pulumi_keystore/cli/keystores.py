@@ -1,4 +1,4 @@
-"""Keystores: list, show, status, reliability, verify, recover, accept-cluster."""
+"""Keystores: list, show, status, reliability, incidents, verify, recover, accept-cluster."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ from pulumi_keystore.cli.output import (
     wrapped,
 )
 from pulumi_keystore.client import Client
+from pulumi_keystore.declarations.monitor import Period
 from pulumi_keystore.errors import KeystoreError, ServiceUnavailable
 
 commands = typer.Typer()
@@ -185,56 +186,108 @@ def _connection(shown: ConnectionAnswer | HealthAnswer | None) -> str:
     return " / ".join(filter(None, (shown["status"], shown["reason"]))) if shown else ""
 
 
+_SPANS: Final = {"hour": "hour", "day": "24 hours", "month": "30 days"}
+
+
 def _health_lines(monitored: HealthAnswer | None) -> dict[str, Any]:
     if monitored is None:
         return {}
-    ratio = monitored["reliability"]["ratio"]
+    past, shown_until = monitored["reliability"], monitored["server_certificate_not_after"]
+    ratio = past["ratio"]
     since = f" since {local_time(monitored['since'])} ({span(monitored['for_s'] or 0)})" if monitored["since"] else ""
     return {
         "each minute": f"{_connection(monitored)}{since}",
         "what it says": monitored["detail"],
         "warning": monitored["warning"],
-        "reliability": f"{ratio:.1%} of the last hour" if ratio is not None else "not known yet",
+        "server certificate until": shown_until and local_time(shown_until),
+        "reliability": f"{ratio:.1%} of the last {_SPANS[past['period']]}" if ratio is not None else "not known yet",
     }
+
+
+KeystoreOrActive = Annotated[
+    str | None, typer.Argument(help="Name of the keystore; defaults to the active one.", show_default=False)
+]
+_BARS: Final = {"online": ("█", "green"), "partly": ("▄", "yellow"), "offline": ("▁", "red"), "unknown": ("·", "dim")}
+_WHAT: Final = {
+    Period.HOUR: ("{:,} minutes online, {:,} offline, {:,} not tested", 60),
+    Period.DAY: ("{:,} quarters of an hour online, {:,} not always, {:,} not tested", 48),
+    Period.MONTH: ("{:,} quarters of a day online, {:,} not always, {:,} not tested", 60),
+}
+"""What is said below the bars, and how many bars a line has."""
 
 
 @commands.command()
 def reliability(
     organization: OrganizationArgument,
-    keystore: Annotated[
-        str | None, typer.Argument(help="Name of the keystore; defaults to the active one.", show_default=False)
-    ] = None,
+    keystore: KeystoreOrActive = None,
+    period: Annotated[Period, typer.Option(help="60 minutes, 24 hours, or 30 days.")] = Period.HOUR,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show the last hour of a self-administered keystore, a bar for each minute, oldest first.
+    """Show the last hour, day or month of a self-administered keystore, a bar for each stretch of time, oldest first.
 
-    A high bar stands for a minute online, a low bar for a minute offline, a dot for a minute without a health check.
+    A high bar stands for a minute (a quarter of an hour; six hours) online, a low bar for one offline, a middle one
+    for one that was partly offline, and a dot for one without a health check.
     """
     with ask() as service:
-        keystore = keystore or service.organization(organization)["active_keystore"]
-        if keystore is None:
-            raise KeystoreError(f"{organization!r} has no active keystore", hint="declare a Keystore first")
-        shown = service.health(organization, keystore)
+        keystore = keystore or _active(service, organization)
+        shown = service.health(organization, keystore, period)
     if output is Format.JSON:
         print_json(shown)
         return
-    hour = shown["reliability"]
-    begin = datetime.fromisoformat(hour["begin"]).astimezone()
-    end = begin + timedelta(seconds=hour["bucket_s"] * len(hour["buckets"]))
-    counts = {name: hour["buckets"].count(name) for name in ("online", "offline", "unknown")}
+    past = shown["reliability"]
+    begin = datetime.fromisoformat(past["begin"]).astimezone()
+    said, in_a_line = _WHAT[period]
     pairs({"keystore": f"{organization}/{keystore}", **_health_lines(shown)})
-    bars = Text()
-    for bucket in hour["buckets"]:
-        bars.append(*_BARS[bucket])
-    out.print(bars)
-    left, right = f"{begin:%H:%M}", f"{end:%H:%M}"
-    out.print(f"{left}{right:>{len(hour['buckets']) - len(left)}}", markup=False)
-    out.print(
-        f"{counts['online']} minutes online, {counts['offline']} offline, {counts['unknown']} not tested", markup=False
-    )
+    for first in range(0, len(past["buckets"]), in_a_line):
+        bars = Text()
+        for bucket in past["buckets"][first : first + in_a_line]:
+            bars.append(*_BARS[bucket])
+        out.print(bars)
+        left, right = (
+            f"{begin + timedelta(seconds=past['bucket_s'] * number):{'%b %d' if period is Period.MONTH else '%H:%M'}}"
+            for number in (first, first + in_a_line)
+        )
+        out.print(f"{left}{right:>{in_a_line - len(left)}}", markup=False)
+    online, unknown = (past["buckets"].count(name) for name in ("online", "unknown"))
+    out.print(said.format(online, len(past["buckets"]) - online - unknown, unknown), markup=False)
 
 
-_BARS = {"online": ("█", "green"), "offline": ("▁", "red"), "unknown": ("·", "dim")}
+@commands.command()
+def incidents(
+    organization: OrganizationArgument,
+    keystore: KeystoreOrActive = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of incidents, newest first.", min=1, max=500)] = 20,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """List the times in which a self-administered keystore was offline, newest first. They are kept for 90 days.
+
+    `alerts` is how often the recipients were alerted, the recovery notice included.
+    """
+    with ask() as service:
+        rows = service.incidents(organization, keystore or _active(service, organization), limit)
+    print_rows(rows, _INCIDENTS, output)
+
+
+_INCIDENTS: Final[Columns] = {
+    "began": lambda row: local_minute(row["begun_at"]),
+    "lasted": lambda row: span(row["duration_s"]) if row["ended_at"] else f"{span(row['duration_s'])} so far",
+    "reason": "reason",
+    "cause": "cause",
+    "alerts": "alerts",
+}
+
+
+def _active(service: Client, organization: str) -> str:
+    """Return the name of the keystore in use.
+
+    Raises:
+        KeystoreError: There is none.
+
+    """
+    active = service.organization(organization)["active_keystore"]
+    if active is None:
+        raise KeystoreError(f"{organization!r} has no active keystore", hint="declare a Keystore first")
+    return str(active)
 
 
 @commands.command()

@@ -80,7 +80,9 @@ def _planned(plan: MigrationPlanAnswer) -> dict[str, object]:
 def migration_start(
     organization: OrganizationArgument,
     destination: Annotated[str, typer.Argument(help="Keystore to make active.", show_default=False)],
-    notify: Annotated[str | None, typer.Option(help="Email address to notify about the migration.")] = None,
+    notify: Annotated[
+        str | None, typer.Option(help="Email address to notify about the migration, or none; asked for on a terminal.")
+    ] = None,
     online: Annotated[
         bool, typer.Option("--online", help="Accept new keys during the migration; they wait only briefly at the end.")
     ] = False,
@@ -101,8 +103,10 @@ def migration_start(
             for name, value in _planned(plan).items():
                 if value is not None:
                     err.print(f"{name}: {value}", markup=False)
-            if plan["moves"] and not typer.confirm("Start the migration?", err=True):
-                raise typer.Exit(1)
+            if plan["moves"]:
+                notify = notify or typer.prompt("Email address to notify (none for no one)", err=True)
+                if not typer.confirm("Start the migration?", err=True):
+                    raise typer.Exit(1)
         row = service.start_migration(organization, destination, notify, "online" if online else "maintenance")
         if row is None:
             err.print(f"{destination} is already the active keystore; nothing to move", markup=False)

@@ -37,6 +37,10 @@ METRICS: Final = {
     "keystore_health_check_duration_seconds": ("duration of the latest health check", _OF_KEYSTORE),
     "keystore_warning": ("1 if it is online with a warning, such as a sealed standby", _OF_KEYSTORE),
     "keystore_certificate_not_after_timestamp_seconds": ("when the client certificate expires", _OF_KEYSTORE),
+    "keystore_server_certificate_not_after_timestamp_seconds": (
+        "when the certificate expires that the keystore's server shows",
+        _OF_KEYSTORE,
+    ),
     "keystore_active": ("1 for the keystore in use", _OF_KEYSTORE),
     "keystore_archive_keys": ("archive keys in escrow", ("organization",)),
     "keystore_archive_keys_missing": ("archive keys that the latest count or audit did not find", ("organization",)),
@@ -157,6 +161,9 @@ def _of_keystores(
         connection = shown[keystore.id]
         known = {Status.ONLINE: 1.0, Status.OFFLINE: 0.0}
         set_to("keystore_online", None if connection.reason == NO_REQUEST else known.get(connection.status))
+        shown_until = row.server_not_after
+        name = "keystore_server_certificate_not_after_timestamp_seconds"
+        set_to(name, shown_until.timestamp() if shown_until else None)
         set_to("keystore_warning", connection.warning is not None)
         set_to("keystore_reliability_ratio", ratios.get(keystore.id))
         set_to("keystore_last_health_check_timestamp_seconds", row.tested_at.timestamp())

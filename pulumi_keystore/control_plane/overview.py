@@ -14,6 +14,7 @@ from sqlalchemy import (
     ARRAY,
     Boolean,
     ColumnElement,
+    DateTime,
     Integer,
     Select,
     and_,
@@ -36,6 +37,7 @@ from pulumi_keystore.answers import ListedOrganizationAnswer
 from pulumi_keystore.control_plane.keystores.tables import Verification
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import views
+from pulumi_keystore.control_plane.monitoring.expiry import SHARE
 from pulumi_keystore.control_plane.monitoring.status import SILENCE
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.organizations import registry
@@ -77,6 +79,12 @@ def _of_keystore(is_wrong: ColumnElement[bool], *, among: bool) -> Select[int]:
     return select(Organization.id.label("id")).join(Keystore, used).where(Organization.id == _NUMBERS, wrong)
 
 
+def _server_expires(days: int) -> ColumnElement[bool]:
+    """Return the condition that a server should have another certificate by now, of those that live long enough."""
+    begin, end, span = KeystoreHealth.server_not_before, KeystoreHealth.server_not_after, timedelta(days=days)
+    return and_(end < bindparam("now", type_=DateTime(timezone=True)) + span, end - begin >= SHARE * span)
+
+
 def _queries(*, among: bool) -> dict[Problem, Select[int]]:
     """Return what finds the organizations with each problem; with `among`, those of some numbers."""
 
@@ -91,12 +99,16 @@ def _queries(*, among: bool) -> dict[Problem, Select[int]]:
     away = or_(not_(type_coerce(KeystoreHealth.online, Boolean)), KeystoreHealth.tested_at < bindparam("silent"))
     unsound = of(Verification.organization_id, Verification.missing + Verification.damaged > 0)
     missing = union(_of_health(KeystoreHealth.lacking > 0, among=among), unsound).subquery()
+    expiring = union(
+        _of_keystore(Keystore.certificate_not_after < bindparam("soon"), among=among),
+        _of_health(or_(*(_server_expires(days) for days in (30, 7))), among=among),
+    ).subquery()
     return {
         Problem.SUSPENDED: of(Organization.id, Organization.suspended.is_not(None)),
         Problem.OFFLINE: _of_health(away, among=among),
         Problem.KEYS_MISSING: select(missing.c.id.label("id")),
         Problem.MIGRATION_FAILED: of(Migration.organization_id, failed),
-        Problem.CERTIFICATE: _of_keystore(Keystore.certificate_not_after < bindparam("soon"), among=among),
+        Problem.CERTIFICATE: select(expiring.c.id.label("id")),
         Problem.NO_ALERTS: _of_keystore(not_(Keystore.alerts), among=among),
     }
 
@@ -117,6 +129,7 @@ def _moments(plane: ControlPlane, now: datetime) -> dict[str, datetime]:
     minute_s = plane.settings.health_check_interval_s
     return {
         "silent": now - timedelta(seconds=(SILENCE + 1) * minute_s),
+        "now": now,
         "soon": now + _ENDS_SOON,
         "lately": now - _FAILED_LATELY,
     }

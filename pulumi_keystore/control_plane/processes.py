@@ -24,7 +24,7 @@ from pulumi_keystore.control_plane.keystores.verification import Audits
 from pulumi_keystore.control_plane.migration import resuming, shards, workflow
 from pulumi_keystore.control_plane.migration.resuming import Unfinished
 from pulumi_keystore.control_plane.migration.worker import Workers
-from pulumi_keystore.control_plane.monitoring import results, schedule
+from pulumi_keystore.control_plane.monitoring import expiry, results, schedule
 from pulumi_keystore.control_plane.monitoring.runner import HealthChecks
 from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.notifications.webhooks import WebhookSender
@@ -86,6 +86,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
                 Work("connections", 5.0, connections.close_idle),
                 Work("unfinished migrations", 5.0, Unfinished(plane).work),
                 Work("verification", 30.0, Audits(plane).work),
+                Work("certificates that expire", 600.0, lambda: _tell_of_expiry(plane)),
                 Work("old data", 600.0, lambda: _forget_old(plane)),
             ]
         )
@@ -143,6 +144,11 @@ def _release(plane: ControlPlane, instance: str) -> None:
     with plane.transaction() as session:
         shards.take_from_process(session, instance)
         schedule.release(session, instance)
+
+
+def _tell_of_expiry(plane: ControlPlane) -> None:
+    with plane.transaction() as session:
+        expiry.tell(session, now_utc())
 
 
 def _forget_old(plane: ControlPlane) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,17 @@ REPEAT_HOURS: Final = 24
 ONLINE_MINUTES: Final = 5
 MAX_RECIPIENTS: Final = 20
 MAX_WEBHOOK_LENGTH: Final = 1000
+
+
+class Period(StrEnum):
+    """How far back the timeline of a keystore goes.
+
+    60 minutes one by one, 24 hours by quarters of an hour, 30 days by quarters of a day.
+    """
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from typing import Final
 from pulumi_keystore import rules
 from pulumi_keystore.declarations.migration import Mode
 
+NO_ONE: Final = "none"
+"""What is given in place of an address where no one shall be notified."""
+
 
 class Kind(StrEnum):
     """Who runs a keystore."""
@@ -64,6 +67,16 @@ def check_email(address: str) -> str:
     if len(address) > 254 or "=?" in address or not _EMAIL.fullmatch(address):  # noqa: PLR2004 - RFC 5321 limit
         raise rules.NOTIFY_EMAIL.violation(f"{address!r} is not an e-mail address")
     return address
+
+
+def notified(address: str) -> str | None:
+    """Return the address that is notified, None where no one shall be: that is said, and not left out by accident.
+
+    Raises:
+        RuleViolation: KS033, for an empty one, too.
+
+    """
+    return None if address.strip().lower() == NO_ONE else check_email(address.strip())
 
 
 def check_mount(text: str) -> str:

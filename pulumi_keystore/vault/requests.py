@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from pulumi_keystore.declarations.address import KeystoreAddress
@@ -54,6 +55,14 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Validity:
+    """From when until when a certificate is valid."""
+
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """The status and the body of an answer."""
 
@@ -65,6 +74,8 @@ class Response:
     """The number of the connection it came on, which no other one of its transport has."""
     fresh: bool = False
     """Whether that was opened for it."""
+    certificate: Validity | None = None
+    """That of the certificate the server has shown, where the connection was opened for it."""
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; an empty object where it is none."""

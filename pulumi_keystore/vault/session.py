@@ -20,12 +20,13 @@ from pulumi_keystore.errors import (
     HostUnavailable,
     KeystoreFault,
     Overloaded,
+    RateLimited,
     UnableToAuthenticate,
     Unsuitable,
 )
 from pulumi_keystore.vault.faults import LATE, SEE_LOAD
 from pulumi_keystore.vault.place import Place
-from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, T
+from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, T, Validity
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
@@ -109,6 +110,8 @@ class VaultSession:
         self._token: _Token | None = None
         self._logging_in = False
         self._kind_of_token = ("", 0.0)
+        self.certificate: Validity | None = None
+        """That of the certificate which the server has shown last."""
         self.annotated = 0
         """How many of the keys read carried custom metadata (KV version 2), which no archive key needs."""
 
@@ -349,13 +352,14 @@ class VaultSession:
             raise HostUnavailable(f"{self}: {LATE}", hint=SEE_LOAD, cause=Cause.TIMED_OUT)
         response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index, sink)
         assert response is not None  # noqa: S101 - the transport answers every Request
+        self.certificate = response.certificate or self.certificate
         status = response.status
         if 300 <= status < 400:  # noqa: PLR2004
             raise HostUnavailable(
                 f"{self}: answers with a redirect, and redirects are never followed", cause=Cause.NOT_VAULT
             )
         if status == 429:  # noqa: PLR2004
-            raise Overloaded(f"{self}: asks for fewer requests (HTTP 429)")
+            raise RateLimited(f"{self}: asks for fewer requests (HTTP 429)")
         if status == 503 and "sealed" in response.errors.lower():  # noqa: PLR2004
             raise self._sealed()
         if status == 503:  # noqa: PLR2004

@@ -15,8 +15,9 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, Generic
 
 # libcurl and OpenSSL would write TLS secrets to the file this names; they read it when they are loaded.
@@ -36,6 +37,7 @@ from pulumi_keystore.vault.requests import (
     Request,
     Response,
     T,
+    Validity,
 )
 from pulumi_keystore.vault.resolver import Target
 
@@ -213,12 +215,14 @@ class Transport:
                 running = active.pop(handle)
                 assert running.handle is not None  # noqa: S101 - it was active
                 found = running.handle
+                fresh = handle.getinfo(pycurl.NUM_CONNECTS) > 0
                 response = Response(
                     handle.getinfo(pycurl.RESPONSE_CODE),
                     bytes(found.buffer),
                     found.index[-1] if found.index else "",
                     handle.getinfo(pycurl.CONN_ID),
-                    handle.getinfo(pycurl.NUM_CONNECTS) > 0,
+                    fresh,
+                    validity_of(handle.getinfo_raw(pycurl.INFO_CERTINFO)) if fresh else None,
                 )
                 self._give_back(running)
                 yield running, response
@@ -302,6 +306,7 @@ class Transport:
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_TIMEOUT_S * 1000))
         curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+        curl.setopt(pycurl.OPT_CERTINFO, 1)
         curl.setopt(pycurl.SSL_VERIFYPEER, 1)
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
         if endpoint.server_ca:
@@ -321,6 +326,22 @@ class Transport:
             # Where one vetted address does not answer, the next one is dialled; nothing is looked up.
             curl.setopt(pycurl.RESOLVE, [f"{address.host}:{target.port}:{','.join(ips)}"])
         return handle
+
+
+def validity_of(chain: Sequence[Sequence[object]]) -> Validity | None:
+    """Return the validity of a server's own certificate, from what libcurl says of its chain (CURLINFO_CERTINFO).
+
+    None where it says nothing that can be read: whatever a server puts into its certificate, it is no fault.
+    """
+    said: dict[bytes, bytes] = dict(entry for entry in (chain[0] if chain else ()) if isinstance(entry, tuple))
+    try:
+        begin, end = (
+            datetime.strptime(said[name].decode("ascii"), "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
+            for name in (b"Start date", b"Expire date")
+        )
+    except (KeyError, ValueError):
+        return None
+    return Validity(begin, end)
 
 
 def _headers(request: Request) -> list[str]:

@@ -106,14 +106,25 @@ def test_an_outage_shows_by_itself_with_what_to_do(desk, customer, testbed):
     page = one.page
     expect(page.get_by_text("Online", exact=False).first).to_be_visible()
     expect(page.get_by_text(testbed.vaults["a"].address)).to_be_visible()
-    expect(page.get_by_role("img", name=re.compile("minutes online"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("60 bars: "))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("How long tests took"))).to_be_visible()
+    expect(page.get_by_text("No incident in the last 90 days.")).to_be_visible()
+    expect(page.get_by_text("Server certificate")).to_be_visible()
     # Times are the reader's own.
     assert page.locator("time").first.get_attribute("title").endswith("UTC")
     with testbed.servers["a"].sealed_for_a_while():
         expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
-        expect(page.get_by_text("Sealed: unseal the server")).to_be_visible()
+        expect(page.get_by_text("Sealed: unseal the server").first).to_be_visible()
         expect(page.get_by_text("bao operator unseal")).to_be_visible()
+        expect(page.locator(".bar.offline[title*='sealed']").first).to_be_attached()
+        # An incident begins, and is still under way.
+        expect(page.get_by_role("row", name=re.compile("sealed: unseal the server"))).to_contain_text("for ")
     expect(page.get_by_text("Offline / Host unavailable")).to_have_count(0)
+    page.get_by_role("link", name="24 h").click()
+    expect(page.get_by_role("img", name=re.compile("96 bars: .* 1 partly offline"))).to_be_visible()
+    page.get_by_role("link", name="30 days").click()
+    expect(page.get_by_role("img", name=re.compile("120 bars: "))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("sealed: unseal the server"))).to_be_visible()
 
 
 def test_a_page_whose_service_is_gone_says_since_when(desk, customer, testbed):
@@ -195,7 +206,7 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, testbed, pfx):
         if file:
             page.get_by_label("New client certificate").set_input_files(file)
         page.get_by_label("Password of the file").fill(password)
-        page.get_by_role("button", name="Save").click()
+        page.get_by_role("button", name="Continue").click()
 
     for url, rule in (
         ("https://127.0.0.1:8200", "KS004"),
@@ -220,6 +231,11 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, testbed, pfx):
     expect(page.get_by_role("alert")).to_contain_text("refuses this client certificate")
     assert acme.admin.keystore(acme.name, "first") == before
     save(file=pfx(acme.name), password=PASSWORD)
+    # What was verified is shown, and nothing is changed until it is confirmed.
+    expect(page.get_by_role("heading", name="Verified. Use the new settings?")).to_be_visible()
+    expect(page.get_by_text("all found and equal: 3")).to_be_visible()
+    assert acme.admin.keystore(acme.name, "first") == before
+    page.get_by_role("button", name="Save").click()
     expect(page.locator(".saved")).to_contain_text("the new settings, and they are in use")
     after = acme.admin.keystore(acme.name, "first")
     assert after["certificate_fingerprint"] != before["certificate_fingerprint"]
@@ -227,7 +243,8 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, testbed, pfx):
     # And the address alone, with the certificate that is in use.
     page.get_by_role("link", name="Edit", exact=True).click()
     save(before["address"].upper().replace("HTTPS", "https"))
-    expect(page.locator(".saved")).to_contain_text("they are in use")
+    expect(page.get_by_role("heading", name="Verified. Nothing would change")).to_be_visible()
+    page.get_by_role("link", name="Back").click()
     assert acme.actions.count("Keystore edited") == 1
     assert acme.released(next(iter(acme.keys))) == next(iter(acme.keys.values()))
 
@@ -284,6 +301,37 @@ def test_a_second_keystore_is_registered_proved_watched_and_deleted(desk, custom
     one.open(f"/console/organizations/{acme.name}{FIRST}/delete")
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("alert")).to_contain_text("is active and holds 2 archive keys")
+
+
+def test_an_edit_is_confirmed_in_the_session_and_for_the_keystore_it_was_verified_for(
+    signed_in, customer, testbed, admin_token
+):
+    acme = customer(keys=1)
+    path, token = f"/console/organizations/{acme.name}/keystores", form_token(signed_in, acme.name)
+    upload = {"certificate": ("acme.p12", testbed.ca.issue(acme.name).pkcs12(PASSWORD))}
+    fields = {"address": testbed.vaults["a"].address, "server_ca": testbed.ca.pem, "certificate_password": PASSWORD}
+    shown = signed_in.post(f"{path}/first/edit", data={"form_token": token, **fields}, files=upload)
+    assert shown.status_code == 200
+    assert PASSWORD not in shown.text
+    draft = re.search(r'name="draft" value="([^"]+)"', shown.text)[1]
+    with httpx.Client(base_url=testbed.service.url, timeout=60) as other:
+        other.post("/console/sign-in", data={"token": admin_token})
+        elsewhere = {"form_token": form_token(other, acme.name), "draft": draft}
+        refused = [other.post(f"{path}/first/edit/save", data=elsewhere)]
+    mine = {"form_token": token, "draft": draft}
+    refused += [
+        signed_in.post(f"{path}/second/edit/save", data=mine),
+        signed_in.post(f"{path}/first/edit/save", data={**mine, "draft": draft[:-8] + "AAAAAAAA"}),
+        signed_in.post(f"{path}/first/edit/save", data={"form_token": token}),
+    ]
+    assert [answer.status_code for answer in refused] == [409] * 4
+    assert "Keystore edited" not in acme.actions
+    # The server that was verified may be another one by the time it is confirmed: it is proved again.
+    with testbed.servers["a"].sealed_for_a_while():
+        assert signed_in.post(f"{path}/first/edit/save", data=mine).status_code == 424
+    assert "Keystore edited" not in acme.actions
+    assert signed_in.post(f"{path}/first/edit/save", data=mine).status_code == 303
+    assert acme.actions.count("Keystore edited") == 1
 
 
 @pytest.mark.parametrize("word", ["<script>alert(1)</script>", "edited'", "../x", "nothing"])
@@ -346,10 +394,15 @@ def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, custome
     one.action("Migrate Keystore")
     page = one.page
     page.get_by_label(re.compile("second self-administered")).check()
-    page.get_by_label("E-mail address").fill("nobody")
-    page.get_by_label("E-mail address").evaluate("field => field.type = 'text'")
+    # Whom to notify is asked for: left out it is not, not even past the browser's own check.
     page.get_by_role("button", name="Continue").click()
-    expect(page.get_by_role("alert")).to_contain_text("KS033")
+    expect(page.get_by_label("E-mail address")).to_be_focused()
+    page.get_by_label("E-mail address").evaluate("field => field.required = false")
+    for text in ("", "nobody"):
+        page.get_by_label("E-mail address").fill(text)
+        page.get_by_role("button", name="Continue").click()
+        expect(page.get_by_role("alert")).to_contain_text("KS033")
+        page.get_by_label("E-mail address").evaluate("field => field.required = false")
     page.get_by_label(re.compile("second self-administered")).check()
     page.get_by_label("E-mail address").fill("ops@example.com")
     page.get_by_role("button", name="Continue").click()
@@ -403,6 +456,7 @@ def fill_in_a_new_keystore(page, address, file, password, server_ca, **further):
         page.get_by_text("Namespace, mount and role").click()
     for label, value in further.items():
         page.get_by_label(label).fill(value)
+    page.get_by_label("E-mail address").fill("none")
     page.get_by_role("button", name="Continue").click()
 
 
@@ -528,6 +582,7 @@ def test_everything_works_without_javascript(desk, customer, testbed, pfx):
     one.action("Edit Keystore")
     one.page.get_by_label("New client certificate").set_input_files(pfx(acme.name))
     one.page.get_by_label("Password of the file").fill(PASSWORD)
+    one.page.get_by_role("button", name="Continue").click()
     one.page.get_by_role("button", name="Save").click()
     assert "Keystore edited" in acme.actions
     one.page.get_by_role("button", name="Prove now").click()
@@ -535,6 +590,7 @@ def test_everything_works_without_javascript(desk, customer, testbed, pfx):
     one.open_keystore(acme.name)
     one.action("Migrate Keystore")
     one.page.get_by_label(re.compile("second self-administered")).check()
+    one.page.get_by_label("E-mail address").fill("none")
     one.page.get_by_role("button", name="Continue").click()
     one.page.get_by_role("button", name="Start the migration").click()
     acme.finish(acme.admin.migrations(acme.name)[0])
@@ -560,6 +616,7 @@ def test_what_others_wrote_is_text(desk, customer, testbed):
     expect(one.page.get_by_text(evil).first).to_be_visible()
     one.open(f"/console/organizations/{acme.name}/migrate")
     one.page.get_by_label(re.compile("img src")).check()
+    one.page.get_by_label("E-mail address").fill("None")
     one.page.get_by_role("button", name="Continue").click()
     expect(one.page.get_by_text("onerror")).to_be_visible()
     assert one.page.locator("img[src=x]").count() == 0

@@ -57,20 +57,21 @@ def test_every_page_is_accessible_and_fits(desk, customer, testbed, size, scheme
     look("delete", f"{root}/keystores/second/delete")
     look("edit", f"{root}/keystores/first/edit")
     page.get_by_label("URL").fill("https://10.0.0.1:8200")
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("alert")).to_be_visible()
     look("edit-refused")
+    look("edit-again", f"{root}/keystores/first/edit")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("heading", name="Verified. Nothing would change")).to_be_visible()
+    look("edit-confirm")
     look("migrate", f"{root}/migrate")
+    page.get_by_label("E-mail address").fill("none")
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("heading", name="Migrate 3 archive keys?")).to_be_visible()
     look("confirm")
     look("alerts", f"{root}/keystores/first/alerts")
     look("history", f"{root}/history")
-    with testbed.servers["a"].sealed_for_a_while():
-        one.open_keystore(acme.name)
-        expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
-        page.wait_for_timeout(1500)
-        look("offline", root)
+    look_at_an_outage(one, testbed, root, look)
     other = desk(viewport=SIZES[size], color_scheme=scheme, bypass_csp=True, sign_in=False)
     page = other.page
     other.open("/console/sign-in")
@@ -80,6 +81,17 @@ def test_every_page_is_accessible_and_fits(desk, customer, testbed, size, scheme
     look("organizations")
     other.open("/console/organizations/nobody")
     look("error")
+
+
+def look_at_an_outage(one, testbed, root, look):
+    page = one.page
+    with testbed.servers["a"].sealed_for_a_while():
+        one.open(root)
+        expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
+        page.wait_for_timeout(1500)
+        look("offline", root)
+        for period in ("day", "month"):
+            look(f"keystore-{period}", f"{root}/keystores/first?period={period}")
 
 
 def test_progress_is_accessible(desk, customer, testbed):

@@ -107,6 +107,18 @@ def test_an_answer_that_is_no_vault_servers_is_host_unavailable(watch, status):
     acme.await_status("Online")
 
 
+def test_a_quota_of_the_server_is_no_outage(watch):
+    """The server is well, and the right one; it is asked again, and then it says so."""
+    acme = watch()
+    server, mount = acme.testbed.servers["a"], acme.customer.tenancy("first").mount
+    with server.rate_limited(0.01, f"{mount}/"):
+        warned = wait_until(lambda: (shown := acme.health())["warning"] and shown, "a warning", 60)
+        assert "asks for fewer requests (HTTP 429)" in warned["warning"]
+        assert warned["status"] == "Online"
+        assert "offline" not in warned["reliability"]["buckets"]
+    wait_until(lambda: acme.health()["warning"] is None, "the warning to end", 60)
+
+
 def test_garbage_with_status_200_is_host_unavailable(watch):
     acme = watch()
     with acme.testbed.servers["a"].answering(200, "<html>it works</html>"):

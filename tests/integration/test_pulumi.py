@@ -333,7 +333,10 @@ def test_what_the_console_changes_is_drift(team, testbed, admin_token):
             },
             files={"certificate": ("acme.p12", upload)},
         )
-        assert sent.status_code == 303
+        assert sent.status_code == 200
+        draft = re.search(r'name="draft" value="([^"]+)"', sent.text)[1]
+        path = f"/console/organizations/{acme.name}/keystores/first/edit/save"
+        assert browser.post(path, data={"form_token": token, "draft": draft}).status_code == 303
     assert "~ certificate" in team.stack.refresh().stdout
     assert "1 updated" in team.stack.up().stdout
 

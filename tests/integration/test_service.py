@@ -68,7 +68,7 @@ def test_each_role_may_do_its_own(customer, testbed, role, allowed):
     requests = {
         "read": ("GET", (*organization, "status"), None),
         "escrow": ("POST", (*organization, "archive-keys"), {"keys": {"new": b64encode(bytes(32)).decode()}}),
-        "change": ("POST", (*organization, "migrations"), {"destination": "first"}),
+        "change": ("POST", (*organization, "migrations"), {"destination": "first", "notify_email": None}),
         "administer": ("GET", ("tokens",), None),
     }
     with Client(testbed.service.url, testbed.service.make_token("someone", role)) as client:

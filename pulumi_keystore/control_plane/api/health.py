@@ -6,15 +6,18 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, SecretStr
+from sqlalchemy.orm import Session
 
-from pulumi_keystore.answers import HealthAnswer, MonitorAnswer
+from pulumi_keystore.answers import HealthAnswer, IncidentAnswer, MonitorAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import metrics
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.monitoring import monitors, views
+from pulumi_keystore.control_plane.monitoring import incidents, monitors, views
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
 from pulumi_keystore.control_plane.organizations import keystores, registry
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.declarations.monitor import Period
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict
 
@@ -45,18 +48,50 @@ class MonitorBody(Body):
 
 
 @router.get("/organizations/{organization}/keystores/{name}/health")
-def get_health(organization: str, name: str, actor: Actor, services: Services) -> HealthAnswer:
-    """Return what the tests of every minute say: status, reason, detail, since when, and the last hour."""
+def get_health(
+    organization: str,
+    name: str,
+    actor: Actor,
+    services: Services,
+    period: Annotated[Period, Query(description="how far back the timeline goes")] = Period.HOUR,
+) -> HealthAnswer:
+    """Return what the tests of every minute say: status, reason, detail, since when, and the last hour or longer."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        row = keystores.find(session, owner, name)
-        if row.kind != Kind.SELF_ADMINISTERED:
-            raise Conflict(
-                f"keystore: {name!r} is a {row.kind} keystore, and only self-administered ones are tested each minute",
-                hint=f"ask for its connection now with `keystore status {organization}`",
-            )
-        return {"organization": owner.name, **views.describe(session, services.plane, row, now_utc())}
+        row = _tested(session, owner, name)
+        return {"organization": owner.name, **views.describe(session, services.plane, row, now_utc(), period)}
+
+
+@router.get("/organizations/{organization}/keystores/{name}/incidents")
+def list_incidents(
+    organization: str,
+    name: str,
+    actor: Actor,
+    services: Services,
+    limit: Annotated[int, Query(ge=1, le=incidents.MOST, description="how many at the most")] = 100,
+) -> list[IncidentAnswer]:
+    """List the times in which a keystore was offline, the latest first; they are kept for 90 days."""
+    actor.require(Right.VIEW, organization)
+    with services.plane.transaction() as session:
+        row = _tested(session, registry.find(session, organization), name)
+        return incidents.of_keystore(session, row, now_utc(), limit)
+
+
+def _tested(session: Session, owner: Organization, name: str) -> Keystore:
+    """Return a keystore that is tested each minute.
+
+    Raises:
+        Conflict: It is of a kind that is not.
+
+    """
+    row = keystores.find(session, owner, name)
+    if row.kind != Kind.SELF_ADMINISTERED:
+        raise Conflict(
+            f"keystore: {name!r} is a {row.kind} keystore, and only self-administered ones are tested each minute",
+            hint=f"ask for its connection now with `keystore status {owner.name}`",
+        )
+    return row
 
 
 @router.get("/organizations/{organization}/keystores/{name}/monitor")

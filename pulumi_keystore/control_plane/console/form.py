@@ -26,6 +26,8 @@ MultiPartParser.spool_max_size = MAX_BODY_BYTES + 1
 
 Text = Annotated[str, Form(max_length=20_000)]
 Upload = Annotated[UploadFile | None, File()]
+Draft = Annotated[str, Form(max_length=MAX_BODY_BYTES)]
+"""What `drafts` has sealed."""
 PREFIX: Final = f"{HOME}/organizations/{{organization}}"
 
 

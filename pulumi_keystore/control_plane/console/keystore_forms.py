@@ -7,9 +7,11 @@ from typing import Any, Final
 from fastapi import APIRouter, Response
 
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
+from pulumi_keystore.control_plane.console import drafts
 from pulumi_keystore.control_plane.console.access import Page, Sent, Visit, Visitor
 from pulumi_keystore.control_plane.console.form import (
     PREFIX,
+    Draft,
     Filled,
     Text,
     Upload,
@@ -105,15 +107,42 @@ def edit(
     certificate_password: Text = "",
     server_ca: Text = "",
 ) -> Response:
-    """Prove the new pair and swap it in; on any failure the old one stays, and the form says why."""
+    """Prove the new pair and ask whether it shall be used; nothing is changed yet."""
     visitor.actor.require(Right.MANAGE, organization)
     shown = _one(services, organization, name)
     _require_edited_here(shown["keystore"]["kind"])
     wanted = swapping.Edit(address.strip(), content_of(certificate), certificate_password or None, server_ca.strip())
+
+    def confirm(verified: swapping.Verified) -> Response:
+        draft = drafts.seal(services.plane.master_key, organization, visitor.form_token, name, wanted)
+        return page("edit_confirm.html", visitor=visitor, **shown, verified=verified, draft=draft)
+
     return or_form(
-        lambda: swapping.edit(services.plane, visitor.actor.name, organization, name, wanted),
-        lambda _: led_to(organization, name, "edited"),
+        lambda: swapping.verify_edit(services.plane, organization, name, wanted),
+        confirm,
         lambda error: _form("edit.html", visitor, shown, {"address": address, "server_ca": server_ca}, error),
+    )
+
+
+@router.post(f"{_ONE}/edit/save")
+def save_edit(organization: str, name: str, visitor: Sent, services: Services, draft: Draft = "") -> Response:
+    """Prove the pair that was confirmed and swap it in; on any failure the old one stays, and the form says why."""
+    visitor.actor.require(Right.MANAGE, organization)
+    shown = _one(services, organization, name)
+    values = {"address": shown["keystore"]["address"] or "", "server_ca": shown["keystore"]["server_ca"] or ""}
+
+    def save() -> None:
+        key = services.plane.master_key
+        for_name, wanted = drafts.unseal(key, organization, visitor.form_token, draft, swapping.Edit)
+        if for_name != name:
+            raise Conflict("what was filled in is for another keystore", hint="fill the form in again")
+        values.update(address=wanted.address or "", server_ca=wanted.server_ca or "")
+        swapping.edit(services.plane, visitor.actor.name, organization, name, wanted)
+
+    return or_form(
+        save,
+        lambda _: led_to(organization, name, "edited"),
+        lambda error: _form("edit.html", visitor, shown, values, error),
     )
 
 

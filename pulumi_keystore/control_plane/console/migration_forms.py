@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Response
 
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
-from pulumi_keystore.control_plane.api.problems import MAX_BODY_BYTES
 from pulumi_keystore.control_plane.console import drafts
 from pulumi_keystore.control_plane.console.access import Page, Sent, Visit, Visitor
-from pulumi_keystore.control_plane.console.form import PREFIX, Filled, Text, led_to, or_form, shown_around
+from pulumi_keystore.control_plane.console.form import PREFIX, Draft, Filled, Text, led_to, or_form, shown_around
 from pulumi_keystore.control_plane.console.pages import frame
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
@@ -19,8 +18,9 @@ from pulumi_keystore.control_plane.keystores import registration
 from pulumi_keystore.control_plane.keystores.binding import require_changeable
 from pulumi_keystore.control_plane.migration import lifecycle
 from pulumi_keystore.control_plane.organizations import keystores, registry
+from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.migration import Mode
-from pulumi_keystore.declarations.names import Kind
+from pulumi_keystore.declarations.names import Kind, notified
 from pulumi_keystore.errors import KeystoreError
 
 router = APIRouter(prefix=PREFIX, route_class=Page, include_in_schema=False)
@@ -50,7 +50,7 @@ def migrate(
     values = {**filled.values, "destination": destination, "notify_email": notify_email, "mode": mode}
 
     def prepare() -> dict[str, Any]:
-        lifecycle.check_request(notify_email.strip() or None, mode)
+        lifecycle.check_request(notified(notify_email), mode)
         if not destination:
             goal, declared = filled.name, filled.declared
             binding, proof = registration.rehearse(services.plane, organization, goal, declared)
@@ -83,7 +83,7 @@ def start(
     visitor: Sent,
     services: Services,
     destination: Text = "",
-    draft: Annotated[str, Form(max_length=MAX_BODY_BYTES)] = "",
+    draft: Draft = "",
     notify_email: Text = "",
     mode: Text = Mode.MAINTENANCE,
 ) -> Response:
@@ -92,9 +92,9 @@ def start(
     plane, actor = services.plane, visitor.actor.name
 
     def begin() -> None:
-        goal, email, made = destination, notify_email.strip() or None, False
+        goal, email, made = destination, notified(notify_email), False
         if draft:
-            goal, declared = drafts.unseal(plane.master_key, organization, visitor.form_token, draft)
+            goal, declared = drafts.unseal(plane.master_key, organization, visitor.form_token, draft, Declaration)
             with plane.transaction() as session:
                 made = keystores.named(session, registry.find(session, organization), goal) is None
             registration.put(plane, actor, organization, goal, declared)

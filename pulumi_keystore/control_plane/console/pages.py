@@ -30,10 +30,11 @@ from pulumi_keystore.control_plane.console.render import STATIC, page
 from pulumi_keystore.control_plane.identity import sessions
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.migration import views as migration_views
-from pulumi_keystore.control_plane.monitoring import monitors
+from pulumi_keystore.control_plane.monitoring import incidents, monitors
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
-from pulumi_keystore.control_plane.organizations.tables import Organization
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.declarations.monitor import Period
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.problems import ProblemFilter
 from pulumi_keystore.errors import KeystoreError, NotAuthenticated, NotFound
@@ -46,6 +47,8 @@ _MOST_BUSY: Final = 20
 _FIRST: Final = 10
 """How many organizations with problems come before all others."""
 _HISTORY: Final = 500
+_LATEST_INCIDENTS: Final = 5
+"""How many the page of an organization shows; that of the keystore shows all."""
 SAVED: Final = {
     "registered": "The keystore was proved and registered.",
     "edited": "The keystore was proved with the new settings, and they are in use.",
@@ -159,18 +162,21 @@ def home(
 
 
 @router.get("/organizations/{organization}")
-def organization_page(organization: str, visitor: Visit, services: Services, saved: str = "") -> Response:
+def organization_page(
+    organization: str, visitor: Visit, services: Services, saved: str = "", period: Period = Period.HOUR
+) -> Response:
     """Show the keystores of an organization, the active one first, or the progress of its migration."""
-    return page("keystore.html", visitor=visitor, saved=SAVED.get(saved), **view(services, visitor, organization))
+    shown = view(services, visitor, organization, period)
+    return page("keystore.html", visitor=visitor, saved=SAVED.get(saved), **shown)
 
 
 @router.get("/organizations/{organization}/live")
-def live(organization: str, visitor: Visit, services: Services) -> Response:
+def live(organization: str, visitor: Visit, services: Services, period: Period = Period.HOUR) -> Response:
     """Return what of the page changes, for a page that is open already."""
-    return page("_live.html", visitor=visitor, **view(services, visitor, organization))
+    return page("_live.html", visitor=visitor, **view(services, visitor, organization, period))
 
 
-def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[str, Any]:
+def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: Period) -> dict[str, Any]:
     """Return everything that the page of an organization shows."""
     visitor.actor.require(Right.VIEW, organization)
     now = now_utc()
@@ -186,7 +192,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
             **frame(session, owner),
             "keystore": keystores.describe(owner, active) if active else None,
             "others": _others(session, services, owner, now),
-            "health": monitoring_views.describe(session, services.plane, active, now) if active and monitored else None,
+            **_health(session, services, active if monitored else None, now, period, _LATEST_INCIDENTS),
             "monitor": monitors.describe(services.plane, owner, active, monitor) if active and monitor else None,
             "migration": latest[0] if latest else None,
             "running": running,
@@ -195,6 +201,22 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str) -> dict[s
             "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, interval_s),
             "now": now,
         }
+
+
+def _health(
+    session: Session, services: ServicesOfApp, row: Keystore | None, now: datetime, period: Period, most: int
+) -> dict[str, Any]:
+    """Return what is shown of the health of a keystore that is tested, and its latest incidents."""
+    if row is None:
+        return {"health": None, "incidents": [], "server_days": None, "most_incidents": most}
+    health = monitoring_views.describe(session, services.plane, row, now, period)
+    shown_until = health["server_certificate_not_after"]
+    return {
+        "health": health,
+        "incidents": incidents.of_keystore(session, row, now, most),
+        "most_incidents": most,
+        "server_days": _days(datetime.fromisoformat(shown_until) if shown_until else None, now),
+    }
 
 
 def _others(session: Session, services: ServicesOfApp, owner: Organization, now: datetime) -> list[dict[str, Any]]:
@@ -213,10 +235,17 @@ def _others(session: Session, services: ServicesOfApp, owner: Organization, now:
 
 
 @router.get("/organizations/{organization}/keystores/{name}")
-def keystore_page(organization: str, name: str, visitor: Visit, services: Services, saved: str = "") -> Response:
+def keystore_page(
+    organization: str,
+    name: str,
+    visitor: Visit,
+    services: Services,
+    saved: str = "",
+    period: Period = Period.HOUR,
+) -> Response:
     """Show one keystore, in use or not: what it is bound to, its connection, and what can be done with it."""
     visitor.actor.require(Right.VIEW, organization)
-    return one_keystore(services, visitor, organization, name, SAVED.get(saved))
+    return one_keystore(services, visitor, organization, name, SAVED.get(saved), period=period)
 
 
 def one_keystore(
@@ -226,6 +255,7 @@ def one_keystore(
     name: str,
     saved: str | None = None,
     error: KeystoreError | None = None,
+    period: Period = Period.HOUR,
 ) -> Response:
     """Return the page of a keystore, with what was saved, or why something was refused."""
     now = now_utc()
@@ -237,7 +267,7 @@ def one_keystore(
         shown = {
             **frame(session, owner),
             "keystore": keystores.describe(owner, row),
-            "health": monitoring_views.describe(session, services.plane, row, now) if monitored else None,
+            **_health(session, services, row if monitored else None, now, period, incidents.MOST),
             "monitor": monitors.describe(services.plane, owner, row, monitor) if monitor else None,
             "certificate_days": _days(row.certificate_not_after, now),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
@@ -59,6 +61,30 @@ def number(value: float) -> str:
     return f"{value:,.0f}"
 
 
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A line of how long tests took: the slowest of all, and the points of each unbroken part for an SVG polyline."""
+
+    most_ms: int
+    lines: tuple[str, ...]
+
+
+def latency(slowest_ms: Sequence[int | None]) -> Latency | None:
+    """Return the line through the slowest test of each bucket, 24 high and a bucket wide; None where none was made."""
+    known = [each for each in slowest_ms if each is not None]
+    if not known:
+        return None
+    most = max(*known, 1)
+    lines: list[list[str]] = []
+    for index, each in enumerate(slowest_ms):
+        if each is None:
+            continue
+        if not index or slowest_ms[index - 1] is None:
+            lines.append([f"{index},{23 - 22 * each / most:.1f}"])
+        lines[-1].append(f"{index + 1},{23 - 22 * each / most:.1f}")
+    return Latency(most, tuple(" ".join(points) for points in lines))
+
+
 _environment = Environment(
     loader=PackageLoader("pulumi_keystore.control_plane.console"),
     autoescape=True,
@@ -66,4 +92,11 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"when": when, "span": span, "number": number, "segment": segment, "commands": commands}
+_environment.filters |= {
+    "when": when,
+    "span": span,
+    "number": number,
+    "segment": segment,
+    "commands": commands,
+    "latency": latency,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -84,6 +85,70 @@ def edit(
         Conflict: It is a legacy keystore. And what `swap` raises.
 
     """
+    return swap_to(plane, actor, organization, name, _as_edited(plane, organization, wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What an edit was verified to lead to, for a person to confirm; `keys` is how many were found equal there.
+
+    `keys` is None for a keystore that is not in use, where none are looked for.
+    """
+
+    address: str
+    changes: tuple[str, ...]
+    subject: str
+    fingerprint: str
+    not_after: datetime
+    cluster_id: str
+    server_version: str
+    keys: int | None
+    warnings: tuple[str, ...]
+
+
+def verify_edit(plane: ControlPlane, organization: str, name: str, wanted: Edit) -> Verified:
+    """Prove what an edit would lead to, and change nothing. The edit proves it again: a server may change meanwhile.
+
+    Raises:
+        InvalidInput, RuleViolation, KeystoreFault, Conflict: As `edit`.
+
+    """
+    owner, row = _changeable(plane, organization, name)
+    binding = _as_edited(plane, organization, wanted)(owner, row)
+    require_kind(row, binding)
+    assert binding.address is not None  # noqa: S101 - a legacy keystore is not edited
+    assert binding.certificate is not None  # noqa: S101
+    proof = prove(plane, organization, binding, owner).proof
+    assert proof is not None  # noqa: S101 - it is on a Vault server
+    change = _Change(owner, binding, proof, row)
+    change.require_cluster(organization)
+    warnings = list(binding.certificate.warnings)
+    with plane.transaction() as session:
+        _require_room(session, owner, row, change)
+        keys = ledger.count_keys(session, owner)
+    active = owner.active_keystore_id == row.id
+    if active:
+        warnings += _require_keys(plane, owner, change)
+    return Verified(
+        str(binding.address),
+        tuple(differences(row, binding)),
+        binding.certificate.subject,
+        binding.certificate.fingerprint,
+        binding.certificate.not_after,
+        proof.cluster_id,
+        proof.server_version,
+        keys if active else None,
+        tuple(warnings),
+    )
+
+
+def _as_edited(plane: ControlPlane, organization: str, wanted: Edit) -> Callable[[Organization, Keystore], Binding]:
+    """Return what makes the new binding of a keystore from the old one.
+
+    Raises:
+        InvalidInput: A password was given and no file.
+
+    """
     if wanted.certificate_password and not wanted.certificate:
         raise InvalidInput(
             "certificate: a password was given and no file", hint="give the PKCS#12 file, too", prop="certificate"
@@ -103,7 +168,7 @@ def edit(
         )
         return declared.judge(organization, None if wanted.certificate else bound.certificate)
 
-    return swap_to(plane, actor, organization, name, binding)
+    return binding
 
 
 def prove_again(plane: ControlPlane, actor: str, organization: str, name: str) -> KeystoreAnswer:
@@ -154,10 +219,7 @@ def swap_to(
     mark: str | None = None,
 ) -> tuple[KeystoreAnswer, list[str]]:
     """Do so for what `binding_of` makes of the organization and its keystore."""
-    with plane.transaction() as session:
-        owner = registry.find(session, organization)
-        require_changeable(owner)
-        row = find(session, owner, name)
+    owner, row = _changeable(plane, organization, name)
     # A file may have to be opened for it, which takes a while.
     binding = binding_of(owner, row)
     warnings = list(binding.certificate.warnings) if binding.certificate else []
@@ -209,6 +271,14 @@ def swap_to(
     if active and change.elsewhere:
         _remember(plane, owner, row, left)
     return shown, warnings
+
+
+def _changeable(plane: ControlPlane, organization: str, name: str) -> tuple[Organization, Keystore]:
+    """Return an organization in which something may be changed, and a keystore of it."""
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+        require_changeable(owner)
+        return owner, find(session, owner, name)
 
 
 def _prove_again(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pulumi_keystore.control_plane.notifications.message import Message
 
 
@@ -48,4 +50,30 @@ def keys_missing(organization: str, keystore: str, lacking: int, keys: int) -> M
         f"Organization: {organization}\nKeystore: {keystore}\nMissing: {lacking:,} of {keys:,}\n\n"
         f"`keystore verify {organization}` names the users. Restore the keystore from a newer snapshot, or let their "
         "devices enrol the same keys again.\n",
+    )
+
+
+def certificate_expires(organization: str, keystore: str, end: datetime, now: datetime, *, ours: bool) -> Message:
+    """Return the mail about a certificate that expires soon: the one we log in with, or the one the server shows."""
+    days = (end - now).days
+    left = f"in {days} day{'' if days == 1 else 's'}" if days else "in less than a day"
+    which, what_to_do = (
+        (
+            "client certificate that the cloud logs in with",
+            "Issue a new client certificate, and edit the keystore: the new one is proved before it is used.",
+        )
+        if ours
+        else (
+            "TLS certificate of your keystore's server",
+            "Renew the server's certificate, and have its listener reload it (SIGHUP).",
+        )
+    )
+    return Message(
+        "certificate",
+        f"Warning: Keystore certificate expires {left}",
+        f"The {which} expires soon.\n\n"
+        f"Organization: {organization}\nKeystore: {keystore}\nExpires: {end:%Y-%m-%d %H:%M} UTC, {left}\n\n"
+        f"{what_to_do}\n\n"
+        "When it has expired, the keystore is offline: users cannot be created, change their passwords or sign in for "
+        "the first time, and files cannot be restored by the console.\n",
     )

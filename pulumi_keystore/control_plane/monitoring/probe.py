@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from pulumi_keystore.causes import Cause
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.declarations.tenancy import CANARY_PREFIX, Tenancy
-from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Unsuitable
+from pulumi_keystore.errors import HostUnavailable, KeystoreFault, RateLimited, Unsuitable
 from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError
-from pulumi_keystore.vault.requests import Endpoint, Flow, Pause
+from pulumi_keystore.vault.requests import Endpoint, Flow, Pause, Validity
 from pulumi_keystore.vault.resolver import Target, Vetted
 
 _LOOK_EVERY_S = 0.02
+_FIRST_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Seen:
     warning: str | None = None
     checkpoint: Checkpoint | None = None
     entries: int | None = None
+    certificate: Validity | None = None
 
 
 class _NotMadeError(Exception):
@@ -74,8 +76,14 @@ def probe(subject: Subject, lookups: Executor, deadline_s: float) -> Flow[Result
             seconds=time.monotonic() - begun,
             cause=fault.cause,
         )
-    seconds = time.monotonic() - begun
-    return Result(online=True, warning=seen.warning, seconds=seconds, checkpoint=seen.checkpoint, entries=seen.entries)
+    return Result(
+        online=True,
+        warning=seen.warning,
+        seconds=time.monotonic() - begun,
+        checkpoint=seen.checkpoint,
+        entries=seen.entries,
+        certificate=seen.certificate,
+    )
 
 
 def explain(fault: KeystoreFault, endpoint: Endpoint) -> str:
@@ -101,6 +109,7 @@ def _look_up(endpoint: Endpoint, lookups: Executor, until: float) -> Flow[Target
 def _try_each(subject: Subject, target: Target, until: float) -> Flow[Seen]:
     """Use every server that the name leads to; say what is wrong with some, raise what is wrong with all."""
     seen = Seen()
+    shown: list[Validity] = []
     faults: list[tuple[str, HostUnavailable]] = []
     for number, ip in enumerate(target.ips):
         # One that hangs must leave time for the others.
@@ -108,10 +117,12 @@ def _try_each(subject: Subject, target: Target, until: float) -> Flow[Seen]:
         node = replace(subject.endpoint, resolver=Vetted(target=Target((ip,), target.port)))
         try:
             seen = yield from _use(replace(subject, endpoint=node), time.monotonic() + left)
+            shown += [seen.certificate] if seen.certificate else []
         except HostUnavailable as fault:
             faults.append((ip, fault))
     if len(faults) == len(target.ips):
         raise faults[0][1]
+    seen = replace(seen, certificate=min(shown, key=lambda each: each.not_after, default=None))
     if not faults:
         return seen
     ill = "; ".join(f"{ip}: {explain(fault, subject.endpoint)}" for ip, fault in faults)
@@ -129,11 +140,10 @@ def _use(subject: Subject, until: float) -> Flow[Seen]:
         until=until,
     )
     try:
-        # Nothing lies there: an answer that says so is an authorized one.
-        yield from vault.read(f"{CANARY_PREFIX}{secrets.token_hex(8)}")
-        return (yield from _look(vault, subject))
+        seen = yield from _within_its_quota(vault, subject, until)
+        return replace(seen, certificate=vault.certificate)
     except DamagedRecordError:
-        return Seen()
+        return Seen(certificate=vault.certificate)
     except HostUnavailable as fault:
         if fault.cause is not Cause.SEALED:
             raise
@@ -143,6 +153,27 @@ def _use(subject: Subject, until: float) -> Flow[Seen]:
         raise fault from None
     finally:
         yield from vault.revoke()
+
+
+def _within_its_quota(vault: VaultKeystore, subject: Subject, until: float) -> Flow[Seen]:
+    """Use a keystore; where a quota lets nothing through, ask again, and then see whether it is the right server.
+
+    That many ask it so much says nothing against it: its quota does not hold for `/sys/health`.
+    """
+    pause = _FIRST_PAUSE_S
+    while True:
+        try:
+            # Nothing lies there: an answer that says so is an authorized one.
+            yield from vault.read(f"{CANARY_PREFIX}{secrets.token_hex(8)}")
+            return (yield from _look(vault, subject))
+        except RateLimited as limit:
+            if subject.cluster_id is None:
+                raise
+            yield from vault.require_cluster()
+            if time.monotonic() + 3 * pause > until:
+                return Seen(f"{explain(limit, subject.endpoint)}: see its rate-limit quotas")
+        yield Pause(pause)
+        pause *= 2
 
 
 def _look(vault: VaultKeystore, subject: Subject) -> Flow[Seen]:

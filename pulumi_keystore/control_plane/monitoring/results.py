@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.monitoring import alerts, holdings, messages
+from pulumi_keystore.control_plane.monitoring import alerts, holdings, incidents, messages
 from pulumi_keystore.control_plane.monitoring.alerts import Alert
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
-from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
+from pulumi_keystore.control_plane.monitoring.tables import HealthHour, HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.monitoring.timeline import is_due
 from pulumi_keystore.control_plane.notifications import mail, webhooks
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
@@ -26,6 +26,8 @@ from pulumi_keystore.declarations.monitor import Timings
 
 KEPT: Final = timedelta(days=2)
 """How long single minutes are kept."""
+HOURS_KEPT: Final = timedelta(days=31)
+"""How long the hours are kept that they are counted in."""
 _ALMOST: Final = 0.9
 """What of a minute has to have passed: tests are never exactly a minute apart."""
 
@@ -56,7 +58,9 @@ def record(
     )
     mine = {row.keystore_id: row for row in session.scalars(locked)}
     monitored = _monitored(session, list(mine))
-    samples = []
+    suspects = [number for number, row in mine.items() if row.online is False or _is_offline(results[turns[number]])]
+    known = incidents.latest(session, suspects)
+    samples: list[dict[str, Any]] = []
     for number, row in mine.items():
         turn = turns[number]
         result = results[turn]
@@ -64,25 +68,71 @@ def record(
         if result is None or not is_due(turn.minute, row.minute):
             continue
         passed = _passed(row.tested_at, turn.at, length_s)
-        samples.append({"keystore_id": number, "minute": turn.minute, "online": result.online, "at": turn.at})
+        samples.append(_sample(turn, result))
+        if number in suspects:
+            incidents.note(session, number, known.get(number), result, turn.at, timedelta(seconds=length_s))
         same = (row.online, row.reason) == (result.online, result.reason)
         row.minute, row.tested_at = turn.minute, turn.at
         row.since = row.since if same and row.since else turn.at
         row.online, row.reason, row.detail, row.cause = result.online, result.reason, result.detail, result.cause
         row.seconds = round(result.seconds, 3)
+        if result.certificate is not None:
+            row.server_not_before = result.certificate.not_before
+            row.server_not_after = result.certificate.not_after
         row.warning = "; ".join(filter(None, (result.warning, holdings.compare(session, row, result, ledger)))) or None
         if number in monitored:
             alert = _advance(session, monitored[number], result, passed)
             told += [alert] if alert else []
     if samples:
-        new = insert(HealthSample).values(samples)
-        # After the clock was put back a minute comes once more: the later test is what is known of it.
-        session.execute(
-            new.on_conflict_do_update(
-                index_elements=["keystore_id", "minute"], set_={"online": new.excluded.online, "at": new.excluded.at}
-            )
-        )
+        _keep(session, samples)
     return told
+
+
+def _is_offline(result: Result | None) -> bool:
+    return result is not None and not result.online
+
+
+def _sample(turn: Turn, result: Result) -> dict[str, Any]:
+    return {
+        "keystore_id": turn.keystore_id,
+        "minute": turn.minute,
+        "online": result.online,
+        "at": turn.at,
+        "reason": result.reason,
+        "cause": result.cause,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _keep(session: Session, samples: Sequence[dict[str, Any]]) -> None:
+    """Write down each minute, and count it among those of its hour."""
+    new = insert(HealthSample).values(samples)
+    # After the clock was put back a minute comes once more: the later test is what is known of it.
+    later = {name: new.excluded[name] for name in ("online", "at", "reason", "cause", "seconds")}
+    session.execute(new.on_conflict_do_update(index_elements=["keystore_id", "minute"], set_=later))
+    hours = insert(HealthHour).values(
+        [
+            {
+                "keystore_id": sample["keystore_id"],
+                "hour": sample["at"].replace(minute=0, second=0, microsecond=0),
+                "tested": 1,
+                "online": int(sample["online"]),
+                "slowest_s": sample["seconds"],
+            }
+            for sample in samples
+        ]
+    )
+    added = hours.excluded
+    session.execute(
+        hours.on_conflict_do_update(
+            index_elements=["keystore_id", "hour"],
+            set_={
+                "tested": HealthHour.tested + added.tested,
+                "online": HealthHour.online + added.online,
+                "slowest_s": func.greatest(HealthHour.slowest_s, added.slowest_s),
+            },
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +174,7 @@ def _advance(session: Session, watched: _Monitored, result: Result, passed: int)
     else:
         minutes, reason, detail = (before.failing or 0) + 1 - timings.online, "", ""
         message = messages.connection_resumed(owner.name, label, minutes)
+    incidents.count_alert(session, keystore.id)
     mail.put_to_each(session, event, monitor.recipients, message)
     if monitor.webhook_sealed:
         body = {
@@ -147,5 +198,7 @@ def _passed(before: datetime | None, now: datetime, length_s: float) -> int:
 
 
 def forget_old(session: Session, now: datetime) -> None:
-    """Remove single minutes that nobody asks for any more."""
+    """Remove minutes, hours and incidents that nobody asks for any more."""
     session.execute(delete(HealthSample).where(HealthSample.at < now - KEPT))
+    session.execute(delete(HealthHour).where(HealthHour.hour < now - HOURS_KEPT))
+    incidents.forget_old(session, now)

@@ -9,6 +9,7 @@ from typing import Final
 
 from pulumi_keystore.causes import Cause
 from pulumi_keystore.vault.checkpoint import Checkpoint
+from pulumi_keystore.vault.requests import Validity
 
 NO_REQUEST: Final = "No request"
 UNKNOWN: Final = "Unknown"
@@ -39,6 +40,7 @@ class Result:
         checkpoint: What the keystore remembers of the latest decision.
         entries: How many entries lie there, where they were counted.
         cause: Why it does not work.
+        certificate: How long the certificate is valid that the server has shown.
 
     """
 
@@ -50,6 +52,7 @@ class Result:
     checkpoint: Checkpoint | None = None
     entries: int | None = None
     cause: Cause | None = None
+    certificate: Validity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from pulumi_keystore.causes import STEPS
 from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring import timeline
 from pulumi_keystore.control_plane.monitoring.status import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
-from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
-from pulumi_keystore.control_plane.monitoring.timeline import Minutes, Reliability
+from pulumi_keystore.control_plane.monitoring.tables import HealthHour, HealthSample, KeystoreHealth
+from pulumi_keystore.control_plane.monitoring.timeline import Minutes, Reliability, Stretch
 from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.tables import one_of
+from pulumi_keystore.control_plane.runtime.tables import iso, one_of
 from pulumi_keystore.declarations.migration import State
+from pulumi_keystore.declarations.monitor import Period
 
 
 def connection(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Connection:
@@ -91,22 +92,37 @@ def ratios(session: Session, plane: ControlPlane, numbers: Sequence[int], now: d
     return {number: float(ratio) for number, ratio in session.execute(query)}
 
 
-def reliability(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Reliability:
-    """Return the last hour of a keystore."""
-    minutes = _minutes(plane, session.get(KeystoreHealth, keystore.id))
-    first = minutes.at(now) - timeline.HOUR
-    rows = session.execute(
-        select(HealthSample.minute, HealthSample.online).where(
-            HealthSample.keystore_id == keystore.id, HealthSample.minute > first
+def reliability(
+    session: Session, plane: ControlPlane, keystore: Keystore, now: datetime, period: Period = Period.HOUR
+) -> Reliability:
+    """Return the last hour, day or month of a keystore."""
+    if period is Period.MONTH:
+        since = now - timeline.SIX_HOURS_OF_A_MONTH * timeline.SIX_HOURS
+        rows = session.scalars(
+            select(HealthHour).where(HealthHour.keystore_id == keystore.id, HealthHour.hour >= since)
         )
+        return timeline.month({row.hour: Stretch(row.tested, row.online, row.slowest_s) for row in rows}, now)
+    each, count = (1, timeline.HOUR) if period is Period.HOUR else (timeline.QUARTER, timeline.QUARTERS)
+    minutes = _minutes(plane, session.get(KeystoreHealth, keystore.id))
+    first = minutes.at(now) - each * count
+    samples = session.scalars(
+        select(HealthSample).where(HealthSample.keystore_id == keystore.id, HealthSample.minute > first)
     )
-    return timeline.reliability(dict(rows.all()), minutes, now)
+    tests = {row.minute: Stretch(1, int(row.online), row.seconds, _why(row)) for row in samples}
+    return timeline.reliability(tests, minutes, now, each, count)
 
 
-def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> HealthAnswer:
-    """Return status, reason, detail, since when, and the reliability of the last hour."""
+def _why(row: HealthSample) -> str | None:
+    cause = row.cause.replace("-", " ") if row.cause else None
+    return ", ".join(filter(None, (row.reason, cause))) or None
+
+
+def describe(
+    session: Session, plane: ControlPlane, keystore: Keystore, now: datetime, period: Period = Period.HOUR
+) -> HealthAnswer:
+    """Return status, reason, detail, since when, and the reliability of the last hour, day or month."""
     shown = connection(session, plane, keystore, now)
-    hour = reliability(session, plane, keystore, now)
+    past = reliability(session, plane, keystore, now, period)
     row = session.get(KeystoreHealth, keystore.id)
     return {
         "keystore": keystore.name,
@@ -120,11 +136,15 @@ def describe(session: Session, plane: ControlPlane, keystore: Keystore, now: dat
         "for_s": round(max((now - shown.since).total_seconds(), 0.0)) if shown.since else None,
         "tested_at": row.tested_at.isoformat() if row and row.tested_at else None,
         "duration_s": row.seconds if row else None,
+        "server_certificate_not_after": iso(row.server_not_after) if row else None,
         "reliability": {
-            "ratio": round(hour.ratio, 4) if hour.ratio is not None else None,
-            "begin": hour.begin.isoformat(),
-            "bucket_s": plane.settings.health_check_interval_s,
-            "buckets": list(hour.buckets),
+            "period": period,
+            "ratio": round(past.ratio, 4) if past.ratio is not None else None,
+            "begin": past.begin.isoformat(),
+            "bucket_s": past.bucket_s,
+            "buckets": list(past.buckets),
+            "details": [str(tests) for tests in past.tests],
+            "slowest_ms": [None if each.slowest_s is None else round(each.slowest_s * 1000) for each in past.tests],
         },
     }
 

@@ -11,7 +11,7 @@ from keystore_harness import CertificateAuthority
 
 from pulumi_keystore.control_plane.monitoring.probe import Subject, probe
 from pulumi_keystore.control_plane.monitoring.status import Latest, Result, judge
-from pulumi_keystore.control_plane.monitoring.timeline import Bucket, Minutes, is_due, reliability
+from pulumi_keystore.control_plane.monitoring.timeline import Bucket, Minutes, Stretch, is_due, month, reliability
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook
@@ -46,12 +46,51 @@ def test_when_a_test_is_due(minute, last, due):
 def test_no_test_is_no_outage():
     minutes = Minutes()
     now = minutes.at(NOW)
-    hour = reliability({now - 1: True, now - 2: False, now - 3: True, now - 4: True}, minutes, NOW)
+    found = {now - 1: Stretch(1, 1), now - 2: Stretch(1, 0), now - 3: Stretch(1, 1), now - 4: Stretch(1, 1)}
+    hour = reliability(found, minutes, NOW)
     assert len(hour.buckets) == 60
     assert hour.buckets[-5:] == (Bucket.ONLINE, Bucket.ONLINE, Bucket.OFFLINE, Bucket.ONLINE, Bucket.UNKNOWN)
     assert hour.ratio == 0.75
     assert hour.begin == datetime(2026, 3, 1, 11, 1, tzinfo=UTC)
     assert reliability({}, minutes, NOW).ratio is None
+
+
+def test_a_quarter_of_an_hour_says_how_many_of_its_minutes_were_offline_and_why():
+    minutes = Minutes()
+    now = minutes.at(NOW)
+    sealed = {
+        now - 1: Stretch(1, 0, 0.2, "Host unavailable, sealed"),
+        now: Stretch(1, 0, 0.5, "Host unavailable, refused"),
+    }
+    day = reliability({now - 20: Stretch(1, 1, 0.03), now - 2: Stretch(1, 1, 0.9), **sealed}, minutes, NOW, 15, 96)
+    assert len(day.buckets) == 96
+    assert day.bucket_s == 900
+    # 12:00 has begun a quarter; the minutes before it belong to the one before.
+    assert day.buckets[-3:] == (Bucket.ONLINE, Bucket.PARTLY, Bucket.OFFLINE)
+    assert [str(each) for each in day.tests[-4:]] == [
+        "no test made",
+        "online, 30 ms",
+        "1 of 2 tests offline: Host unavailable, sealed",
+        "offline: Host unavailable, refused",
+    ]
+    assert day.begin + timedelta(seconds=96 * day.bucket_s) > NOW
+    assert day.ratio == 0.5
+
+
+@given(st.dictionaries(st.integers(-800, 5), st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=40))
+def test_a_month_counts_each_hour_once(hours):
+    found = {
+        NOW.replace(minute=0, second=0) + timedelta(hours=hour): Stretch(made, min(made, online), 0.1)
+        for hour, (made, online) in hours.items()
+    }
+    shown = month(found, NOW)
+    assert len(shown.tests) == 120
+    end = shown.begin + 120 * timedelta(hours=6)
+    assert shown.begin <= NOW - timedelta(days=29)
+    assert end - timedelta(hours=6) <= NOW < end
+    assert sum(each.made for each in shown.tests) == sum(
+        tests.made for hour, tests in found.items() if shown.begin <= hour < end
+    )
 
 
 def latest(result, minute):

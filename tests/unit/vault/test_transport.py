@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import certifi
 import pytest
@@ -28,7 +29,7 @@ from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Endpoint, Flow, Pause, Request, Response
 from pulumi_keystore.vault.resolver import HostMap, Resolver
-from pulumi_keystore.vault.transport import Transport
+from pulumi_keystore.vault.transport import Transport, validity_of
 
 CA = CertificateAuthority()
 NAME = "impostor.example.com"
@@ -264,3 +265,25 @@ def test_a_watch_can_end_a_run():
 
     with impostor(silence) as (endpoint, _), Transport() as transport, pytest.raises(TimeoutError):
         list(transport.run([ask(endpoint)], 1, give_up))
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ([(b"Subject", b"CN=\xff"), (b"Start date", b"Nov  9 10:00:00 2026 GMT"), (b"Expire date", b"Dec 19 09:59:59 2026 GMT")], True),
+        ([(b"Start date", b"Nov  9 10:00:00 2026 GMT")], False),
+        ([(b"Start date", b"\xff"), (b"Expire date", b"Bad time value")], False),
+        ([b"a line without a colon"], False),
+        ([], False),
+    ],
+)  # fmt: skip
+def test_the_validity_of_what_a_server_shows_is_read_or_left_alone(said, known):
+    """Whatever stands in a server's certificate, it is no fault of the connection, which libcurl has judged."""
+    found = validity_of([said])
+    assert (found is not None) == known
+    if found is not None:
+        assert (found.not_before, found.not_after) == (
+            datetime(2026, 11, 9, 10, tzinfo=UTC),
+            datetime(2026, 12, 19, 9, 59, 59, tzinfo=UTC),
+        )
+    assert validity_of([]) is None

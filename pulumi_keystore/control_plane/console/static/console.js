@@ -2,8 +2,8 @@
 "use strict";
 
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const hour = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const minute = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
-const words = { online: "online", offline: "offline", unknown: "no test made" };
 
 function localTimes(root) {
   for (const time of root.querySelectorAll("time")) {
@@ -25,7 +25,7 @@ function bars(root) {
       if (at < 0) { detail.textContent = ""; return; }
       all[at].classList.add("at");
       const begin = new Date(new Date(row.dataset.begin).getTime() + at * 1000 * Number(row.dataset.bucket));
-      detail.textContent = `${minute.format(begin)}: ${words[all[at].classList[1]]}`;
+      detail.textContent = `${(Number(row.dataset.bucket) > 60 ? hour : minute).format(begin)}: ${all[at].title}`;
     };
     row.addEventListener("mousemove", (event) => {
       const box = row.getBoundingClientRect();

@@ -63,7 +63,7 @@ test: .venv/.ready lint ## Run every check and test.
 	[ -z "$$failed" ]
 
 coverage: .venv/.ready ## Measure the branch coverage of all tests, and of what they start: an hour or two.
-	@$(ENGINE); export UV=$(UV); $(PYTHON) -m coverage run -m pytest tests; \
+	@$(ENGINE); export UV=$(UV) FORKED=0; $(PYTHON) -m coverage run -m pytest tests; \
 	$(PYTHON) -m coverage combine --quiet; $(PYTHON) -m coverage report --fail-under 0
 
 PYTHONS := 3.11 3.12 3.13

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from keystore_harness import CertificateAuthority, Tenancy, Testbed, Toxiproxy, wait_until
+from keystore_harness import CertificateAuthority, Tenancy, Testbed, Toxiproxy, program, wait_until
 from keystore_harness.binary import obtain_toxiproxy
 
 from pulumi_keystore import key_release
@@ -37,6 +37,9 @@ WHOLE = os.environ.get("TORTURE_WHOLE") == "1"
 """Whether everything is tried (`make torture`), or what shows something in a few minutes (`make test`)."""
 QUICK = os.environ.get("QUICK") == "1"
 """Whether only a taste of what is generated is tried (`make quick`)."""
+if os.environ.get("FORKED", "1") == "1":
+    # Hundreds of services are started, and their imports are a third of what it all costs.
+    program.fork_from_now_on()
 hypothesis.settings.register_profile("full", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=15)
 hypothesis.settings.load_profile("quick" if QUICK else "full")

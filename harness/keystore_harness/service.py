@@ -8,16 +8,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from keystore_harness import backup, workspace
-from keystore_harness.errors import HarnessError
 from keystore_harness.ports import free_port, wait_until
 from keystore_harness.processes import go_on, stop_in_its_tracks
+from keystore_harness.program import Process, Program
 from keystore_harness.timeline import Timeline
 
 _START_TIMEOUT_S = 90
@@ -29,7 +28,7 @@ class ServiceProcess:
     Args:
         settings: Further settings, as KEYSTORE_… without the prefix, in lower case.
         timeline: Where its faults are recorded, one of its own by default.
-        command: How to run the `keystore` command, the installed one by default.
+        program: What is run, the installed `keystore` command by default.
 
     Raises:
         HarnessError: The product is not installed.
@@ -37,17 +36,22 @@ class ServiceProcess:
     """
 
     def __init__(
-        self, settings: Mapping[str, str], timeline: Timeline | None = None, command: Sequence[str] = ()
+        self, settings: Mapping[str, str], timeline: Timeline | None = None, program: Program | None = None
     ) -> None:
-        self.command = list(command) or [_command()]
+        self.program = program or Program()
         self.port = free_port()
         self.folder = workspace.current().subfolder("service")
         self.timeline = timeline or Timeline()
         self.data = self.folder / "data"
         self.log = self.folder / "service.log"
         self.settings = dict(settings)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._token = ""
+
+    @property
+    def command(self) -> list[str]:
+        """The words that the `keystore` command begins with."""
+        return self.program.command
 
     @property
     def url(self) -> str:
@@ -86,17 +90,14 @@ class ServiceProcess:
 
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [*self.command, "serve"], env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
+        self._process = self.program.start(["serve"], self.environment, self.log)
         wait_until(self._answers, "the service to answer", _START_TIMEOUT_S)
         self.timeline.end("service", "killed", "stopped")
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
             tail = self.log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"the service ended with status {self._process.returncode}:\n{tail}")
+            raise RuntimeError(f"the service ended with status {self._process.poll()}:\n{tail}")
         try:
             with urllib.request.urlopen(f"{self.url}/healthz", timeout=5):  # noqa: S310 - our own URL
                 return True
@@ -206,9 +207,7 @@ class ServiceProcess:
             environment["KEYSTORE_TOKEN"] = token
         if columns:
             environment["COLUMNS"] = str(columns)
-        return subprocess.run(  # noqa: S603 - our own command
-            [*self.command, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=check
-        )
+        return self.program.run(arguments, environment, check=check)
 
     def make_token(self, name: str, role: str, organization: str | None = None) -> str:
         """Make an API token: the first one by way of the database, further ones, which is faster, by the service."""
@@ -218,7 +217,8 @@ class ServiceProcess:
             with contextlib.suppress(OSError, ValueError):
                 return self._ask_for_token(body)
         scope = ["--organization", organization] if organization else []
-        made = self.run("token", "create", name, "--role", role, *scope, "--local").stdout.strip()
+        arguments = ["token", "create", name, "--role", role, *scope, "--local"]
+        made = self.program.result(arguments, {**self.environment, "KEYSTORE_URL": self.url}, self.log)
         if role == "provider-admin" and organization is None:
             self._token = made
         return made
@@ -260,7 +260,7 @@ class WorkerProcess:
     """
 
     def __init__(self, service: ServiceProcess, settings: Mapping[str, str] | None = None) -> None:
-        self._command = service.command
+        self._program = service.program
         given = {**service.settings, "slots": "4", **(settings or {})}
         self._environment = {
             **service.environment,
@@ -271,7 +271,7 @@ class WorkerProcess:
         self._timeline = service.timeline
         self.log = service.folder / f"worker-{free_port()}.log"
         self._told = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int:
@@ -286,16 +286,14 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the process; return when it is ready."""
-        with self.log.open("ab") as log:
-            self._told = log.tell()  # what an earlier process has said is not this one's
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [*self._command, "worker"], env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
+        # What an earlier process has said is not this one's.
+        self._told = self.log.stat().st_size if self.log.exists() else 0
+        self._process = self._program.start(["worker"], self._environment, self.log)
         wait_until(self._ready, "the worker to be ready", _START_TIMEOUT_S)
         self._timeline.end("worker", "killed")
 
     def _ready(self) -> bool:
-        text = self.log.read_bytes()[self._told :].decode(errors="replace")
+        text = self.log.read_bytes()[self._told :].decode(errors="replace") if self.log.exists() else ""
         if not self.running:
             raise RuntimeError(f"the worker ended:\n{text[-3000:]}")
         return " is ready" in text
@@ -332,11 +330,3 @@ class WorkerProcess:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-
-
-def _command() -> str:
-    beside = Path(sys.executable).parent / "keystore"
-    found = str(beside) if beside.exists() else shutil.which("keystore")
-    if found is None:
-        raise HarnessError("no `keystore` command, so no service to test; run `pip install 'pulumi-keystore[server]'`")
-    return found

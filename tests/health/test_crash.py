@@ -1,10 +1,10 @@
 """`kill -9` at the very moments between a test, its record, a mail, and that it was sent."""
 
 import contextlib
-import sys
 
 import pytest
 from keystore_harness import Testbed, wait_until, workspace
+from keystore_harness.program import Program
 from keystore_harness.service import ServiceProcess
 
 from pulumi_keystore import failpoints
@@ -13,7 +13,7 @@ from pulumi_keystore.errors import KeystoreError
 from tests.conftest import SETTINGS
 from tests.health.conftest import FAILED, MINUTE_S, RESUMED
 
-LAUNCHER = (sys.executable, "-m", "tests.torture.launcher")
+LAUNCHER = "tests.torture.launcher"
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def scene():
     """A monitored keystore, and a service that can be killed at named moments."""
     control = workspace.current().subfolder("moments")
     testbed = Testbed("a", {**SETTINGS, "health_check_interval_s": str(MINUTE_S), "health_check_s": "2"})
-    command = ["env", f"TORTURE={control}", *LAUNCHER]
-    testbed.service = ServiceProcess(testbed.service.settings, testbed.timeline, command)
+    program = Program(module=LAUNCHER, environment={"TORTURE": str(control)})
+    testbed.service = ServiceProcess(testbed.service.settings, testbed.timeline, program)
     with testbed, Client(testbed.service.url, testbed.service.make_token("ops", "provider-admin")) as admin:
         admin.put_organization("acme")
         testbed.admit("a", "acme")

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import FunctionType
 
 from pulumi_keystore import clock, failpoints
 
@@ -56,11 +57,22 @@ def offset() -> float:
         return 0.0
 
 
+def reached(point: str) -> None:
+    act(point)
+
+
+def shifted() -> dt.datetime:
+    return right_now() + dt.timedelta(seconds=offset())  # type: ignore[name-defined] # noqa: F821 - it runs in `clock`
+
+
 if __name__ == "__main__":
-    failpoints.reach = act
-    right_time, right_now = time.time, clock.now_utc
+    # Their code is replaced, not their names: who has imported them already has them changed, too.
+    vars(failpoints).update(act=act)
+    vars(clock).update(dt=dt, offset=offset, right_now=FunctionType(clock.now_utc.__code__, vars(clock)))
+    failpoints.reach.__code__ = reached.__code__
+    clock.now_utc.__code__ = shifted.__code__
+    right_time = time.time
     time.time = lambda: right_time() + offset()
-    clock.now_utc = lambda: right_now() + dt.timedelta(seconds=offset())
     from pulumi_keystore.cli import main
 
     main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import Any
 from keystore_harness import Testbed, wait_until, workspace
 from keystore_harness.database import Database
 from keystore_harness.interceptor import Interceptor, Plan
+from keystore_harness.program import Program
 from keystore_harness.server import VaultServer
 from keystore_harness.service import ServiceProcess
 from keystore_harness.tenant import Tenant
@@ -22,7 +22,7 @@ from pulumi_keystore.errors import HostUnavailable, KeystoreError
 from tests.conftest import Customer
 
 KEYS = 25
-LAUNCHER = (sys.executable, "-m", "tests.torture.launcher")
+LAUNCHER = "tests.torture.launcher"
 SETTINGS = {
     "retry_s": "3",
     "request_s": "3",
@@ -58,9 +58,8 @@ class Stage:
                 stack.enter_context(interceptor)
                 targets[f"{vault.name}:{vault.port}"] = f"127.0.0.1:{interceptor.port}"
             given["host_map"] = json.dumps(targets)
-        # The service's environment holds nothing of ours.
-        command = ["env", f"TORTURE={self.control}", *LAUNCHER] if failpoints else []
-        self.testbed.service = ServiceProcess(given, self.testbed.timeline, command)
+        program = Program(module=LAUNCHER, environment={"TORTURE": str(self.control)}) if failpoints else Program()
+        self.testbed.service = ServiceProcess(given, self.testbed.timeline, program)
         stack.enter_context(self.testbed)
         service = self.testbed.service
         self.admin_token = service.make_token("ops", "provider-admin")

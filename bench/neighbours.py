@@ -25,6 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat, load_pem_private_key
@@ -49,7 +50,8 @@ from pulumi_keystore.errors import KeystoreError
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- bench.neighbours -->\n", "<!-- end of bench.neighbours -->"
 KEYS = 50
-RELEASES_A_SECOND, ENROLMENTS_A_SECOND = 10, 2
+RELEASES_A_SECOND, ENROLMENTS_A_SECOND = 10, 5
+_CALM_PERCENT = 20
 PUBLIC = b64encode(X25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
@@ -280,19 +282,33 @@ def has_ended(hostile: Customer) -> bool:
     return True
 
 
+def is_calm() -> bool:
+    """Tell whether nothing is worked on any more: certificate files that were sent are still opened for a while."""
+    return psutil.cpu_percent(2) < _CALM_PERCENT
+
+
 def measure(seconds: float, rounds: int, only: str) -> str:
     """Return a table: a line a kind."""
     lines = [
         "| what the hostile organization has or sends | release, p99 | enrolment, p99 | between two tests, p99 |",
         "| --- | ---: | ---: | ---: |",
     ]
+    for number, kind in enumerate(KINDS):
+        if only in kind.name:
+            # On a landscape of its own: what one kind leaves behind is nothing to the next.
+            lines.append(measure_one(number, seconds, rounds))
+            sys.stderr.write(lines[-1] + "\n")
+    return "\n".join(lines) + "\n"
+
+
+def measure_one(number: int, seconds: float, rounds: int) -> str:
+    """Return the line of a kind: turns without it and beside it alternate."""
     with ExitStack() as stack:
         network = stack.enter_context(Toxiproxy(obtain_toxiproxy()))
-        settings = {"health_check_interval_s": "1"}
-        testbed = stack.enter_context(Testbed("ab", settings, network=network))
+        testbed = stack.enter_context(Testbed("ab", {"health_check_interval_s": "1"}, network=network))
         normal, hostile = Customer(testbed, KEYS, "a", "b"), Customer(testbed, KEYS, "b", "a")
-        plane = stack.enter_context(opened(Settings(data=testbed.service.data))).plane
         service = testbed.service
+        plane = stack.enter_context(opened(Settings(data=service.data))).plane
         authority = service.make_token("authority", "authority")
         target = Target(
             service.url,
@@ -302,26 +318,20 @@ def measure(seconds: float, rounds: int, only: str) -> str:
             next(iter(hostile.keys)),
             hostile.declaration("first"),
         )
-        for number, kind in enumerate(KINDS):
-            if only not in kind.name:
-                continue
-            quiet, beside = Noticed(), Noticed()
-            watch(normal, authority, plane, 2, Noticed())  # connections, caches
-            for _ in range(rounds):
-                watch(normal, authority, plane, seconds, quiet)
-                with hostility(number, target, testbed):
-                    time.sleep(3)
-                    watch(normal, authority, plane, seconds, beside)
-                wait_until(partial(has_ended, hostile), "what the hostile one has begun to end", 120, 1)
-                time.sleep(2)
-            cells = [
-                f"{before:,.0f} → {after:,.0f} ms"
-                for before, after in zip(quiet.p99_ms(), beside.p99_ms(), strict=True)
-            ]
-            failed = f" ({beside.failed} failed)" if beside.failed else ""
-            lines.append(f"| {kind.name}{failed} | {' | '.join(cells)} |")
-            sys.stderr.write(lines[-1] + "\n")
-    return "\n".join(lines) + "\n"
+        quiet, beside = Noticed(), Noticed()
+        watch(normal, authority, plane, 5, Noticed())  # connections, caches
+        for _ in range(rounds):
+            watch(normal, authority, plane, seconds, quiet)
+            with hostility(number, target, testbed):
+                time.sleep(3)
+                watch(normal, authority, plane, seconds, beside)
+            wait_until(partial(has_ended, hostile), "what the hostile one has begun to end", 120, 1)
+            wait_until(is_calm, "the machine to be calm", 120)
+        cells = [
+            f"{before:,.0f} → {after:,.0f} ms" for before, after in zip(quiet.p99_ms(), beside.p99_ms(), strict=True)
+        ]
+        failed = f" ({beside.failed} failed)" if beside.failed else ""
+        return f"| {KINDS[number].name}{failed} | {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -560,6 +560,36 @@ BUGS = [
         "result.detail, result.cause\n", "result.detail, None\n",
         "tests/health/test_causes.py", "expired",
     ),
+    Bug(
+        "what answers 429 to everything is online",
+        "control_plane/monitoring/probe.py",
+        "            yield from vault.require_cluster()\n", "",
+        "tests/health/test_monitor.py", "no_vault_servers",
+    ),
+    Bug(
+        "a quota of the server is an outage",
+        "control_plane/monitoring/probe.py",
+        "            if subject.cluster_id is None:\n                raise\n", "            if limit:\n                raise\n",
+        "tests/health/test_monitor.py", "quota_of_the_server",
+    ),
+    Bug(
+        "a keystore that comes and goes has an incident each time",
+        "control_plane/monitoring/incidents.py",
+        "ONLINE_MINUTES * minute)", "0 * minute)",
+        "tests/database/monitoring/test_incidents.py", "comes_and_goes",
+    ),
+    Bug(
+        "certificates that machines renew are announced",
+        "control_plane/monitoring/expiry.py",
+        "SHARE * timedelta(days=number) <= life", "timedelta(0) <= life",
+        "tests/unit/monitoring/test_expiry.py", "which_notice",
+    ),
+    Bug(
+        "the keystore that is not in use is announced",
+        "control_plane/monitoring/expiry.py",
+        "Organization.active_keystore_id == Keystore.id", "Organization.id == Keystore.organization_id",
+        "tests/database/monitoring/test_expiry_notices.py", "left_once",
+    ),
 ]  # fmt: skip
 
 

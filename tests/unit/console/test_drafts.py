@@ -1,4 +1,4 @@
-"""What travels with the page of a migration that is not started yet opens where it was made alone."""
+"""What travels with the page of a form that is not confirmed yet opens where it was made alone."""
 
 import base64
 from datetime import timedelta
@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from pulumi_keystore.control_plane.console import drafts
+from pulumi_keystore.control_plane.keystores.swapping import Edit
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.errors import Conflict
@@ -16,7 +17,7 @@ DECLARED = Declaration(kind="self-administered", address="https://vault.example.
 
 def test_a_draft_opens_in_its_session():
     text = drafts.seal(KEY, "acme", "token", "second", DECLARED)
-    assert drafts.unseal(KEY, "acme", "token", text) == ("second", DECLARED)
+    assert drafts.unseal(KEY, "acme", "token", text, Declaration) == ("second", DECLARED)
     assert b"CANARY" not in base64.urlsafe_b64decode(text)
 
 
@@ -27,13 +28,21 @@ def test_a_draft_opens_in_its_session():
 def test_a_draft_opens_nowhere_else(key, organization, token):
     text = drafts.seal(KEY, "acme", "token", "second", DECLARED)
     with pytest.raises(Conflict, match="expired"):
-        drafts.unseal(key, organization, token, text)
+        drafts.unseal(key, organization, token, text, Declaration)
+
+
+def test_a_draft_of_an_edit_is_none_of_a_keystore():
+    edit = Edit("https://vault.example.com:8200", "CANARY", "secret")
+    text = drafts.seal(KEY, "acme", "token", "first", edit)
+    assert drafts.unseal(KEY, "acme", "token", text, Edit) == ("first", edit)
+    with pytest.raises(Conflict, match="expired"):
+        drafts.unseal(KEY, "acme", "token", text, Declaration)
 
 
 @pytest.mark.parametrize("text", ["", "x", "é", "AAAA", "A" * 1000])
 def test_what_is_no_draft_is_refused(text):
     with pytest.raises(Conflict):
-        drafts.unseal(KEY, "acme", "token", text)
+        drafts.unseal(KEY, "acme", "token", text, Declaration)
 
 
 def test_a_draft_ends(monkeypatch):
@@ -41,4 +50,4 @@ def test_a_draft_ends(monkeypatch):
     later = drafts.now_utc() + timedelta(minutes=31)
     monkeypatch.setattr(drafts, "now_utc", lambda: later)
     with pytest.raises(Conflict, match="expired"):
-        drafts.unseal(KEY, "acme", "token", text)
+        drafts.unseal(KEY, "acme", "token", text, Declaration)

@@ -136,15 +136,18 @@ class Client:
         """Return an organization with its active keystore, tested now, and the running migration."""
         return cast("StatusAnswer", self.request("GET", "organizations", organization, "status"))
 
-    def organizations(self, search: str = "", problem: str | None = None) -> Iterator[ListedOrganizationAnswer]:
-        """Yield the organizations that the token may see, by name.
+    def organizations(
+        self, search: str = "", problem: str | None = None, sort: str = "name"
+    ) -> Iterator[ListedOrganizationAnswer]:
+        """Yield the organizations that the token may see.
 
         Args:
             search: Only those whose name holds this.
             problem: Only those with this `Problem`, or with "any".
+            sort: An `Order`.
 
         """
-        wanted: dict[str, Any] = {"search": search} | ({"problem": problem} if problem else {})
+        wanted: dict[str, Any] = {"search": search, "sort": sort} | ({"problem": problem} if problem else {})
         after = ""
         while page := cast(
             "list[ListedOrganizationAnswer]", self.request("GET", "organizations", after=after, limit=_PAGE, **wanted)

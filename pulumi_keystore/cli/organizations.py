@@ -10,7 +10,7 @@ import typer
 
 from pulumi_keystore.answers import HistoryAnswer
 from pulumi_keystore.cli.output import Columns, Format, FormatOption, OrganizationArgument, ask, print_rows, show
-from pulumi_keystore.declarations.problems import ProblemFilter
+from pulumi_keystore.declarations.problems import Order, ProblemFilter
 from pulumi_keystore.errors import InvalidInput
 
 commands = typer.Typer()
@@ -64,6 +64,7 @@ def organization_create(
 def organization_list(
     search: Annotated[str, typer.Option(help="Only those whose name contains this.")] = "",
     problem: Annotated[ProblemFilter | None, typer.Option(help="Only those with this problem.")] = None,
+    sort: Annotated[Order, typer.Option(help="Order of the list.")] = Order.NAME,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """List the organizations your token can view, with their problems.
@@ -73,7 +74,7 @@ def organization_list(
     no-alerts (no one is alerted when the keystore is offline).
     """
     with ask() as service:
-        rows = list(service.organizations(search, problem))
+        rows = list(service.organizations(search, problem, sort))
     print_rows(rows, _COLUMNS, output)
 
 

@@ -142,7 +142,7 @@ def _keystores(plane: ControlPlane, organization: str | None) -> Iterator[Findin
         found = (
             [registry.find(session, organization)]
             if organization
-            else session.scalars(registry.by_name().limit(MOST + 1)).all()
+            else session.scalars(registry.listed(session).limit(MOST + 1)).all()
         )
         active = [(owner, keystores.active_keystore(session, owner)) for owner in found[:MOST]]
     for owner, row in active:

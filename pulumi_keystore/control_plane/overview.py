@@ -46,7 +46,7 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import iso, one_of
 from pulumi_keystore.declarations.migration import State
 from pulumi_keystore.declarations.names import Kind
-from pulumi_keystore.declarations.problems import Problem, ProblemFilter
+from pulumi_keystore.declarations.problems import Order, Problem, ProblemFilter
 
 _ENDS_SOON: Final = timedelta(days=30)
 _FAILED_LATELY: Final = timedelta(days=7)
@@ -144,8 +144,9 @@ def list_page(
     limit: int = registry.PAGE,
     search: str = "",
     problem: ProblemFilter | None = None,
+    order: Order = Order.NAME,
 ) -> list[Organization]:
-    """Return the next organizations after a name, by name.
+    """Return the next organizations after one.
 
     Args:
         session: A transaction.
@@ -155,9 +156,10 @@ def list_page(
         limit: How many at the most.
         search: Only those whose name holds this.
         problem: Only those with this problem, or with any.
+        order: How they are sorted.
 
     """
-    query, moments = registry.by_name(after, search), {}
+    query, moments = registry.listed(session, after, search, order), {}
     if problem is not None:
         chosen = _WITH_ANY if problem is ProblemFilter.ANY else _QUERIES[Problem(problem)]
         found = any_(func.array(chosen.scalar_subquery()))

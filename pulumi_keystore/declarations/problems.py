@@ -1,4 +1,4 @@
-"""What may be wrong with an organization, worst first: lists are filtered by it, and show it."""
+"""What may be wrong with an organization, worst first, by which lists are filtered; and how lists are sorted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Problem(StrEnum):
     MIGRATION_FAILED = "migration-failed"
     """The latest migration failed, in the last seven days."""
     CERTIFICATE = "certificate"
-    """The client certificate of the keystore in use has expired, or does so within 30 days."""
+    """The client certificate of the keystore in use has expired, or does so within 30 days; or its server's does."""
     NO_ALERTS = "no-alerts"
     """Nobody is told when the keystore in use is offline."""
 
@@ -32,3 +32,14 @@ class ProblemFilter(StrEnum):
     CERTIFICATE = Problem.CERTIFICATE
     NO_ALERTS = Problem.NO_ALERTS
     ANY = "any"
+
+
+class Order(StrEnum):
+    """How a list is sorted."""
+
+    NAME = "name"
+    NAME_DESCENDING = "-name"
+    NEWEST = "newest"
+    """Those that were made last come first."""
+    CERTIFICATE = "certificate"
+    """Those whose client certificate expires first come first; those that have none are left out."""

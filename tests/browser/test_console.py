@@ -223,6 +223,7 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, testbed, pfx):
     acme.admit("second")
     save(testbed.vaults["b"].address)
     expect(page.get_by_role("alert")).to_contain_text("lacks 3 of the 3 archive keys")
+    expect(page.get_by_role("alert")).to_contain_text("migrate to it instead (Actions, Migrate Keystore)")
     save(before["address"], pfx(acme.name), "wrong")
     expect(page.get_by_role("alert")).to_contain_text("KS011")
     save(file={"name": "x.p12", "mimeType": "x/y", "buffer": b"-----BEGIN NOTHING-----"}, password="x")
@@ -432,6 +433,22 @@ def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, custome
     acme.assert_complete("second", empty="first")
     # For five minutes nothing is known.
     assert acme.actions[-1] == "Migration succeeded"
+
+
+def test_what_a_migration_left_behind_says_why_and_is_removed_when_it_can_be(desk, customer, testbed):
+    acme = customer(keys=3)
+    place, left = Tenant(testbed.vaults["a"], acme.tenancy("first"), 1), "Keys are still being removed"
+    one = desk()
+    with place.may_not_delete():
+        assert acme.migrate("second")["clean_up_pending"] == ["source"]
+        one.open_keystore(acme.name)
+        expect(one.page.get_by_role("heading", name=left)).to_be_visible()
+        expect(one.page.get_by_role("listitem").filter(has_text="may not delete")).to_be_visible()
+        one.page.get_by_role("button", name="Try again now").click()
+        expect(one.page.get_by_role("heading")).to_contain_text("ay not delete")
+    one.open_keystore(acme.name)
+    expect(one.page.get_by_role("heading", name=left)).to_have_count(0, timeout=60_000)
+    acme.assert_complete("second", empty="first")
 
 
 def test_a_migration_is_canceled(desk, customer, testbed):

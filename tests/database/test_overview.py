@@ -158,6 +158,19 @@ def test_the_questions_do_not_grow_with_the_rows(engine, factory):
     assert counts[0] == counts[1] <= 8
 
 
+def test_a_server_s_certificate_counts_unless_a_machine_still_renews_it(factory):
+    lives = {1: (365, 20), 2: (365, 40), 3: (90, 20), 4: (90, 5), 5: (7, 1), 6: (365, -1)}
+    with factory() as session:
+        fill(session, 7)
+        for number, (life, left) in lives.items():
+            row = session.get_one(KeystoreHealth, 10 * number + 1)
+            row.server_not_after = NOW + left * DAY
+            row.server_not_before = row.server_not_after - life * DAY
+        session.flush()
+        assert numbers(listed(session, problem=ProblemFilter.CERTIFICATE)) == [1, 4, 6]
+        assert overview.count_problems(session, PLANE, NOW)[Problem.CERTIFICATE] == 3
+
+
 def test_a_page_of_the_console_stays_under_100_kb(factory):
     with factory() as session:
         fill(session, 110)
@@ -172,7 +185,7 @@ def test_a_page_of_the_console_stays_under_100_kb(factory):
         rows, first = listed(session, limit=100), listed(session, limit=10, problem=ProblemFilter.ANY)
         counts = {problem: count for problem, count in overview.count_problems(session, PLANE, NOW).items() if count}
     shown = page("organizations.html", visitor=None, rows=rows, first=first, counts=counts, busy=["org-000001"] * 20,
-                 more="org-000100", after="", search="", problem=None)  # fmt: skip
+                 more="org-000100", after="", search="", problem=None, sort="name")  # fmt: skip
     assert len(rows) == 100
     assert shown.body.count(b"No alerts") >= 110
     assert len(shown.body) < 100_000

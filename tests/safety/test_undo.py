@@ -1,7 +1,9 @@
 """The way back from a migration while its keys are retained at the source."""
 
+import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from keystore_harness import Testbed, wait_until
 
@@ -33,6 +35,22 @@ def test_a_migration_is_undone_with_what_was_enrolled_since(keeping):
     refusal = acme.refused(acme.admin.undo_migration, acme.name, row["id"])
     assert isinstance(refusal, Conflict)
     acme.assert_all_released()
+
+
+def test_a_migration_is_undone_in_the_console(keeping):
+    acme = keeping.customer(10, first="a", second="b")
+    acme.migrated("second")
+    service, path = keeping.testbed.service, f"/console/organizations/{acme.name}"
+    with httpx.Client(base_url=service.url, timeout=60, follow_redirects=True) as browser:
+        browser.post("/console/sign-in", data={"token": service.make_token(f"c-{acme.name}", "provider-admin")})
+        page = browser.get(path).text
+        assert "Undo the migration" in page
+        fields = dict(re.findall(r'name="(form_token|migration)" value="([^"]+)"', page[page.index(f"{path}/undo") :]))
+        assert "The migration was undone." in browser.post(f"{path}/undo", data=fields).text
+        assert acme.active == "first"
+        assert browser.post(f"{path}/undo", data=fields).status_code == 409
+    acme.await_no_clean_up()
+    acme.assert_complete("first", empty="second")
 
 
 def test_a_migration_is_undone_although_its_destination_is_gone(keeping):

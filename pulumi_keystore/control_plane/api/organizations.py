@@ -27,7 +27,7 @@ from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.declarations.names import Kind
-from pulumi_keystore.declarations.problems import Problem, ProblemFilter
+from pulumi_keystore.declarations.problems import Order, Problem, ProblemFilter
 
 router = APIRouter(tags=["organizations"])
 MOST: Final = 1000
@@ -55,15 +55,18 @@ def list_organizations(
     limit: Annotated[int, Query(ge=1, le=MOST, description="how many at the most")] = MOST,
     search: Annotated[str, Query(max_length=63, description="only those whose name holds this")] = "",
     problem: Annotated[ProblemFilter | None, Query(description="only those with this problem")] = None,
+    sort: Annotated[Order, Query(description="how they are sorted")] = Order.NAME,
 ) -> list[ListedOrganizationAnswer]:
-    """List the organizations that the token may see, by name and a page at a time."""
+    """List the organizations that the token may see, a page at a time."""
     actor.require(Right.VIEW, actor.organization)
     plane, now = services.plane, now_utc()
     with plane.transaction() as session:
         if actor.organization is not None:
             rows = [registry.find(session, actor.organization)]
         else:
-            rows = overview.list_page(session, plane, now, after=after, limit=limit, search=search, problem=problem)
+            rows = overview.list_page(
+                session, plane, now, after=after, limit=limit, search=search, problem=problem, order=sort
+            )
         return overview.describe(session, plane, rows, now)
 
 

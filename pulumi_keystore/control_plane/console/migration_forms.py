@@ -14,9 +14,9 @@ from pulumi_keystore.control_plane.console.form import PREFIX, Draft, Filled, Te
 from pulumi_keystore.control_plane.console.pages import frame
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.keystores import registration
+from pulumi_keystore.control_plane.keystores import clean_ups, registration
 from pulumi_keystore.control_plane.keystores.binding import require_changeable
-from pulumi_keystore.control_plane.migration import lifecycle
+from pulumi_keystore.control_plane.migration import lifecycle, undo
 from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.migration import Mode
@@ -124,6 +124,25 @@ def cancel(organization: str, visitor: Sent, services: Services, migration: Text
     with services.plane.transaction() as session:
         lifecycle.cancel(session, registry.find(session, organization), migration, visitor.actor.name)
     return led_to(organization, saved="canceled")
+
+
+@router.post("/undo")
+def undo_migration(organization: str, visitor: Sent, services: Services, migration: Text = "") -> Response:
+    """Make the source of the latest migration the keystore in use again."""
+    visitor.actor.require(Right.MANAGE, organization)
+    undo.undo(services.plane, visitor.actor.name, organization, migration)
+    return led_to(organization, saved="undone")
+
+
+@router.post("/clean-up")
+def clean_up(organization: str, visitor: Sent, services: Services) -> Response:
+    """Try now what still has to be removed."""
+    visitor.actor.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        pending = clean_ups.list_all(session, registry.find(session, organization))
+    for row in pending:
+        services.clean_ups.retry(row["id"])
+    return led_to(organization, saved="retried")
 
 
 def _migrate_form(

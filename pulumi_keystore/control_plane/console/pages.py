@@ -29,6 +29,7 @@ from pulumi_keystore.control_plane.console.access import (
 from pulumi_keystore.control_plane.console.render import STATIC, page
 from pulumi_keystore.control_plane.identity import sessions
 from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.keystores import clean_ups
 from pulumi_keystore.control_plane.migration import views as migration_views
 from pulumi_keystore.control_plane.monitoring import incidents, monitors
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
@@ -36,7 +37,7 @@ from pulumi_keystore.control_plane.organizations import history, keystores, regi
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.declarations.monitor import Period
 from pulumi_keystore.declarations.names import Kind
-from pulumi_keystore.declarations.problems import ProblemFilter
+from pulumi_keystore.declarations.problems import Order, ProblemFilter
 from pulumi_keystore.errors import KeystoreError, NotAuthenticated, NotFound
 
 _FILES: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -56,6 +57,8 @@ SAVED: Final = {
     "deleted": "The registration was deleted. Nothing was deleted on the keystore's server.",
     "alerts": "The alerts were saved.",
     "canceled": "The migration is being canceled.",
+    "undone": "The migration was undone.",
+    "retried": "The keys that are left are being removed now.",
 }
 """What a page says after a form led to it, by the word in its address: no other text can be put there."""
 
@@ -130,6 +133,7 @@ def home(
     after: Annotated[str, Query(max_length=63)] = "",
     search: Annotated[str, Query(max_length=63)] = "",
     problem: ProblemFilter | None = None,
+    sort: Order = Order.NAME,
 ) -> Response:
     """List the organizations that the visitor may see, a page at a time; where there is one, go there."""
     if visitor.actor.organization is not None:
@@ -138,12 +142,16 @@ def home(
     plane, now, search = services.plane, now_utc(), search.strip()
     with plane.transaction() as session:
         found = overview.list_page(
-            session, plane, now, after=after, limit=registry.PAGE + 1, search=search, problem=problem
+            session, plane, now, after=after, limit=registry.PAGE + 1, search=search, problem=problem, order=sort
         )
         busy = registry.in_maintenance(session, _MOST_BUSY)
         counts = overview.count_problems(session, plane, now)
         # Who looks for nothing in particular sees first what has to be looked after.
-        worst = [] if after or search or problem else overview.worst(session, plane, now, counts, _FIRST)
+        worst = (
+            []
+            if after or search or problem or sort is not Order.NAME
+            else overview.worst(session, plane, now, counts, _FIRST)
+        )
         shown = overview.describe(session, plane, [*worst, *found[: registry.PAGE]], now)
     first, rows = shown[: len(worst)], shown[len(worst) :]
     more = rows[-1]["name"] if len(found) > registry.PAGE else ""
@@ -158,6 +166,7 @@ def home(
         after=after,
         search=search,
         problem=problem,
+        sort=sort,
     )
 
 
@@ -196,7 +205,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: P
             "monitor": monitors.describe(services.plane, owner, active, monitor) if active and monitor else None,
             "migration": latest[0] if latest else None,
             "running": running,
-            "clean_up": [row["clean_up_pending"] for row in latest if row["clean_up_pending"]],
+            "clean_ups": [] if running else clean_ups.list_all(session, owner),
             "certificate_days": _days(active.certificate_not_after, now) if active else None,
             "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, interval_s),
             "now": now,

@@ -13,6 +13,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pulumi_keystore.control_plane.console.wording import hint_of, summary_of
+
 STATIC: Final = files("pulumi_keystore.control_plane.console") / "static"
 
 
@@ -99,4 +101,6 @@ _environment.filters |= {
     "segment": segment,
     "commands": commands,
     "latency": latency,
+    "summary": summary_of,
+    "hint": hint_of,
 }

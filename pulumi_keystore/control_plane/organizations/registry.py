@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import Select, exists, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,8 @@ from pulumi_keystore.control_plane.organizations import history, ownership
 from pulumi_keystore.control_plane.organizations.ledger import count_keys, count_keys_of_all
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.tables import one_of
-from pulumi_keystore.declarations.names import check_organization
+from pulumi_keystore.declarations.names import Kind, check_organization
+from pulumi_keystore.declarations.problems import Order
 from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNeeded
 
 PAGE: Final = 50
@@ -43,12 +44,26 @@ def named(session: Session, name: str, *, lock: bool = False) -> Organization | 
     return session.scalar(query.with_for_update() if lock else query) if name.isprintable() else None
 
 
-def by_name(after: str = "", search: str = "") -> Select[Organization]:
-    """Return a query for organizations by name, those after one; with `search` those whose name holds it."""
-    query = select(Organization).where(Organization.name > after) if after else select(Organization)
+def listed(session: Session, after: str = "", search: str = "", order: Order = Order.NAME) -> Select[Organization]:
+    """Return a query for organizations, sorted; those after one, and with `search` those whose name holds it.
+
+    Where the one that others come after has been deleted meanwhile, an order but that of names begins anew.
+    """
+    query = select(Organization)
     if search:
         query = query.where(Organization.name.contains(search, autoescape=True))
-    return query.order_by(Organization.name)
+    if order is Order.NEWEST:
+        last = session.scalar(select(Organization.id).where(Organization.name == after)) if after else None
+        return (query if last is None else query.where(Organization.id < last)).order_by(Organization.id.desc())
+    if order is Order.CERTIFICATE:
+        end, used = (Keystore.certificate_not_after, Keystore.id), Keystore.id == Organization.active_keystore_id
+        shown = select(*end).join(Organization, used).where(Organization.name == after)
+        found = session.execute(shown).first() if after else None
+        query = query.join(Keystore, used).where(Keystore.kind == Kind.SELF_ADMINISTERED, end[0].is_not(None))
+        return (query if found is None else query.where(tuple_(*end) > tuple_(*found))).order_by(*end)
+    if order is Order.NAME_DESCENDING:
+        return (query.where(Organization.name < after) if after else query).order_by(Organization.name.desc())
+    return (query.where(Organization.name > after) if after else query).order_by(Organization.name)
 
 
 def in_maintenance(session: Session, limit: int) -> list[str]:

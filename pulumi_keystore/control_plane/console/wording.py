@@ -1,0 +1,66 @@
+"""Errors as the console says them: fields by their labels, and what can be done here instead of commands."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pulumi_keystore.errors import KeystoreError
+
+LABELS: Final = {
+    "name": "Name",
+    "kind": "Run by",
+    "address": "URL",
+    "certificate": "Client certificate",
+    "certificate_password": "Password of the file",
+    "server_ca": "Server CA",
+    "namespace": "Namespace",
+    "mount": "KV mount",
+    "role": "Certificate role",
+    "notify_email": "E-mail address",
+    "recipients": "E-mail addresses",
+    "offline_minutes": "Minutes offline before the first alert",
+    "repeat_hours": "Hours between reminders",
+    "online_minutes": "Minutes online again before the all-clear",
+}
+"""What the fields of forms are called, by their property."""
+_MIGRATE: Final = "Actions, Migrate Keystore"
+HERE: Final = (
+    (r"migrate, do not edit: .*", f"this server does not hold the keys: migrate to it instead ({_MIGRATE})"),
+    (
+        r"migrate them to another keystore first \(KeystoreMigration\), then delete this one",
+        f"migrate them to another keystore first ({_MIGRATE}), then delete this one",
+    ),
+    (
+        r"watch it with `keystore migration watch .*` and try again when it has ended",
+        "watch it on the page of the organization, and try again when it has ended",
+    ),
+    (r"list them with `keystore organization list`.*", "choose one on the first page"),
+    (r"list them with `keystore list .*", "choose one on the page of the organization"),
+    (r"declare a Keystore (for it )?first", "register a keystore first (Actions, Register Keystore)"),
+    (r"declare it under another name", "give it another name"),
+    (
+        r"ask for its connection now with `keystore status .*",
+        "choose Prove now on its page to see whether it works",
+    ),
+)
+"""What an error's hint says, and what the console says instead. Other hints name no command, or one that only the
+command can do."""
+_HERE: Final = tuple((re.compile(pattern), here) for pattern, here in HERE)
+
+
+def summary_of(error: KeystoreError) -> str:
+    """Return what went wrong, beginning with a capital letter, or with the label of the field."""
+    prop = error.prop or ""
+    text = error.summary
+    if prop in LABELS and text.startswith(f"{prop}: "):
+        return LABELS[prop] + text.removeprefix(prop)
+    return text[:1].upper() + text[1:]
+
+
+def hint_of(error: KeystoreError) -> str | None:
+    """Return what to do next, as a sentence; None where there is nothing to say."""
+    if not error.hint:
+        return None
+    said = next((here for pattern, here in _HERE if pattern.fullmatch(error.hint)), error.hint)
+    return f"{said[:1].upper()}{said[1:]}."

@@ -1,0 +1,53 @@
+"""Errors on pages speak of what is on pages."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import pulumi_keystore
+from pulumi_keystore.control_plane.console.wording import HERE, LABELS, hint_of, summary_of
+from pulumi_keystore.errors import Conflict, InvalidInput
+
+PACKAGE = Path(pulumi_keystore.__file__).parent
+TEMPLATES = PACKAGE / "control_plane/console/templates"
+
+
+def test_a_field_is_called_by_its_label():
+    wrong = InvalidInput("address: 'x' is not an address", prop="address")
+    assert summary_of(wrong) == "URL: 'x' is not an address"
+    assert summary_of(InvalidInput("name: too long", prop="other")) == "Name: too long"
+    assert summary_of(Conflict("the keystore 'first' is active")) == "The keystore 'first' is active"
+
+
+def test_labels_are_those_of_the_forms():
+    text = "".join(path.read_text() for path in TEMPLATES.glob("*.html"))
+    shown = dict(re.findall(r'(?:field|area|file)\("(\w+)", "([^"]+)"', text))
+    shown["kind"] = re.search(r'<label for="kind">([^<]+)<', text)[1]
+    for prop, label in LABELS.items():
+        assert label.lower() in shown.pop(prop).lower()
+    assert shown == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "here"),
+    [
+        ("migrate, do not edit: declare it as a second Keystore", "migrate to it instead (Actions, Migrate Keystore)."),
+        ("watch it with `keystore migration watch acme` and try again when it has ended", "Watch it on the page"),
+        ("list them with `keystore organization list`, or declare an Organization", "Choose one on the first page."),
+        ("declare a Keystore first", "Register a keystore first (Actions, Register Keystore)."),
+        ("unseal the server", "Unseal the server."),
+        (None, None),
+    ],
+)
+def test_what_to_do_is_what_can_be_done_here(said, here):
+    found = hint_of(Conflict("no", hint=said))
+    assert found is None if here is None else here in found
+
+
+def test_each_hint_that_is_said_otherwise_is_one_that_is_given():
+    """A hint that was reworded would be shown with its command again."""
+    given = " ".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "wording.py")
+    for pattern, _ in HERE:
+        literal = re.split(r"[.(\\]", pattern)[0].strip()
+        assert literal in given, pattern

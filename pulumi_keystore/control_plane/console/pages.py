@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -209,6 +210,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: P
             "certificate_days": _days(active.certificate_not_after, now) if active else None,
             "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, interval_s),
             "now": now,
+            "path": f"{HOME}/organizations/{owner.name}",
         }
 
 
@@ -279,6 +281,7 @@ def one_keystore(
             **_health(session, services, row if monitored else None, now, period, incidents.MOST),
             "monitor": monitors.describe(services.plane, owner, row, monitor) if monitor else None,
             "certificate_days": _days(row.certificate_not_after, now),
+            "path": f"{HOME}/organizations/{owner.name}/keystores/{quote(row.name, safe='')}",
         }
     status = error.status if error else 200
     return page("one_keystore.html", status, visitor=visitor, saved=saved, error=error, **shown)

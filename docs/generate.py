@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from docs import error_page, rule_pages
+from docs import api_page, error_page, rule_pages
 from docs.sections import replaced
 from pulumi_keystore import cli, rules
 from pulumi_keystore.control_plane import app
@@ -223,6 +223,7 @@ and prints a table, JSON, JUnit or SARIF. It exits with 0 if there is nothing to
 """
 
 PAGES = {
+    "api.md": lambda: api_page.page(app.create(None).openapi()),
     "policies.md": policy_list,
     "monitoring.md": monitoring,
     "openapi.json": openapi,

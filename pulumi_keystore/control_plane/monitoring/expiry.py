@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -17,6 +15,7 @@ from pulumi_keystore.control_plane.monitoring import messages
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.notifications import mail, webhooks
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.runtime import background
 from pulumi_keystore.vault.requests import Validity
 
 DAYS: Final = (30, 14, 7, 1)
@@ -32,15 +31,6 @@ class Whose(StrEnum):
     SERVER = "server"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    whose: Whose
-    validity: Validity
-    monitor: HealthMonitor
-    keystore: Keystore
-    organization: Organization
-
-
 def notice_due(validity: Validity, now: datetime) -> int | None:
     """Return which notice is due, by its number of days; None before the first one, and when it is too late.
 
@@ -53,50 +43,64 @@ def notice_due(validity: Validity, now: datetime) -> int | None:
     return min(days, default=None)
 
 
-def tell(session: Session, now: datetime) -> int:
-    """Leave the notices that are due about keystores in use, each once; return how many certificates they are about."""
-    told = 0
-    for ending in _endings(session, now):
-        days = notice_due(ending.validity, now)
-        if days is None:
-            continue
-        told += 1
-        keystore, owner, end = ending.keystore, ending.organization, ending.validity.not_after
-        event = f"expiry-{keystore.id}-{ending.whose}-{end:%Y%m%d%H%M%S}-{days}"
-        label = f"{keystore.name} ({keystore.address})"
-        message = messages.certificate_expires(owner.name, label, end, now, ours=ending.whose is Whose.CLIENT)
-        mail.put_to_each(session, event, ending.monitor.recipients, message)
-        if ending.monitor.webhook_sealed:
-            body = {
-                "event": f"keystore.{message.kind}",
-                "organization": owner.name,
-                "keystore": keystore.name,
-                "address": keystore.address,
-                "certificate": ending.whose,
-                "not_after": end.isoformat(),
-                "at": now.isoformat(),
-            }
-            webhooks.put(session, event, ending.monitor.webhook_sealed, str(keystore.id), body)
-    return told
-
-
-def _endings(session: Session, now: datetime) -> Iterator[_Ending]:
-    """Return the certificates that expire within the time of the first notice, of keystores that are in use."""
+def tell(session: Session, now: datetime) -> None:
+    """Leave the notices that are due about keystores in use, each once."""
     soon = now + timedelta(days=max(DAYS))
     watched = (
-        select(HealthMonitor, Keystore, Organization)
+        select(HealthMonitor, Keystore, Organization, KeystoreHealth)
         .join(Keystore, Keystore.id == HealthMonitor.keystore_id)
         .join(Organization, Organization.active_keystore_id == Keystore.id)
+        .outerjoin(KeystoreHealth, KeystoreHealth.keystore_id == Keystore.id)
         .order_by(Keystore.id)
     )
-    for monitor, keystore, owner in session.execute(watched.where(Keystore.certificate_not_after.between(now, soon))):
-        if keystore.certificate_pem and keystore.certificate_not_after:
-            begin = load_pem_x509_certificate(keystore.certificate_pem.encode()).not_valid_before_utc
-            yield _Ending(Whose.CLIENT, Validity(begin, keystore.certificate_not_after), monitor, keystore, owner)
-    shown = watched.join(KeystoreHealth, KeystoreHealth.keystore_id == Keystore.id).add_columns(KeystoreHealth)
-    for monitor, keystore, owner, health in session.execute(
-        shown.where(KeystoreHealth.server_not_after.between(now, soon))
-    ):
-        if health.server_not_before and health.server_not_after:
-            validity = Validity(health.server_not_before, health.server_not_after)
-            yield _Ending(Whose.SERVER, validity, monitor, keystore, owner)
+    ours, theirs = Keystore.certificate_not_after, KeystoreHealth.server_not_after
+    for whose, end in ((Whose.CLIENT, ours), (Whose.SERVER, theirs)):
+        for monitor, keystore, owner, health in session.execute(watched.where(end.between(now, soon))):
+            # Whatever is wrong with one of them, the others' notices are left.
+            with background.isolated("notice", keystore=keystore.id):
+                validity = _ours(keystore) if whose is Whose.CLIENT else _theirs(health)
+                _tell(session, now, whose, validity, monitor, keystore, owner)
+
+
+def _ours(keystore: Keystore) -> Validity:
+    """Return the validity of the certificate that we log in with."""
+    assert keystore.certificate_pem is not None  # noqa: S101 - it expires
+    assert keystore.certificate_not_after is not None  # noqa: S101
+    begin = load_pem_x509_certificate(keystore.certificate_pem.encode()).not_valid_before_utc
+    return Validity(begin, keystore.certificate_not_after)
+
+
+def _theirs(health: KeystoreHealth) -> Validity:
+    """Return the validity of the certificate that the server shows."""
+    assert health.server_not_before is not None  # noqa: S101 - both were seen
+    assert health.server_not_after is not None  # noqa: S101
+    return Validity(health.server_not_before, health.server_not_after)
+
+
+def _tell(
+    session: Session,
+    now: datetime,
+    whose: Whose,
+    validity: Validity,
+    monitor: HealthMonitor,
+    keystore: Keystore,
+    owner: Organization,
+) -> None:
+    days, end = notice_due(validity, now), validity.not_after
+    if days is None:
+        return
+    event = f"expiry-{keystore.id}-{whose}-{end:%Y%m%d%H%M%S}-{days}"
+    label = f"{keystore.name} ({keystore.address})"
+    message = messages.certificate_expires(owner.name, label, end, now, ours=whose is Whose.CLIENT)
+    mail.put_to_each(session, event, monitor.recipients, message)
+    if monitor.webhook_sealed:
+        body = {
+            "event": f"keystore.{message.kind}",
+            "organization": owner.name,
+            "keystore": keystore.name,
+            "address": keystore.address,
+            "certificate": whose,
+            "not_after": end.isoformat(),
+            "at": now.isoformat(),
+        }
+        webhooks.put(session, event, monitor.webhook_sealed, str(keystore.id), body)

@@ -91,3 +91,13 @@ def test_a_new_certificate_has_its_notices_anew(factory, end):
 def test_nothing_is_said_of_what_has_expired(factory, end):
     """That is an outage, and alerts say so."""
     assert look(factory, end + timedelta(seconds=1)) == {each: [] for each in TO}
+
+
+def test_a_certificate_that_cannot_be_read_holds_up_no_other(factory, end):
+    with factory.begin() as session:
+        session.get_one(Keystore, 1).certificate_pem = "no certificate"
+        session.add(Organization(id=2, name="other", environment="cloud", active_keystore_id=2))
+        session.get_one(Keystore, 2).organization_id = 2
+    assert look(factory, end - timedelta(days=5)) == {
+        each: ["Warning: Keystore certificate expires in 5 days"] for each in TO
+    }

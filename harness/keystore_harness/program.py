@@ -1,8 +1,8 @@
 """The product's own command as a process: started as a user starts it, or, where hundreds are, forked from a warm one.
 
 The imports of `keystore serve` take three seconds of processor. `fork_from_now_on` lets a server process of
-`multiprocessing` do them once; each further process is forked from it, and differs from one that was started only in
-its name in the process list.
+`multiprocessing` do them once; each further process is forked from it, and differs from one that was started in its
+name in the process list, and in that libraries were loaded before it got its environment.
 """
 
 from __future__ import annotations

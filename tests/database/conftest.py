@@ -13,6 +13,16 @@ from pulumi_keystore.control_plane.runtime.database import connect, sessions, up
 from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
 
 
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers one has all of these (`--dist loadgroup`): each would start a PostgreSQL of its own."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.xdist_group("database"))
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     # A socket's path is short; with xdist each worker has a folder of its own.

@@ -286,6 +286,8 @@ def test_ambient_settings_and_proxies_have_no_effect(customer, testbed, monkeypa
                  "SSLKEYLOGFILE": str(testbed.folder / "tls-secrets")}  # fmt: skip
     before = type(testbed.service).environment
     monkeypatch.setattr(type(testbed.service), "environment", property(lambda self: {**before.fget(self), **elsewhere}))
+    # What is read when the libraries are loaded is to be found by who starts anew.
+    monkeypatch.setattr(testbed.service.program, "forked", False)
     testbed.service.restart()
     acme.admin.swap_keystore(acme.name, "first", acme.declaration("first"))
     acme.assert_complete("first")

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
 
-
 HERE = Path(__file__).parent
 
 

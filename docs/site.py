@@ -12,16 +12,23 @@ from typing import Any, Final
 from mkdocs.structure.files import File, Files
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+_PAGES: Final = {"CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md", "stacks/README.md": "stacks.md"}
 _STACKS: Final = sorted(path.parent.name for path in ROOT.glob("stacks/*/README.md"))
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages."""
-    pages = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md", "stacks.md": "stacks/README.md"}
-    pages |= {f"stacks/{name}.md": f"stacks/{name}/README.md" for name in _STACKS}
-    for uri, path in pages.items():
+    stacks = {f"stacks/{name}/README.md": f"stacks/{name}.md" for name in _STACKS}
+    for path, uri in {**_PAGES, **stacks}.items():
         files.append(File.generated(config, uri, content=page_of(ROOT / path, uri)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links of docs/ to pages that are kept outside it."""
+    for path, uri in _PAGES.items():
+        markdown = markdown.replace(f"](../{path})", f"]({uri})")
+    return markdown
 
 
 def page_of(path: Path, uri: str) -> str:

@@ -26,7 +26,7 @@ def test_the_site_builds_and_is_whole(tmp_path):
         ("api", "/v1/organizations/{organization}/keystores/{name}/incidents"),
         ("glossary", "active keystore"),
         ("changelog", "0.1.0"),
-        ("security", "neighbours"),
+        ("security", "master key"),
         ("stacks", "certificate-rotation"),
         ("stacks/automation", "Automation API"),
         ("monitoring", "keystore_online"),

@@ -87,6 +87,11 @@ def edits(target: Target, client: Client) -> None:
     client.swap_keystore(target.organization, "first", dict(target.declaration))
 
 
+def computes(_target: Target, _client: Client) -> None:
+    """Send nothing: what this does to the other one is the machine's doing, whose cores share more than one thinks."""
+    sum(number * number for number in range(2_000_000))
+
+
 _held: list[socket.socket] = []
 
 
@@ -137,6 +142,7 @@ def _many_cas(declared: dict[str, object]) -> dict[str, object]:
 
 KINDS = (
     Kind("nothing", lambda _target, _client: time.sleep(1), 1),
+    Kind("nothing, but it computes on its own processor", computes, 1),
     Kind(
         "logins that are worth nothing", has_keys_released, 20, _impostor,
         lambda: json.dumps({"auth": {"client_token": "t", "lease_duration": -1}}),

@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pulumi_keystore.control_plane.api.problems import of_database
+from pulumi_keystore.control_plane.api.problems import announced_as_too_large, of_database
 from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, TooManyRequests
 
@@ -105,9 +105,12 @@ class Admission:
             await self._app(scope, receive, send)
             return
         request, organization = Request(scope), _organization(path)
+        if refusal := announced_as_too_large(request):
+            # Whoever asks, here and below: to find out who it is would cost more than the refusal.
+            await self._refuse(request, refusal)(scope, receive, send)
+            return
         queue = self._queues.get(organization) if organization else None
         if queue is not None and queue.is_full:
-            # Whoever asks: to find out who it is would cost more than the refusal.
             await self._refuse(request, queue.refusal())(scope, receive, send)
             return
         try:

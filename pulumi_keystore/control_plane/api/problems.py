@@ -139,9 +139,7 @@ class BodyLimit:
             return
         request = Request(scope)
         most = MAX_BODY_BYTES if hasattr(request.state, "actor") else _MOST_OF_ANYBODY
-        announced = request.headers.get("content-length", "0")
-        # Longer ones are not numbers to be read (CPython limits their digits).
-        refused = not (announced.isascii() and announced.isdigit()) or len(announced) > 20 or int(announced) > most  # noqa: PLR2004
+        refusal = announced_as_too_large(request, most)
         received, complete, until = 0, False, time.monotonic() + _SENDING_S
 
         async def limited() -> Message:
@@ -159,10 +157,18 @@ class BodyLimit:
                 raise HTTPException(413, _too_large(most).summary)
             return message
 
-        if refused:
-            await self._refuse(request, _too_large(most))(scope, receive, send)
+        if refusal is not None:
+            await self._refuse(request, refusal)(scope, receive, send)
         else:
             await self._app(scope, limited, send)
+
+
+def announced_as_too_large(request: Request, most: int = MAX_BODY_BYTES) -> TooLarge | None:
+    """Return the error of a request whose head alone says that its body is too large; None of others."""
+    announced = request.headers.get("content-length", "0")
+    # Longer ones are not numbers to be read (CPython limits their digits).
+    readable = announced.isascii() and announced.isdigit() and len(announced) <= 20  # noqa: PLR2004
+    return None if readable and int(announced) <= most else _too_large(most)
 
 
 def _too_large(most: int) -> TooLarge:

@@ -110,6 +110,26 @@ def test_a_request_without_a_valid_token_is_refused_before_its_body_is_read(serv
     asyncio.run(run())
 
 
+def test_what_is_announced_as_too_large_is_refused_before_anybody_is_looked_up(served, monkeypatch):
+    """To find out who asks takes a question to the database, and who sends a thousand such heads shall cost none."""
+    looked_up = []
+    known = tokens.authenticate
+    monkeypatch.setattr(tokens, "authenticate", lambda *given: looked_up.append(given) or known(*given))
+
+    async def run():
+        for length in ("8000000", "9" * 30, "-1", "x"):
+            caller = Caller(served, "POST", KEYS, **{"content-length": length})
+            assert await caller.end() == 413
+            assert not caller.asked
+        assert looked_up == []
+        honest = Caller(served, "POST", KEYS)
+        honest.body.set()
+        assert await honest.end() == 422  # it names no user
+        assert len(looked_up) == 1
+
+    asyncio.run(run())
+
+
 def test_half_sent_requests_of_one_organization_leave_room_for_others(served, monkeypatch):
     monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
 

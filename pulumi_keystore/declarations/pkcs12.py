@@ -174,7 +174,7 @@ def _serve() -> None:
     # It may be ended in the middle of its work: nothing of that goes to a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # It hashes as much as somebody else's file asks for, and the service beside it has customers who wait.
-    os.nice(19)
+    os.nice(10)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:

@@ -125,8 +125,8 @@ def verify_edit(plane: ControlPlane, organization: str, name: str, wanted: Edit)
     warnings = list(binding.certificate.warnings)
     with plane.transaction() as session:
         _require_room(session, owner, row, change)
-        keys = ledger.count_keys(session, owner)
-    active = owner.active_keystore_id == row.id
+        active = owner.active_keystore_id == row.id
+        keys = ledger.count_keys(session, owner) if active else None
     if active:
         warnings += _require_keys(plane, owner, change)
     return Verified(
@@ -137,7 +137,7 @@ def verify_edit(plane: ControlPlane, organization: str, name: str, wanted: Edit)
         binding.certificate.not_after,
         proof.cluster_id,
         proof.server_version,
-        keys if active else None,
+        keys,
         tuple(warnings),
     )
 

@@ -11,9 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.monitoring import messages
+from pulumi_keystore.control_plane.monitoring import messages, monitors
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
-from pulumi_keystore.control_plane.notifications import mail, webhooks
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import background
 from pulumi_keystore.vault.requests import Validity
@@ -92,15 +91,5 @@ def _tell(
     event = f"expiry-{keystore.id}-{whose}-{end:%Y%m%d%H%M%S}-{days}"
     label = f"{keystore.name} ({keystore.address})"
     message = messages.certificate_expires(owner.name, label, end, now, ours=whose is Whose.CLIENT)
-    mail.put_to_each(session, event, monitor.recipients, message)
-    if monitor.webhook_sealed:
-        body = {
-            "event": f"keystore.{message.kind}",
-            "organization": owner.name,
-            "keystore": keystore.name,
-            "address": keystore.address,
-            "certificate": whose,
-            "not_after": end.isoformat(),
-            "at": now.isoformat(),
-        }
-        webhooks.put(session, event, monitor.webhook_sealed, str(keystore.id), body)
+    facts = {"certificate": whose, "not_after": end.isoformat()}
+    monitors.tell(session, monitor, keystore, owner, event, message, now, **facts)

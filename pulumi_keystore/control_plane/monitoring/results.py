@@ -14,13 +14,12 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.monitoring import alerts, holdings, incidents, messages
+from pulumi_keystore.control_plane.monitoring import alerts, holdings, incidents, messages, monitors
 from pulumi_keystore.control_plane.monitoring.alerts import Alert
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.monitoring.tables import HealthHour, HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.monitoring.timeline import is_due
-from pulumi_keystore.control_plane.notifications import mail, webhooks
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.declarations.monitor import Timings
 
@@ -175,19 +174,8 @@ def _advance(session: Session, watched: _Monitored, result: Result, passed: int)
         minutes, reason, detail = (before.failing or 0) + 1 - timings.online, "", ""
         message = messages.connection_resumed(owner.name, label, minutes)
     incidents.count_alert(session, keystore.id)
-    mail.put_to_each(session, event, monitor.recipients, message)
-    if monitor.webhook_sealed:
-        body = {
-            "event": f"keystore.{message.kind}",
-            "organization": owner.name,
-            "keystore": keystore.name,
-            "address": keystore.address,
-            "reason": reason or None,
-            "detail": detail or None,
-            "minutes": minutes,
-            "at": now_utc().isoformat(),
-        }
-        webhooks.put(session, f"{event}.{message.kind}", monitor.webhook_sealed, str(keystore.id), body)
+    facts = {"reason": reason or None, "detail": detail or None, "minutes": minutes}
+    monitors.tell(session, monitor, keystore, owner, event, message, now_utc(), **facts)
     return alert
 
 

@@ -31,6 +31,7 @@ class LaggingStandby:
         self.stored, self.states, self.logins, self.writes, self.now, self.standby = {}, {}, 0, 0, 0.0, standby
         self.knows_ended, self.ended, self.lasts = knows_ended, set(), lasts
         self.may_create, self.logged_in_meanwhile, self.refuses = may_create, logged_in_meanwhile, refuses
+        self.refuses_writes = 0
 
     def answer(self, keystore, request):
         if request.path.startswith("/v1/sys/health"):
@@ -43,11 +44,18 @@ class LaggingStandby:
         if request.path.endswith("/revoke-self"):
             self.ended.add(request.token)
             return Response(204, b"")
+        if self.denies(request):
+            return Response(403, b'{"errors": ["permission denied"]}')
+        return self.answer_of_keys(keystore, request)
+
+    def denies(self, request):
         if request.token in self.ended:
             self.knows_ended -= 1
             if self.knows_ended < 0:
-                return Response(403, b'{"errors": ["permission denied"]}')
-        return self.answer_of_keys(keystore, request)
+                return True
+        left = "refuses_writes" if request.method == "POST" else "refuses"
+        setattr(self, left, getattr(self, left) - 1)
+        return getattr(self, left) >= 0
 
     def answer_of_keys(self, keystore, request):
         if request.method == "POST":
@@ -61,10 +69,14 @@ class LaggingStandby:
                 return Response(400, b'{"errors": ["check-and-set parameter did not match the current version"]}')
             self.stored[request.path] = request.body["data"]
             return Response(400, b"{}") if self.writes == 1 else Response(200, b"{}")
-        if self.refuses:
-            self.refuses -= 1
-            return Response(403, b'{"errors": ["permission denied"]}')
-        known = self.states[request.token]
+        if request.method == "DELETE":
+            self.stored.clear()
+            return Response(204, b"")
+        known = self.states[request.token] & self.stored.keys()
+        if request.method == "LIST":
+            names = [path.rpartition("/")[2] for path in known]
+            request.sink(json.dumps({"data": {"keys": names}}).encode())
+            return Response(200 if names else 404, b"{")
         if request.method != "GET" or request.path not in known:
             return Response(404, b'{"errors": []}')
         return Response(200, json.dumps({"data": {"data": self.stored[request.path], "metadata": {}}}).encode())
@@ -122,6 +134,22 @@ def test_a_token_that_a_standby_refuses_for_a_moment_is_tried_again(endpoint):
     client = keystore(endpoint, server)
     assert run(client, server, client.read(RECORD.name)) is None
     assert server.logins == 2
+
+
+def test_a_keystore_is_proved_although_a_standby_does_not_know_the_token_yet(endpoint):
+    server = LaggingStandby()
+    server.refuses_writes, server.writes = 2, 1
+    client = keystore(endpoint, server)
+    assert run(client, server, client._try_a_key("a proof")) is None
+    assert server.stored == {}
+
+
+def test_a_role_that_may_not_create_proves_nothing(endpoint):
+    server = LaggingStandby()
+    server.refuses_writes = 1000
+    client = keystore(endpoint, server)
+    with pytest.raises(AccessDenied, match="may not create archive keys"):
+        run(client, server, client._try_a_key("a proof"))
 
 
 def test_a_role_that_may_not_read_is_told_so(endpoint):

@@ -53,21 +53,23 @@ class ClientCertificate:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, data: bytes, password: str | None, now: datetime) -> ClientCertificate:
+    def load(cls, data: bytes, password: str | None, now: datetime, owner: str = "") -> ClientCertificate:
         """Open a PKCS#12 file and judge what is in it.
 
         Args:
             data: The file, recognised by its content alone.
             password: The export password; None and an empty one are the same.
             now: The moment at which the certificate has to be valid, with a time zone.
+            owner: The organization whose file it is, for which its others wait.
 
         Raises:
             RuleViolation: KS010 to KS019.
+            TooManyRequests: Other files take too long to open.
 
         """
         seen = pkcs12_inspection.inspect(data)
         try:
-            contents = pkcs12.open_file(data, password, seen.iterations)
+            contents = pkcs12.open_file(data, password, seen.iterations, owner)
         except RuleViolation as refusal:
             if password and not seen.encrypted and refusal.rule == rules.CERTIFICATE_PASSWORD.id:
                 raise rules.CERTIFICATE_PASSWORD.violation("a password was given but the file has none") from None

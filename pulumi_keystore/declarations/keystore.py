@@ -71,7 +71,7 @@ class Declaration:
         return Binding(
             kind,
             self._address(),
-            certificate or self._certificate(),
+            certificate or self._certificate(organization),
             check_server_ca(self.server_ca),
             check_mount(self.mount or DEFAULT_MOUNT),
             check_role(self.role or default_role(organization)),
@@ -121,7 +121,7 @@ class Declaration:
             raise rules.ADDRESS_SCHEME.violation("the address is missing")
         return KeystoreAddress.parse(self.address)
 
-    def _certificate(self) -> ClientCertificate:
+    def _certificate(self, owner: str = "") -> ClientCertificate:
         if not self.certificate:
             raise rules.CERTIFICATE_FORMAT.violation("the certificate is missing")
-        return ClientCertificate.load(decode_file(self.certificate), self.certificate_password, now_utc())
+        return ClientCertificate.load(decode_file(self.certificate), self.certificate_password, now_utc(), owner)

@@ -16,10 +16,11 @@ import resource
 import select
 import subprocess
 import sys
+import threading
 import time
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from queue import Empty, LifoQueue
 from typing import IO, Any, Final
 
 from pulumi_keystore import rules
@@ -33,7 +34,7 @@ _ITERATIONS_A_SECOND: Final = 250_000
 _PATIENCE_S: Final = 60.0
 """How long a helper is waited for, however busy the machine is."""
 _TURN_S: Final = 20.0
-"""How long one waits for a helper that opens somebody else's file."""
+"""How long one waits for a helper that opens another file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +55,26 @@ _REFUSALS: Final = {
 }
 
 
-def open_file(data: bytes, password: str | None, iterations: int = 0) -> Contents:
+def open_file(data: bytes, password: str | None, iterations: int = 0, owner: str = "") -> Contents:
     """Decrypt a PKCS#12 file that `inspect` let pass.
 
     Args:
         data: The file.
         password: Its password; None and an empty one are the same.
         iterations: How often the file says that passwords are hashed to open it.
+        owner: The organization whose file it is; one's files are opened one after another.
 
     Raises:
         RuleViolation: KS010 where a part cannot be read, KS011 where the password does not open it, KS012 where key or
             certificate is missing, KS014 where the key is of an unknown kind, KS017 where it takes longer than it says.
-        TooManyRequests: Others' files take too long.
+        TooManyRequests: Other files take too long.
 
     """
     if password and ("\0" in password or not _is_utf8(password)):
         raise rules.CERTIFICATE_PASSWORD.violation("the password holds a character that no password can hold")
     processor_s = PROCESSOR_S + iterations // _ITERATIONS_A_SECOND
-    try:
-        helper = _HELPERS.get(timeout=_TURN_S)
-    except Empty:
-        raise TooManyRequests("other certificates are being opened", hint="try again in a minute") from None
-    try:
+    with _HELPERS.turn(owner) as helper:
         answer = helper.ask({"file": b64encode(data).decode(), "password": password, "processor_s": processor_s})
-    finally:
-        _HELPERS.put(helper)
     if answer is None:
         raise rules.CERTIFICATE_COST.violation(f"the file takes more than {processor_s} seconds to open")
     if answer["error"]:
@@ -149,10 +145,41 @@ class _Helper:
 _HELPER_START = (
     "import sys; sys.path[:] = sys.argv[1:]; from pulumi_keystore.declarations.pkcs12 import _serve; _serve()"
 )
-# The one that was used last is taken first, so that the second is only started where two files come at once.
-_HELPERS: Final[LifoQueue[_Helper]] = LifoQueue()
-for _ in range(2):
-    _HELPERS.put(_Helper())
+
+
+class _Helpers:
+    """Two helpers, of which files of one organization keep at most one busy."""
+
+    def __init__(self) -> None:
+        # The one that was used last is taken first, so that the second is only started where two files come at once.
+        self.free = [_Helper(), _Helper()]
+        self._served: set[str] = set()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def turn(self, owner: str) -> Iterator[_Helper]:
+        """Wait for a helper, and have it for a while; no owner is one of many.
+
+        Raises:
+            TooManyRequests: It takes too long.
+
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.free and owner not in self._served, _TURN_S):
+                raise TooManyRequests("other certificates are being opened", hint="try again in a minute")
+            helper = self.free.pop()
+            if owner:
+                self._served.add(owner)
+        try:
+            yield helper
+        finally:
+            with self._changed:
+                self.free.append(helper)
+                self._served.discard(owner)
+                self._changed.notify_all()
+
+
+_HELPERS: Final = _Helpers()
 
 
 def _read_line(pipe: IO[bytes], timeout_s: float) -> bytes | None:

@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keystore_harness import CertificateAuthority
 
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.declarations import pkcs12 as module
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
 from pulumi_keystore.declarations.pkcs12 import _HELPERS
@@ -199,7 +200,7 @@ def test_an_absurd_iteration_count_that_only_decryption_shows_is_cut_off_and_not
     hidden = build.seq(build.shrouded(ABSURD))
     algorithm, ciphertext = build.encrypt(hidden, PASSWORD, 1000)
     assert refusal(build.pfx(build.encrypted_part(algorithm, ciphertext), password=PASSWORD)) == "KS017"
-    assert _HELPERS.queue[-1]._process is None
+    assert _HELPERS.free[-1]._process is None
     assert load(CA.issue("acme").pkcs12(PASSWORD)).subject == "CN=acme"
 
 
@@ -212,19 +213,25 @@ def test_a_file_that_says_how_costly_it_is_has_the_time_for_it():
 
 def test_a_helper_that_is_ended_leaves_no_core_file():
     load(CA.issue("acme").pkcs12(PASSWORD))
-    limits = Path(f"/proc/{_HELPERS.queue[-1]._process.pid}/limits").read_text()
+    limits = Path(f"/proc/{_HELPERS.free[-1]._process.pid}/limits").read_text()
     assert re.search(r"Max core file size +0 +0", limits)
 
 
-def test_who_waits_too_long_for_a_helper_is_told_to_come_back(monkeypatch):
+def test_whoever_waits_too_long_for_a_helper_is_asked_to_come_back(monkeypatch):
     monkeypatch.setattr(module, "_TURN_S", 0.05)
-    taken = [_HELPERS.get(), _HELPERS.get()]
-    try:
+    with _HELPERS.turn(""), _HELPERS.turn(""), pytest.raises(TooManyRequests):
+        load(CA.issue("acme").pkcs12(PASSWORD))
+    assert load(CA.issue("acme").pkcs12(PASSWORD)).subject == "CN=acme"
+
+
+def test_the_files_of_one_organization_keep_one_helper_busy(monkeypatch):
+    monkeypatch.setattr(module, "_TURN_S", 0.05)
+    data = CA.issue("acme").pkcs12(PASSWORD)
+    with _HELPERS.turn("acme"):
         with pytest.raises(TooManyRequests):
-            load(CA.issue("acme").pkcs12(PASSWORD))
-    finally:
-        for helper in taken:
-            _HELPERS.put(helper)
+            ClientCertificate.load(data, PASSWORD, now_utc(), "acme")
+        assert ClientCertificate.load(data, PASSWORD, now_utc(), "umbrella").subject == "CN=acme"
+    assert ClientCertificate.load(data, PASSWORD, now_utc(), "acme").subject == "CN=acme"
 
 
 def test_a_costly_but_honest_file_opens():
@@ -611,7 +618,7 @@ def test_a_server_ca_is_kept_in_canonical_pem():
 
 def test_the_helper_survives_being_killed():
     load(CA.issue("acme").pkcs12(PASSWORD))
-    process = _HELPERS.queue[-1]._process
+    process = _HELPERS.free[-1]._process
     assert process is not None
     os.kill(process.pid, 9)
     process.wait()

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from docs import api_page, error_page, rule_pages
+from docs import api_page, error_page, manual_page, rule_pages
 from docs.sections import replaced
 from pulumi_keystore import cli, rules
 from pulumi_keystore.control_plane import app
@@ -230,6 +230,7 @@ PAGES = {
     "rules.md": rule_list,
     "settings.md": settings,
     "command.md": command,
+    "keystore.1": manual_page.page,
     "vault-setup.md": vault_setup,
     "errors.md": error_page.page,
     **rule_pages.pages(),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pulumi_keystore import rules
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import check_server_ca, decode_file
-from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook
+from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook, check_webhook_format
 from pulumi_keystore.declarations.names import (
     check_email,
     check_kind,
@@ -221,6 +221,14 @@ RULE_NOTES: Final = {
         "Use `https://HOST/PATH`. A secret belongs in the path; the whole URL is stored encrypted.",
         "http://hooks.example.com/x",
     ),
+    "KS046": Note(
+        "Not a format of webhooks",
+        "Slack and PagerDuty take no other JSON than their own. PagerDuty wants its routing key in the body; it is kept in the URL, "
+        "which is stored encrypted.",
+        "Choose `json`, `slack` or `pagerduty`. For PagerDuty the URL is "
+        "`https://events.pagerduty.com/v2/enqueue?routing_key=KEY` (in Europe `events.eu.pagerduty.com`).",
+        "teams",
+    ),
     "KS042": Note(
         "A legacy keystore with an address",
         "A legacy keystore is the provider's own database, which has neither an address nor a client certificate.",
@@ -286,6 +294,7 @@ _JUDGES: Final[dict[str, Callable[[Any], object]]] = {
     "recipients": lambda addresses: check_recipients(addresses, others=False),
     "offline_minutes": lambda minutes: check_timings(minutes, 24, 5),
     "webhook": check_webhook,
+    "webhook_format": lambda given: check_webhook_format(given, None),
 }
 
 

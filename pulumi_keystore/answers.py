@@ -121,6 +121,14 @@ class IncidentAnswer(TypedDict):
     alerts: int
 
 
+class ReceiverAnswer(TypedDict):
+    """What a recipient's mail server, or a webhook, answered to a test."""
+
+    receiver: str
+    accepted: bool
+    detail: str | None
+
+
 class MonitorAnswer(TypedDict):
     """Who is alerted, and when. Of a webhook, whose URL may hold a secret, host and fingerprint alone are shown."""
 
@@ -128,6 +136,7 @@ class MonitorAnswer(TypedDict):
     keystore: str
     recipients: list[str]
     webhook_host: str | None
+    webhook_format: str | None
     webhook_fingerprint: str | None
     offline_minutes: int
     repeat_hours: int

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MigrationPlanAnswer,
         MonitorAnswer,
         OrganizationAnswer,
+        ReceiverAnswer,
         RecoveryAnswer,
         ReportAnswer,
         StatusAnswer,
@@ -282,6 +283,11 @@ class Client:
         """Set the alert recipients and timings of a keystore."""
         path = ("organizations", organization, "keystores", keystore, "monitor")
         return cast("MonitorAnswer", self.request("PUT", *path, body=alerting, adopt=adopt, **_marked(mark)))
+
+    def test_monitor(self, organization: str, keystore: str) -> list[ReceiverAnswer]:
+        """Send a test to everyone that a monitor names now; return what each receiver answered."""
+        path = ("organizations", organization, "keystores", keystore, "monitor", "test")
+        return cast("list[ReceiverAnswer]", self.request("POST", *path))
 
     def delete_monitor(self, organization: str, keystore: str, *, mark: str | None = None) -> None:
         """Remove the monitor; health checks continue."""

@@ -90,7 +90,9 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
                 Work("old data", 600.0, lambda: _forget_old(plane)),
             ]
         )
-        services = ServicesOfApp(plane, clean_ups, connections, checkpoints, workflow.begin, mail_sender)
+        services = ServicesOfApp(
+            plane, clean_ups, connections, checkpoints, workflow.begin, mail_sender, webhook_sender
+        )
         listener.answer(settings, app.create(services), port, say)
         background.end()
         connections.close_idle(everything=True)

@@ -1,12 +1,13 @@
-"""What a health monitor is declared with: whom it tells, and when (rules KS039 to KS041)."""
+"""What a health monitor is declared with: whom it tells, and when (rules KS039 to KS041, KS046)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pulumi_keystore import rules
 from pulumi_keystore.declarations.address import KeystoreAddress
@@ -18,6 +19,18 @@ REPEAT_HOURS: Final = 24
 ONLINE_MINUTES: Final = 5
 MAX_RECIPIENTS: Final = 20
 MAX_WEBHOOK_LENGTH: Final = 1000
+_ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+class WebhookFormat(StrEnum):
+    """What a webhook is called with."""
+
+    JSON = "json"
+    """Every fact, for programs of one's own."""
+    SLACK = "slack"
+    """A text, as the incoming webhooks of Slack, Mattermost and others take it."""
+    PAGERDUTY = "pagerduty"
+    """An event that opens, and resolves, an incident (PagerDuty Events API v2)."""
 
 
 class Period(StrEnum):
@@ -93,3 +106,20 @@ def check_webhook(url: str) -> KeystoreAddress:
         return KeystoreAddress.parse(f"https://{parts.hostname}:{port}")
     except RuleViolation as violation:
         raise rules.WEBHOOK.violation(violation.summary.removeprefix("address: ")) from None
+
+
+def check_webhook_format(given: str, url: str | None) -> WebhookFormat:
+    """Return what a webhook is called with, or raise `RuleViolation` (KS046); a URL that is not known yet is None."""
+    try:
+        wanted = WebhookFormat(given)
+    except ValueError:
+        raise rules.WEBHOOK_FORMAT.violation("it is none of them") from None
+    if wanted is WebhookFormat.PAGERDUTY and url is not None and routing_key_of(url) is None:
+        raise rules.WEBHOOK_FORMAT.violation("the URL has no routing_key")
+    return wanted
+
+
+def routing_key_of(url: str) -> str | None:
+    """Return the routing key that a webhook URL names, which PagerDuty wants in the body instead."""
+    keys = parse_qs(urlsplit(url).query).get("routing_key", [])
+    return keys[0] if len(keys) == 1 and _ROUTING_KEY.fullmatch(keys[0]) else None

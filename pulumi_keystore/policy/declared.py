@@ -44,8 +44,8 @@ INPUTS: Final = {
     },
     "migration": {"organization", "name", "destination", "notify_email", "mode"},
     "monitor": {
-        "organization", "name", "keystore", "recipients", "webhook", "offline_minutes", "repeat_hours",
-        "online_minutes", "adopt",
+        "organization", "name", "keystore", "recipients", "webhook", "webhook_format", "offline_minutes",
+        "repeat_hours", "online_minutes", "adopt",
     },
 }  # fmt: skip
 """What may be written of each in a file of declarations."""

@@ -23,6 +23,7 @@ from pulumi_keystore.declarations.monitor import (
     check_declared_timings,
     check_recipients,
     check_webhook,
+    check_webhook_format,
 )
 from pulumi_keystore.declarations.names import Kind, check_email, check_mode, check_name, check_organization
 from pulumi_keystore.errors import InvalidInput, RuleViolation
@@ -145,6 +146,9 @@ def _monitor(one: Declared) -> Judged:
     ]
     if props.get("webhook"):
         attempts.append(("webhook", lambda: check_webhook(str(props["webhook"]))))
+    if props.get("webhook_format"):
+        url = str(props.get("webhook") or "") if "webhook" not in one.hidden else None
+        attempts.append(("webhook_format", lambda: check_webhook_format(str(props["webhook_format"]), url)))
     return _attempt(*attempts, hidden=one.hidden), []
 
 
@@ -153,7 +157,7 @@ _JUDGED: Final = {
     "organization": ("name",),
     "keystore": ("organization", "kind", "address", "certificate", "certificate_password"),
     "migration": ("organization", "destination", "notify_email"),
-    "monitor": ("organization", "keystore", "recipients", "webhook"),
+    "monitor": ("organization", "keystore", "recipients", "webhook", "webhook_format"),
 }
 
 

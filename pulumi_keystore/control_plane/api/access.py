@@ -17,6 +17,7 @@ from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.notifications.mail import MailSender
+from pulumi_keystore.control_plane.notifications.webhooks import WebhookSender
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 
 
@@ -37,6 +38,7 @@ class ServicesOfApp:
         checkpoints: What leaves checkpoints of enrolments.
         begin: Starts the workflow of a migration by its id.
         mail_sender: Sends mails.
+        webhook_sender: Calls webhooks.
 
     """
 
@@ -46,6 +48,7 @@ class ServicesOfApp:
     checkpoints: Checkpoints
     begin: Callable[[str], None]
     mail_sender: MailSender
+    webhook_sender: WebhookSender
 
 
 async def _services(request: Request) -> ServicesOfApp:

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, SecretStr
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.answers import HealthAnswer, IncidentAnswer, MonitorAnswer
+from pulumi_keystore.answers import HealthAnswer, IncidentAnswer, MonitorAnswer, ReceiverAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import metrics
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.monitoring import incidents, monitors, views
+from pulumi_keystore.control_plane.monitoring import incidents, monitors, rehearsal, views
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
 from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
@@ -30,6 +30,9 @@ class MonitorBody(Body):
 
     recipients: list[str] = Field(default=[], description="e-mail addresses of the administrators")
     webhook: SecretStr | None = Field(default=None, description="https://HOST/PATH that is called, too")
+    webhook_format: str = Field(
+        default=Alerting().webhook_format, description="what it is called with: json, slack or pagerduty"
+    )
     offline_minutes: int = Field(
         default=Alerting().offline_minutes, description="minutes offline before the first alert"
     )
@@ -41,6 +44,7 @@ class MonitorBody(Body):
         return Alerting(
             tuple(self.recipients),
             self.webhook.get_secret_value() if self.webhook else None,
+            self.webhook_format,
             self.offline_minutes,
             self.repeat_hours,
             self.online_minutes,
@@ -116,6 +120,14 @@ def put_monitor(
     """Set the alert recipients and timings of a keystore."""
     actor.require(Right.MANAGE, organization)
     return monitors.put(services.plane, actor.name, organization, name, body.declared(), adopt=adopt, mark=mark)
+
+
+@router.post("/organizations/{organization}/keystores/{name}/monitor/test")
+def test_monitor(organization: str, name: str, actor: Actor, services: Services) -> list[ReceiverAnswer]:
+    """Send a test to each recipient and the webhook now; the answer says who has accepted it. Once a minute at most."""
+    actor.require(Right.MANAGE, organization)
+    mails, hooks = services.mail_sender, services.webhook_sender
+    return rehearsal.rehearse(services.plane, mails, hooks, actor.name, organization, name)
 
 
 @router.delete("/organizations/{organization}/keystores/{name}/monitor", status_code=204)

@@ -25,9 +25,10 @@ from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import registration, swapping
 from pulumi_keystore.control_plane.keystores.binding import require_changeable
-from pulumi_keystore.control_plane.monitoring import monitors
+from pulumi_keystore.control_plane.monitoring import monitors, rehearsal
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
 from pulumi_keystore.control_plane.organizations import keystores, maintenance, registry
+from pulumi_keystore.declarations.monitor import WebhookFormat
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
 
@@ -189,13 +190,7 @@ def alerts_page(organization: str, name: str, visitor: Visit, services: Services
     """Show who is told when a keystore is offline."""
     visitor.actor.require(Right.MANAGE, organization)
     alerting = _alerting(services, organization, name) or Alerting()
-    values = {
-        "recipients": "\n".join(alerting.recipients),
-        "offline_minutes": str(alerting.offline_minutes),
-        "repeat_hours": str(alerting.repeat_hours),
-        "online_minutes": str(alerting.online_minutes),
-    }
-    return _form("alerts.html", visitor, _one(services, organization, name), values)
+    return _form("alerts.html", visitor, _with_monitor(services, organization, name), _values(alerting))
 
 
 @router.post(f"{_ONE}/alerts")
@@ -208,12 +203,16 @@ def alerts(
     offline_minutes: Text = "",
     repeat_hours: Text = "",
     online_minutes: Text = "",
+    webhook: Text = "",
+    webhook_format: Text = "",
+    remove_webhook: Text = "",
 ) -> Response:
-    """Change who is told; an empty list ends the alerts. A webhook that was declared elsewhere stays."""
+    """Change who is told; without anybody the alerts end. A webhook stays unless another is given, or it is removed."""
     visitor.actor.require(Right.MANAGE, organization)
-    shown = _one(services, organization, name)
+    shown = _with_monitor(services, organization, name)
     values = {
         "recipients": recipients,
+        "webhook_format": webhook_format,
         "offline_minutes": offline_minutes,
         "repeat_hours": repeat_hours,
         "online_minutes": online_minutes,
@@ -221,7 +220,7 @@ def alerts(
 
     def save() -> None:
         before = _alerting(services, organization, name)
-        kept = before.webhook if before else None
+        kept = webhook.strip() or (before.webhook if before and not remove_webhook else None)
         addresses = tuple(recipients.replace(",", " ").split())
         if not addresses and not kept and before:
             monitors.remove(services.plane, visitor.actor.name, organization, name)
@@ -229,6 +228,7 @@ def alerts(
         alerting = Alerting(
             addresses,
             kept,
+            webhook_format or (before.webhook_format if before else WebhookFormat.JSON),
             _whole(offline_minutes, "offline_minutes"),
             _whole(repeat_hours, "repeat_hours"),
             _whole(online_minutes, "online_minutes"),
@@ -240,6 +240,40 @@ def alerts(
         lambda _: led_to(organization, name, "alerts"),
         lambda error: _form("alerts.html", visitor, shown, values, error),
     )
+
+
+@router.post(f"{_ONE}/alerts/test")
+def test_alerts(organization: str, name: str, visitor: Sent, services: Services) -> Response:
+    """Send a test to everyone who would be alerted, and show what each has answered."""
+    visitor.actor.require(Right.MANAGE, organization)
+    shown = _with_monitor(services, organization, name)
+    values = _values(_alerting(services, organization, name) or Alerting())
+    mails, hooks, actor = services.mail_sender, services.webhook_sender, visitor.actor.name
+    return or_form(
+        lambda: rehearsal.rehearse(services.plane, mails, hooks, actor, organization, name),
+        lambda answers: _form("alerts.html", visitor, {**shown, "answers": answers}, values),
+        lambda error: _form("alerts.html", visitor, shown, values, error),
+    )
+
+
+def _values(alerting: Alerting) -> dict[str, str]:
+    """Return what the form shows; of the webhook, whose URL may hold a secret, the format alone."""
+    return {
+        "recipients": "\n".join(alerting.recipients),
+        "webhook_format": alerting.webhook_format,
+        "offline_minutes": str(alerting.offline_minutes),
+        "repeat_hours": str(alerting.repeat_hours),
+        "online_minutes": str(alerting.online_minutes),
+    }
+
+
+def _with_monitor(services: ServicesOfApp, organization: str, name: str) -> dict[str, Any]:
+    """Return what the form of alerts shows: whether there are any, and where the webhook is."""
+    shown = _one(services, organization, name)
+    with services.plane.transaction() as session:
+        monitor = monitors.find(session, keystores.find(session, registry.find(session, organization), name))
+        host = monitor.webhook_host if monitor else None
+        return {**shown, "monitored": monitor is not None, "webhook_host": host, "answers": None}
 
 
 def _alerting(services: ServicesOfApp, organization: str, name: str) -> Alerting | None:

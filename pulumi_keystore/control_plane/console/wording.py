@@ -19,6 +19,8 @@ LABELS: Final = {
     "role": "Certificate role",
     "notify_email": "E-mail address",
     "recipients": "E-mail addresses",
+    "webhook": "Webhook URL",
+    "webhook_format": "Webhook format",
     "offline_minutes": "Minutes offline before the first alert",
     "repeat_hours": "Hours between reminders",
     "online_minutes": "Minutes online again before the all-clear",

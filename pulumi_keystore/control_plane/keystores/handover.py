@@ -35,7 +35,7 @@ def carry_alerts(session: Session, plane: ControlPlane, source: Keystore, destin
         # It is sealed for the row that it is in.
         url = plane.master_key.open(webhooks.PURPOSE, str(source.id), before.webhook_sealed)
         monitor.webhook_sealed = plane.master_key.seal(webhooks.PURPOSE, str(destination.id), url)
-        monitor.webhook_host = before.webhook_host
+        monitor.webhook_host, monitor.webhook_format = before.webhook_host, before.webhook_format
     session.add(monitor)
     destination.alerts = source.alerts
     hook = [f"webhook at {monitor.webhook_host}"] if monitor.webhook_host else []

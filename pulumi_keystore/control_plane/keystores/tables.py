@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pulumi_keystore.control_plane.runtime.tables import Base, word
+from pulumi_keystore.declarations.monitor import WebhookFormat
 
 
 class Verification(Base):
@@ -106,6 +107,9 @@ class HealthMonitor(Base):
     recipients: Mapped[list[str]] = mapped_column(JSONB)
     webhook_sealed: Mapped[bytes | None]
     webhook_host: Mapped[str | None] = mapped_column(String(300))
+    webhook_format: Mapped[WebhookFormat] = mapped_column(word(WebhookFormat), server_default="json")
+    tested_at: Mapped[datetime | None]
+    """When a test was last sent to those it names."""
     offline_minutes: Mapped[int]
     repeat_hours: Mapped[int]
     online_minutes: Mapped[int]

@@ -33,6 +33,16 @@ def connection_resumed(organization: str, keystore: str, minutes: int) -> Messag
     )
 
 
+def test(organization: str, keystore: str, actor: str) -> Message:
+    """Return the mail that shows whether alerts about a keystore arrive."""
+    return Message(
+        "test",
+        "Test: Keystore alerts",
+        f"{actor} has tested the alerts about your keystore for backup archives. Nothing is wrong with it.\n\n"
+        f"Organization: {organization}\nKeystore: {keystore}\n",
+    )
+
+
 def _span(minutes: int) -> str:
     days, rest = divmod(minutes, 24 * 60)
     hours, minutes = divmod(rest, 60)

@@ -19,9 +19,11 @@ from pulumi_keystore.declarations.monitor import (
     OFFLINE_MINUTES,
     ONLINE_MINUTES,
     REPEAT_HOURS,
+    WebhookFormat,
     check_recipients,
     check_timings,
     check_webhook,
+    check_webhook_format,
 )
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict, NotFound
@@ -34,6 +36,7 @@ class Alerting:
     Attributes:
         recipients: E-mail addresses of the administrators.
         webhook: https://HOST/PATH that is called, too.
+        webhook_format: What it is called with.
         offline_minutes: After how many minutes offline they are told.
         repeat_hours: After how many hours they are told again, for as long as it lasts.
         online_minutes: After how many minutes online again they are told.
@@ -42,6 +45,7 @@ class Alerting:
 
     recipients: tuple[str, ...] = ()
     webhook: str | None = field(default=None, repr=False)
+    webhook_format: str = WebhookFormat.JSON
     offline_minutes: int = OFFLINE_MINUTES
     repeat_hours: int = REPEAT_HOURS
     online_minutes: int = ONLINE_MINUTES
@@ -50,13 +54,14 @@ class Alerting:
         """Apply every rule.
 
         Raises:
-            RuleViolation: KS033, KS039, KS040, KS041.
+            RuleViolation: KS033, KS039, KS040, KS041, KS046.
 
         """
         check_recipients(self.recipients, others=bool(self.webhook))
         check_timings(self.offline_minutes, self.repeat_hours, self.online_minutes)
         if self.webhook:
             check_webhook(self.webhook)
+        check_webhook_format(self.webhook_format, self.webhook or "")
 
 
 def put(
@@ -101,6 +106,7 @@ def put(
         monitor.recipients = list(wanted.recipients)
         monitor.offline_minutes, monitor.repeat_hours = wanted.offline_minutes, wanted.repeat_hours
         monitor.online_minutes = wanted.online_minutes
+        monitor.webhook_format = WebhookFormat(wanted.webhook_format)
         if wanted.webhook is None:
             monitor.webhook_sealed = monitor.webhook_host = None
         else:
@@ -128,7 +134,7 @@ def get(plane: ControlPlane, session: Session, owner: Organization, keystore: st
 
     """
     row = keystores.find(session, owner, keystore)
-    return describe(plane, owner, row, _require(session, row))
+    return describe(plane, owner, row, require(session, row))
 
 
 def find(session: Session, keystore: Keystore) -> HealthMonitor | None:
@@ -136,7 +142,13 @@ def find(session: Session, keystore: Keystore) -> HealthMonitor | None:
     return session.get(HealthMonitor, keystore.id)
 
 
-def _require(session: Session, keystore: Keystore) -> HealthMonitor:
+def require(session: Session, keystore: Keystore) -> HealthMonitor:
+    """Return the monitor of a keystore.
+
+    Raises:
+        NotFound: It has none.
+
+    """
     monitor = find(session, keystore)
     if monitor is None:
         raise NotFound(
@@ -157,7 +169,7 @@ def remove(plane: ControlPlane, actor: str, organization: str, keystore: str, ma
     with plane.transaction() as session:
         owner = registry.find(session, organization, lock=True)
         row = keystores.find(session, owner, keystore)
-        monitor = _require(session, row)
+        monitor = require(session, row)
         ownership.require_owned(monitor, mark, f"the monitor of {keystore!r}")
         session.delete(monitor)
         row.alerts = False
@@ -173,6 +185,7 @@ def describe(plane: ControlPlane, owner: Organization, keystore: Keystore, monit
         "keystore": keystore.name,
         "recipients": monitor.recipients,
         "webhook_host": monitor.webhook_host,
+        "webhook_format": str(monitor.webhook_format) if monitor.webhook_host else None,
         "webhook_fingerprint": digest,
         "offline_minutes": monitor.offline_minutes,
         "repeat_hours": monitor.repeat_hours,
@@ -186,6 +199,7 @@ def alerting(plane: ControlPlane, monitor: HealthMonitor) -> Alerting:
     return Alerting(
         tuple(monitor.recipients),
         plane.master_key.open(webhooks.PURPOSE, str(monitor.keystore_id), sealed).decode() if sealed else None,
+        monitor.webhook_format,
         monitor.offline_minutes,
         monitor.repeat_hours,
         monitor.online_minutes,
@@ -222,7 +236,9 @@ def tell(
             "organization": owner.name,
             "keystore": keystore.name,
             "address": keystore.address,
+            "summary": message.subject,
             **facts,
             "at": at.isoformat(),
         }
-        webhooks.put(session, f"{event}.{message.kind}", monitor.webhook_sealed, str(keystore.id), body)
+        call = webhooks.Call(monitor.webhook_sealed, str(keystore.id), monitor.webhook_format)
+        webhooks.put(session, f"{event}.{message.kind}", call, body)

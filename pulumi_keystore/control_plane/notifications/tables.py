@@ -12,7 +12,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from pulumi_keystore.control_plane.runtime.tables import Base
+from pulumi_keystore.control_plane.runtime.tables import Base, word
+from pulumi_keystore.declarations.monitor import WebhookFormat
 
 
 class OutboxMessage:
@@ -45,4 +46,5 @@ class Hook(OutboxMessage, Base):
     event_id: Mapped[str] = mapped_column(String(100), unique=True)
     url_sealed: Mapped[bytes]
     sealed_for: Mapped[str] = mapped_column(String(64), server_default="")
+    format: Mapped[WebhookFormat] = mapped_column(word(WebhookFormat), server_default="json")
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)

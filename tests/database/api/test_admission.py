@@ -37,7 +37,7 @@ def served(database_url, tmp_path):
             _, token = tokens.create(session, "test", "authority", "authority")
             registry.put(session, "test", "acme")
             registry.put(session, "test", "other")
-        yield app.create(ServicesOfApp(plane, None, None, None, lambda _: None, None)), token
+        yield app.create(ServicesOfApp(plane, None, None, None, lambda _: None, None, None)), token
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from keystore_harness.impostor import SecureServer
 from pulumi_keystore.control_plane.notifications import webhooks
 from pulumi_keystore.control_plane.notifications.tables import Hook
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
+from pulumi_keystore.declarations.monitor import WebhookFormat
 from pulumi_keystore.vault.resolver import HostMap, Resolver
 
 NAME = "hooks.example.com"
@@ -22,7 +23,8 @@ class Hostile(BaseHTTPRequestHandler):
     """Answers as its path says."""
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.calls.append((self.path, body))
         getattr(self, self.path.strip("/"))()
 
     def fine(self):
@@ -56,6 +58,7 @@ def authority():
 @pytest.fixture(scope="module")
 def server(authority):
     server = SecureServer(("127.0.0.1", free_port()), Hostile, authority.issue_server(NAME))
+    server.calls = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -71,10 +74,10 @@ def call(factory, authority, server, tmp_path):
     resolver = Resolver(HostMap.parse(json.dumps({f"{NAME}:443": f"127.0.0.1:{port}"})))
     sender = webhooks.WebhookSender(factory, key, resolver, tmp_path / "ca.pem")
 
-    def call(path, sealed_for="7"):
+    def call(path, sealed_for="7", form=WebhookFormat.JSON):
         with factory.begin() as session:
             sealed = key.seal(webhooks.PURPOSE, "7", f"https://{NAME}/{path}".encode())
-            webhooks.put(session, path, sealed, sealed_for, {"event": "x"})
+            webhooks.put(session, path, webhooks.Call(sealed, sealed_for, form), {"event": "x"})
         sender.send_due()
         with factory() as session:
             return session.query(Hook).one()
@@ -89,6 +92,17 @@ def test_a_call_that_is_answered_has_been_made(call):
 def test_a_url_that_was_sealed_for_another_keystore_is_not_called(call):
     row = call("fine", sealed_for="8")
     assert (row.sent_at, row.last_error) == (None, "KeystoreError")
+
+
+def test_a_routing_key_is_in_the_body_alone(call, server):
+    assert call("fine?routing_key=R012", form=WebhookFormat.PAGERDUTY).sent_at is not None
+    path, body = server.calls[-1]
+    assert (path, body["routing_key"], body["event_action"]) == ("/fine", "R012", "trigger")
+
+
+def test_slack_is_sent_a_text(call, server):
+    assert call("fine", form=WebhookFormat.SLACK).sent_at is not None
+    assert set(server.calls[-1][1]) == {"text"}
 
 
 def test_what_it_answers_is_not_read(call):

@@ -14,7 +14,13 @@ from pulumi_keystore.control_plane.monitoring.status import Latest, Result, judg
 from pulumi_keystore.control_plane.monitoring.timeline import Bucket, Minutes, Stretch, is_due, month, reliability
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
-from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook
+from pulumi_keystore.declarations.monitor import (
+    check_recipients,
+    check_timings,
+    check_webhook,
+    check_webhook_format,
+    routing_key_of,
+)
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import RuleViolation
 from pulumi_keystore.vault.requests import Endpoint
@@ -202,3 +208,30 @@ def test_a_look_up_that_waits_for_others_is_no_outage():
     (told,) = [result for result in found if result is not None]
     assert (told.online, told.reason) == (False, "Host unavailable")
     assert told.seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "good"),
+    [
+        ("json", "", True),
+        ("slack", "https://hooks.slack.com/services/T/B/x", True),
+        ("pagerduty", "https://events.pagerduty.com/v2/enqueue?routing_key=R012", True),
+        ("pagerduty", None, True),
+        ("pagerduty", "https://events.pagerduty.com/v2/enqueue", False),
+        ("pagerduty", "https://events.pagerduty.com/v2/enqueue?routing_key=a&routing_key=b", False),
+        ("pagerduty", "https://events.pagerduty.com/v2/enqueue?routing_key=a%20b", False),
+        ("teams", "", False),
+        ("", "", False),
+    ],
+)
+def test_what_a_webhook_may_be_called_with(given, url, good):
+    if good:
+        assert check_webhook_format(given, url) == given
+    else:
+        with pytest.raises(RuleViolation) as raised:
+            check_webhook_format(given, url)
+        assert (raised.value.rule, raised.value.prop) == ("KS046", "webhook_format")
+
+
+def test_of_a_url_only_the_routing_key_is_taken():
+    assert routing_key_of("https://events.pagerduty.com/v2/enqueue?x=y&routing_key=R012") == "R012"

@@ -86,6 +86,7 @@ def test_what_is_well_is_well():
         ([keystore(), monitor(offline_minutes=0)], "KS040", "error"),
         ([keystore(), monitor(offline_minutes="x")], "KS040", "error"),
         ([keystore(), monitor(webhook="https://127.0.0.1/")], "KS041", "error"),
+        ([keystore(), monitor(webhook="https://hooks.example.com/x", webhook_format="teams")], "KS046", "error"),
         ([keystore(), monitor(), migration(mode="later")], "KS038", "error"),
         ([keystore(certificate=pfx(7)), monitor()], "KS101", "warning"),
         ([keystore()], "KS102", "warning"),

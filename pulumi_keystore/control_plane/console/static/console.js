@@ -91,7 +91,7 @@ const place = document.querySelector("[data-live]");
 if (place) follow(place);
 for (const form of document.querySelectorAll("form[data-slow]")) {
   form.addEventListener("submit", () => {
-    const button = form.querySelector("button.primary");
+    const button = form.querySelector("button.primary, button");
     button.textContent = form.dataset.slow;
     button.disabled = true;
   });

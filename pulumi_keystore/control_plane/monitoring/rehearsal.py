@@ -1,0 +1,74 @@
+"""Everyone that a monitor names is sent a test now: settings that are wrong are found before an outage."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+from pulumi_keystore.answers import ReceiverAnswer
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.monitoring import messages, monitors
+from pulumi_keystore.control_plane.notifications.mail import MailSender
+from pulumi_keystore.control_plane.notifications.webhook_bodies import TEST, TEST_ENDED
+from pulumi_keystore.control_plane.notifications.webhooks import WebhookSender
+from pulumi_keystore.control_plane.organizations import history, keystores, registry
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.declarations.monitor import MAX_RECIPIENTS, WebhookFormat
+from pulumi_keystore.errors import KeystoreError, TooManyRequests
+
+_APART: Final = timedelta(minutes=1)
+"""Recipients need not be people of the organization: no one gets more than a mail a minute because of it."""
+
+
+def rehearse(
+    plane: ControlPlane, mails: MailSender, hooks: WebhookSender, actor: str, organization: str, keystore: str
+) -> list[ReceiverAnswer]:
+    """Send a test to each recipient and the webhook of a keystore's monitor, and return what each answered.
+
+    No transaction is open meanwhile, and each is given as long as for an alert.
+
+    Raises:
+        NotFound: The keystore has no monitor.
+        TooManyRequests: It is less than a minute ago that a test was sent.
+
+    """
+    with plane.transaction() as session:
+        owner = registry.find(session, organization, lock=True)
+        row = keystores.find(session, owner, keystore)
+        monitor = monitors.require(session, row)
+        now = now_utc()
+        if monitor.tested_at is not None and timedelta(0) <= now - monitor.tested_at < _APART:
+            raise TooManyRequests("a test was sent less than a minute ago", hint="wait a minute")
+        monitor.tested_at = now
+        alerting, host = monitors.alerting(plane, monitor), monitor.webhook_host
+        facts = {"organization": owner.name, "keystore": row.name, "address": row.address}
+        history.append(session, owner.id, actor, "Health monitor tested", keystore)
+    message = messages.test(owner.name, f"{row.name} ({row.address})", actor)
+    facts = {"id": f"test-{secrets.token_hex(8)}", **facts, "summary": message.subject, "at": now.isoformat()}
+
+    def call() -> None:
+        url, form = alerting.webhook or "", WebhookFormat(alerting.webhook_format)
+        hooks.test(url, form, {**facts, "event": TEST})
+        if form is WebhookFormat.PAGERDUTY:
+            # No incident stays open because of a test.
+            hooks.test(url, form, {**facts, "event": TEST_ENDED})
+
+    receivers: list[tuple[str, Callable[[], None]]] = [
+        (address, partial(mails.test, address, message)) for address in alerting.recipients
+    ]
+    if alerting.webhook:
+        receivers.append((f"webhook at {host}", call))
+    with ThreadPoolExecutor(MAX_RECIPIENTS + 1, thread_name_prefix="rehearsal") as several:
+        return list(several.map(_answer, *zip(*receivers, strict=True)))
+
+
+def _answer(receiver: str, send: Callable[[], Any]) -> ReceiverAnswer:
+    try:
+        send()
+    except KeystoreError as refused:
+        return {"receiver": receiver, "accepted": False, "detail": refused.summary}
+    return {"receiver": receiver, "accepted": True, "detail": None}

@@ -52,6 +52,8 @@ BEGIN, END = "<!-- bench.neighbours -->\n", "<!-- end of bench.neighbours -->"
 KEYS = 50
 RELEASES_A_SECOND, ENROLMENTS_A_SECOND = 10, 5
 _MORE_PERCENT, _PATIENCE_S = 10, 60
+FOREIGN = {max(os.sched_getaffinity(0))}
+"""The processor of the hostile organization, which would have a machine of its own."""
 PUBLIC = b64encode(X25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
@@ -160,7 +162,9 @@ def act() -> None:
     """Be the hostile organization until killed: which and how comes on standard input."""
     given = json.loads(sys.stdin.readline())
     kind, target = KINDS[given["kind"]], Target(**given["target"])
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # it would have a machine of its own
+    # It would have a machine of its own.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.sched_setaffinity(0, set(given["processors"]))
     certificate, key = (text.encode() for text in given["server"])
     issued = Issued(load_pem_x509_certificate(certificate), load_pem_private_key(key, None))
 
@@ -190,6 +194,7 @@ def hostility(number: int, target: Target, testbed: Testbed) -> Iterator[None]:
         "kind": number,
         "target": {**vars(target), "declaration": declared},
         "server": [issued.certificate_pem, issued.key_pem],
+        "processors": sorted(FOREIGN),
     }
     command, pipe = [sys.executable, "-m", "bench.neighbours", "--act"], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
@@ -309,6 +314,11 @@ def measure(seconds: float, rounds: int, only: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def stay_apart() -> None:
+    """Leave one processor to the hostile organization alone: what it computes itself is no fault of the service."""
+    os.sched_setaffinity(0, os.sched_getaffinity(0) - FOREIGN or FOREIGN)
+
+
 def measure_one(number: int, seconds: float, rounds: int) -> str:
     """Return the line of a kind: turns without it and beside it alternate."""
     with ExitStack() as stack:
@@ -354,6 +364,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.act:
         act()
+    stay_apart()
     figures = measure(options.seconds, options.rounds, options.only)
     sys.stdout.write(figures)
     if options.write:

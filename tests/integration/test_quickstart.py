@@ -18,7 +18,9 @@ def started(tmp_path):
     """The command while it runs: its process, its folder and what it has said."""
     folder, said = tmp_path / "tried", tmp_path / "said"
     with said.open("wb") as output:
-        process = subprocess.Popen([COMMAND, "quickstart", folder], stdout=output, stderr=output)
+        # Whoever runs the tests in the background has them begin with SIGINT ignored.
+        command = ["env", "--default-signal=INT", COMMAND, "quickstart", folder]
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             wait_until(lambda: "Ctrl-C" in said.read_text() or process.poll() is not None, "the command", 120)
             yield process, folder, said

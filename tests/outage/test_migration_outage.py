@@ -29,7 +29,7 @@ SOURCE = "Migration failed: source not reachable"
 DESTINATION = "Migration failed: destination not reachable"
 VERIFICATION = "Migration failed: destination data failed verification"
 STALLED = "Migration canceled: migration process stalled"
-MANY = 600  # six shards: there is a moment at which some have been copied
+MANY = 400  # four shards: there is a moment at which some have been copied
 
 
 def test_source_down_at_the_start(customer, testbed):
@@ -52,7 +52,7 @@ def test_destination_down_at_the_start(customer, testbed):
 
 def test_destination_sealed_in_the_middle_then_migrated_again(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     with testbed.vaults["b"].sealed_for_a_while():
         ended = acme.finish(row)
         assert ended["ending"] == DESTINATION
@@ -68,7 +68,7 @@ def test_destination_sealed_in_the_middle_then_migrated_again(customer, testbed)
 
 def test_destination_killed_in_the_middle_and_migrated_again_at_once(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     with testbed.vaults["b"].killed():
         assert acme.finish(row)["ending"] == DESTINATION
     # What the first attempt left is removed by the next one's preflight, if not before.
@@ -78,7 +78,7 @@ def test_destination_killed_in_the_middle_and_migrated_again_at_once(customer, t
 
 def test_source_sealed_in_the_middle(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     with testbed.vaults["a"].sealed_for_a_while():
         ended = acme.finish(row)
         assert ended["ending"] == SOURCE
@@ -91,7 +91,7 @@ def test_source_sealed_in_the_middle(customer, testbed):
 
 def test_a_short_outage_is_ridden_out(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     with testbed.vaults["b"].paused():
         time.sleep(1)
     assert acme.finish(row)["ending"] == "Migration succeeded"
@@ -100,7 +100,7 @@ def test_a_short_outage_is_ridden_out(customer, testbed):
 
 def test_service_killed_in_the_middle_goes_on_and_succeeds(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 250)
+    row = acme.start_and_wait_for("second", 150)
     testbed.service.restart()
     ended = acme.finish(row)
     assert (ended["ending"], ended["done"]) == ("Migration succeeded", MANY)
@@ -110,7 +110,7 @@ def test_service_killed_in_the_middle_goes_on_and_succeeds(customer, testbed):
 
 def test_service_stopped_in_the_middle_ends_at_once_and_goes_on_later(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     started = time.monotonic()
     with testbed.service.stopped():
         assert time.monotonic() - started < 25  # later it would be killed
@@ -130,7 +130,7 @@ def test_service_killed_again_and_again(customer, testbed):
 
 def test_service_killed_while_the_destination_is_sealed_rolls_back(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     with testbed.vaults["b"].sealed_for_a_while():
         testbed.service.restart()
         assert acme.finish(row)["ending"] == DESTINATION
@@ -155,7 +155,7 @@ def service_settings(testbed, **changes):
 def test_nothing_moves_for_the_stall_window(customer, testbed):
     acme = customer(keys=MANY)
     with service_settings(testbed, stall_s=3, retry_s=600):
-        row = acme.start_and_wait_for("second", 200)
+        row = acme.start_and_wait_for("second", 100)
         with testbed.vaults["b"].paused():
             wait_until(lambda: acme.admin.migration(acme.name, row["id"])["phase"] != "copy", "the stall")
         ended = acme.finish(row)
@@ -230,7 +230,7 @@ def test_a_destination_that_asks_for_fewer_requests_is_served_slowly_and_to_the_
 
 def test_role_deleted_at_the_destination_in_the_middle(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     server, tenancy = testbed.vaults["b"], acme.tenancy("second")
     server.client().sys.create_or_update_policy(tenancy.role_name, 'path "nothing/" { capabilities = ["read"] }')
     assert acme.finish(row)["ending"] == DESTINATION
@@ -241,7 +241,7 @@ def test_role_deleted_at_the_destination_in_the_middle(customer, testbed):
 
 def test_every_token_revoked_in_the_middle(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     for letter in "ab":
         testbed.vaults[letter].client().sys.revoke_prefix("auth/cert/login")
     assert acme.finish(row)["ending"] == "Migration succeeded"
@@ -250,7 +250,7 @@ def test_every_token_revoked_in_the_middle(customer, testbed):
 
 def test_database_killed_in_the_middle(customer, testbed):
     acme = customer(keys=MANY)
-    row = acme.start_and_wait_for("second", 200)
+    row = acme.start_and_wait_for("second", 100)
     postmaster = int((testbed.service.data / "postgres" / "postmaster.pid").read_text().split()[0])
     os.kill(postmaster, signal.SIGKILL)
     assert testbed.service.wait(60) != 0

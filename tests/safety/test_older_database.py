@@ -27,7 +27,7 @@ def dump(tmp_path):
 
 @pytest.mark.parametrize("phase", ["preflight", "copy", "verify"])
 def test_a_dump_made_during_a_migration_comes_back_after_it(bed, dump, phase):
-    acme = bed.customer(600 if phase != "preflight" else 40, first="a", second="b")
+    acme = bed.customer(400 if phase != "preflight" else 40, first="a", second="b")
     row = acme.admin.start_migration(acme.name, "second")
     if phase != "preflight":
         moved = "done" if phase == "copy" else "verified"

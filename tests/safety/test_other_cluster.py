@@ -82,7 +82,7 @@ def test_the_destination_restored_from_a_snapshot_of_before_the_migration(bed):
 
 
 def test_a_mount_that_begins_to_delete_by_itself_after_the_preflight(bed):
-    acme = bed.customer(900, version=2, first="a", second="b")
+    acme = bed.customer(500, version=2, first="a", second="b")
     row = acme.start_and_wait_for("second", 50)
     client = bed.testbed.servers["b"].client()
     client.write_data(f"{acme.mounts['second']}/config", data={"delete_version_after": "40s"})

@@ -1,7 +1,8 @@
 """What a hostile organization does to another one beside it: `python -m bench.neighbours` writes docs/performance.md.
 
 One service, two organizations on two real servers. The normal one's users have keys released and enrol, and its
-keystore is tested each second; in turns with and without what the hostile one does, which runs in a process of its own.
+keystore is tested every five seconds; in turns with and without what the hostile one does, which runs in a process and
+on a processor of its own.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ from pulumi_keystore.errors import KeystoreError
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- bench.neighbours -->\n", "<!-- end of bench.neighbours -->"
 KEYS = 50
-RELEASES_A_SECOND, ENROLMENTS_A_SECOND = 10, 5
+RELEASES_A_SECOND, ENROLMENTS_A_SECOND = 5, 2
 _MORE_PERCENT, _PATIENCE_S = 10, 60
+_BEFORE_S = 15
+"""After which it has used up what it may do at once."""
 FOREIGN = {max(os.sched_getaffinity(0))}
 """The processor of the hostile organization, which would have a machine of its own."""
 PUBLIC = b64encode(X25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
@@ -323,7 +326,7 @@ def measure_one(number: int, seconds: float, rounds: int) -> str:
     """Return the line of a kind: turns without it and beside it alternate."""
     with ExitStack() as stack:
         network = stack.enter_context(Toxiproxy(obtain_toxiproxy()))
-        testbed = stack.enter_context(Testbed("ab", {"health_check_interval_s": "1"}, network=network))
+        testbed = stack.enter_context(Testbed("ab", {"health_check_interval_s": "5"}, network=network))
         normal, hostile = Customer(testbed, KEYS, "a", "b"), Customer(testbed, KEYS, "b", "a")
         service = testbed.service
         plane = stack.enter_context(opened(Settings(data=service.data))).plane
@@ -342,7 +345,7 @@ def measure_one(number: int, seconds: float, rounds: int) -> str:
         for _ in range(rounds):
             watch(normal, authority, plane, seconds, quiet)
             with hostility(number, target, testbed):
-                time.sleep(3)
+                time.sleep(_BEFORE_S)
                 watch(normal, authority, plane, seconds, beside)
             wait_until(partial(has_ended, hostile), "what the hostile one has begun to end", 120, 1)
             calm_down(idle)

@@ -35,6 +35,10 @@ _PATIENCE_S: Final = 60.0
 """How long a helper is waited for, however busy the machine is."""
 _TURN_S: Final = 20.0
 """How long one waits for a helper that opens another file."""
+_BUDGET_S: Final = 6.0
+"""Processor time that an organization's files may take at once: two of the costliest, or a hundred usual ones."""
+_REFILL: Final = 0.01
+"""How much of the time the files of one organization may keep a processor busy in the long run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ def open_file(data: bytes, password: str | None, iterations: int = 0, owner: str
     processor_s = PROCESSOR_S + iterations // _ITERATIONS_A_SECOND
     with _HELPERS.turn(owner) as helper:
         answer = helper.ask({"file": b64encode(data).decode(), "password": password, "processor_s": processor_s})
+        _HELPERS.spend(owner, processor_s if answer is None else answer["spent_s"])
     if answer is None:
         raise rules.CERTIFICATE_COST.violation(f"the file takes more than {processor_s} seconds to open")
     if answer["error"]:
@@ -148,12 +153,13 @@ _HELPER_START = (
 
 
 class _Helpers:
-    """Two helpers, of which files of one organization keep at most one busy."""
+    """Two helpers. Files of one organization keep at most one of them busy, and not for long."""
 
     def __init__(self) -> None:
         # The one that was used last is taken first, so that the second is only started where two files come at once.
         self.free = [_Helper(), _Helper()]
         self._served: set[str] = set()
+        self._budgets: dict[str, tuple[float, float]] = {}
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
@@ -161,10 +167,16 @@ class _Helpers:
         """Wait for a helper, and have it for a while; no owner is one of many.
 
         Raises:
-            TooManyRequests: It takes too long.
+            TooManyRequests: It takes too long, or the owner's files have taken too much processor time.
 
         """
         with self._changed:
+            if (left_s := self._left_s(owner)) <= 0:
+                wait_s = math.ceil(-left_s / _REFILL) + 1
+                raise TooManyRequests(
+                    "the certificate files of this organization have taken too much processor time to open",
+                    hint=f"try again in {wait_s} seconds, or export the file with fewer iterations",
+                )
             if not self._changed.wait_for(lambda: self.free and owner not in self._served, _TURN_S):
                 raise TooManyRequests("other certificates are being opened", hint="try again in a minute")
             helper = self.free.pop()
@@ -177,6 +189,18 @@ class _Helpers:
                 self.free.append(helper)
                 self._served.discard(owner)
                 self._changed.notify_all()
+
+    def spend(self, owner: str, seconds: float) -> None:
+        """Take what a file has cost off its owner's budget; what is full again is forgotten."""
+        with self._changed:
+            if owner:
+                self._budgets[owner] = self._left_s(owner) - seconds, time.monotonic()
+            self._budgets = {each: kept for each, kept in self._budgets.items() if self._left_s(each) < _BUDGET_S}
+
+    def _left_s(self, owner: str) -> float:
+        """Return the processor time that an owner's files may take now; nobody's may take any."""
+        left_s, at = self._budgets.get(owner, (_BUDGET_S, time.monotonic()))
+        return min(_BUDGET_S, left_s + (time.monotonic() - at) * _REFILL)
 
 
 _HELPERS: Final = _Helpers()
@@ -207,9 +231,11 @@ def _serve() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         # The kernel ends this process where it takes longer; it counts whole seconds.
-        spent = math.ceil(time.process_time())
-        resource.setrlimit(resource.RLIMIT_CPU, (spent + question["processor_s"], resource.RLIM_INFINITY))
-        sys.stdout.write(json.dumps(_decrypt(b64decode(question["file"]), question["password"])) + "\n")
+        before_s = time.process_time()
+        limit = math.ceil(before_s) + question["processor_s"]
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+        answer = _decrypt(b64decode(question["file"]), question["password"])
+        sys.stdout.write(json.dumps({**answer, "spent_s": time.process_time() - before_s}) + "\n")
         sys.stdout.flush()
 
 

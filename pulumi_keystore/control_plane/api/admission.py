@@ -25,8 +25,8 @@ _WAITING: Final = 4
 _WAIT_S: Final = 20
 _APART_S: Final = 0.25
 """How far apart turns come back whose requests failed: those cost the most, lead to the next, and are of no use."""
-_FAILED: Final = (400, 408, 413, 422, KeystoreFault.status)
-"""What was sent cannot be used or did not come, or the keystore does not work."""
+_FAILED: Final = (400, 408, 413, 422, TooManyRequests.status, KeystoreFault.status)
+"""What was sent cannot be used, did not come, or is too much; or the keystore does not work."""
 Doorkeeper = Callable[[Request], Principal]
 """Tells who sends a request, or raises `KeystoreError`."""
 

@@ -16,7 +16,7 @@ from pulumi_keystore.control_plane.runtime.database import upgrade_schema
 from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.settings import Settings
-from pulumi_keystore.errors import KeystoreFault
+from pulumi_keystore.errors import KeystoreFault, TooManyRequests
 
 SHARE, CHANGES = 3, 5
 
@@ -174,13 +174,16 @@ def test_a_form_of_who_is_not_signed_in_or_of_another_site_is_refused_before_it_
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(("rests_s", "waits_s", "last"), [(600, 0.2, 429), (0.1, 600, 424)])
-def test_requests_that_fail_are_few_in_a_second(served, monkeypatch, rests_s, waits_s, last):
+@pytest.mark.parametrize("fault", [KeystoreFault("the keystore hangs"), TooManyRequests("its files cost too much")])
+@pytest.mark.parametrize(("rests_s", "waits_s", "admitted"), [(600, 0.2, False), (0.1, 600, True)])
+def test_requests_that_fail_are_few_in_a_second(served, monkeypatch, rests_s, waits_s, admitted, fault):
     """A keystore that does not work makes work, and that of others is not held up by it."""
 
     def fail(*_):
-        raise KeystoreFault("the keystore hangs")
+        asked.append(None)
+        raise fault
 
+    asked = []
     monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", rests_s)
     monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", waits_s)
     monkeypatch.setattr("pulumi_keystore.control_plane.api.archive_keys.release_to_user", fail)
@@ -192,8 +195,10 @@ def test_requests_that_fail_are_few_in_a_second(served, monkeypatch, rests_s, wa
         return await caller.end()
 
     async def run():
-        assert [await ask("acme") for _ in range(SHARE + 1)] == [424] * SHARE + [last]
-        assert await ask("other") == 424
+        last = fault.status if admitted else 429
+        assert [await ask("acme") for _ in range(SHARE + 1)] == [fault.status] * SHARE + [last]
+        assert len(asked) == SHARE + admitted
+        assert await ask("other") == fault.status
         assert await Caller(served, "GET", "/v1/organizations/other/history").end() == 200
 
     asyncio.run(run())

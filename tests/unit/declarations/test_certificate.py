@@ -234,6 +234,34 @@ def test_the_files_of_one_organization_keep_one_helper_busy(monkeypatch):
     assert ClientCertificate.load(data, PASSWORD, now_utc(), "acme").subject == "CN=acme"
 
 
+def test_an_organization_whose_files_cost_too_much_waits_and_others_do_not(monkeypatch):
+    monkeypatch.setattr(_HELPERS, "_budgets", {})
+    data = CA.issue("acme").pkcs12(PASSWORD)
+    _HELPERS.spend("acme", 7)
+    with pytest.raises(TooManyRequests) as refused:
+        ClientCertificate.load(data, PASSWORD, now_utc(), "acme")
+    assert re.search(r"try again in 10[01] seconds", refused.value.hint)
+    assert ClientCertificate.load(data, PASSWORD, now_utc(), "umbrella").subject == "CN=acme"
+    monkeypatch.setattr(module, "_REFILL", 1e9)
+    assert ClientCertificate.load(data, PASSWORD, now_utc(), "acme").subject == "CN=acme"
+
+
+def test_what_a_file_costs_is_counted_and_forgotten_when_it_is_made_up_for(monkeypatch):
+    monkeypatch.setattr(_HELPERS, "_budgets", {})
+    hidden = build.seq(build.shrouded(ABSURD))
+    algorithm, ciphertext = build.encrypt(hidden, PASSWORD, 1000)
+    costly = build.pfx(build.encrypted_part(algorithm, ciphertext), password=PASSWORD)
+    monkeypatch.setattr(module, "_BUDGET_S", 1.0)
+    with pytest.raises(RuleViolation, match="KS017"):
+        ClientCertificate.load(costly, PASSWORD, now_utc(), "acme")
+    with pytest.raises(TooManyRequests):
+        ClientCertificate.load(costly, PASSWORD, now_utc(), "acme")
+    assert set(_HELPERS._budgets) == {"acme"}
+    monkeypatch.setattr(module, "_REFILL", 1e9)
+    ClientCertificate.load(CA.issue("umbrella").pkcs12(PASSWORD), PASSWORD, now_utc(), "umbrella")
+    assert _HELPERS._budgets == {}
+
+
 def test_a_costly_but_honest_file_opens():
     encryption = (
         PrivateFormat.PKCS12.encryption_builder()

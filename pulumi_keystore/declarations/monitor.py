@@ -60,11 +60,7 @@ def check_recipients(addresses: Sequence[str], *, others: bool) -> list[str]:
     if len(addresses) > MAX_RECIPIENTS:
         raise rules.MONITOR_RECIPIENTS.violation(f"there are {len(addresses)} of them")
     for address in addresses:
-        try:
-            check_email(address)
-        except RuleViolation as violation:
-            violation.prop = "recipients"
-            raise
+        check_email(address, "recipients")
     if len({address.lower() for address in addresses}) < len(addresses):
         raise rules.MONITOR_RECIPIENTS.violation("one address is there twice")
     return list(addresses)

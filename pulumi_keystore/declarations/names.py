@@ -59,13 +59,13 @@ def check_mode(mode: str) -> Mode:
         raise rules.MIGRATION_MODE.violation(f"unknown mode {mode!r}") from None
 
 
-def check_email(address: str) -> str:
-    """Return an e-mail address, or raise `RuleViolation` (KS033). Line breaks never pass.
+def check_email(address: str, prop: str = "notify_email") -> str:
+    """Return an e-mail address, or raise `RuleViolation` (KS033) for the property. Line breaks never pass.
 
     Nor does the beginning of an encoded word (RFC 2047): what reads it would see another address.
     """
     if len(address) > 254 or "=?" in address or not _EMAIL.fullmatch(address):  # noqa: PLR2004 - RFC 5321 limit
-        raise rules.NOTIFY_EMAIL.violation(f"{address!r} is not an e-mail address")
+        raise rules.NOTIFY_EMAIL.of(prop).violation(f"{address!r} is not an e-mail address")
     return address
 
 

@@ -93,7 +93,7 @@ class MailSender:
         message_id = f"<test.{secrets.token_hex(8)}@pulumi-keystore>"
         mail = Mail(
             message_id=message_id,
-            recipient=check_email(recipient),
+            recipient=check_email(recipient, "recipient"),
             subject=message.subject,
             body=message.body,
             created_at=now_utc(),

@@ -1,0 +1,45 @@
+"""`keystore check --format sarif` keeps the schema of SARIF 2.1.0, which Microsoft publishes in its matchers for Jest."""
+
+import json
+import shutil
+import subprocess
+import tarfile
+
+import jsonschema_rs
+import pytest
+from typer.testing import CliRunner
+
+from pulumi_keystore import cli
+
+PACKAGE, SCHEMA = "@microsoft/jest-sarif@1.0.0-beta.0", "package/lib/schemas/sarif-2.1.0-rtm.5.json"
+# A bracket too many in a pattern of the schema, which no language would match.
+MISTAKE, MENDED = "[a-zA-Z]{2}]?$", "[a-zA-Z]{2}$"
+DECLARED = """\
+organizations: [{name: Acme_Inc}]
+keystores:
+  - {organization: acme, name: ours, kind: self-administered, address: "https://10.0.0.1:8200/v1", certificate: no.p12}
+  - {organization: acme, name: theirs, kind: other, unknown: 5}
+monitors: [{organization: acme, keystore: ours, recipients: 5, webhook: "http://x"}]
+"""
+
+
+@pytest.fixture
+def schema(tmp_path):
+    npm = shutil.which("npm")
+    fetched = npm and subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=tmp_path, check=False).returncode == 0
+    if not fetched:
+        pytest.skip("the schema comes from the npm registry, and there is no npm, or it is not reached")
+    (archive,) = tmp_path.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        text = packed.extractfile(SCHEMA).read().decode()
+    return json.loads(text.replace(MISTAKE, MENDED))
+
+
+def test_the_log_keeps_the_schema(schema, tmp_path):
+    (tmp_path / "declared.yaml").write_text(DECLARED)
+    told = CliRunner().invoke(cli.app, ["check", str(tmp_path / "declared.yaml"), "--format", "sarif"])
+    log, validator = json.loads(told.stdout), jsonschema_rs.validator_for(schema)
+    assert len(log["runs"][0]["results"]) > 5
+    assert [error.message for error in validator.iter_errors(log)] == []
+    log["runs"][0]["results"][0]["ruleIndex"] = "first"
+    assert not validator.is_valid(log)

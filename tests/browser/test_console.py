@@ -591,6 +591,34 @@ def test_alerts_are_set_and_ended(desk, customer):
     expect(page.get_by_text("no alerts when it is offline")).to_be_visible()
 
 
+def test_values_are_copied_and_the_theme_is_kept(desk, customer):
+    acme = customer(keystores=("first",))
+    one = desk(color_scheme="light", permissions=["clipboard-read", "clipboard-write"])
+    page = one.page
+    one.open(f"/console/organizations/{acme.name}{FIRST}")
+    page.get_by_role("button", name="Copy URL").click()
+    expect(page.get_by_role("button", name="Copy URL")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == acme.admin.keystore(acme.name, "first")["address"]
+    page.get_by_role("button", name="Dark").click()
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.reload()
+    expect(page.get_by_role("button", name="Light")).to_be_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+    page.get_by_role("button", name="Light").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
+
+
+def test_the_tab_says_that_a_keystore_is_offline(desk, customer, testbed):
+    acme = customer(keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    expect(one.page).to_have_title(f"{acme.name} · Administration")
+    with testbed.servers["a"].sealed_for_a_while():
+        expect(one.page).to_have_title(f"Offline: {acme.name} · Administration")
+        assert "offline" in one.page.locator("link[rel=icon]").get_attribute("href")
+    expect(one.page).to_have_title(f"{acme.name} · Administration")
+
+
 def test_alerts_are_tested_and_a_webhook_is_set_and_removed(desk, customer):
     acme = customer(keystores=("first",))
     one = desk()

@@ -41,7 +41,13 @@ from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.problems import Order, ProblemFilter
 from pulumi_keystore.errors import KeystoreError, NotAuthenticated, NotFound
 
-_FILES: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_FILES: Final = {
+    "console.css": "text/css",
+    "console.js": "text/javascript",
+    "theme.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "icon-offline.svg": "image/svg+xml",
+}
 _EVERY_S: Final = 10
 _EVERY_WHILE_MIGRATING_S: Final = 2
 _MOST_BUSY: Final = 20

@@ -43,7 +43,51 @@ function bars(root) {
   }
 }
 
-function prepare(root) { localTimes(root); bars(root); }
+// Long values are copied, not typed.
+function copies(root) {
+  if (!navigator.clipboard) return;
+  for (const value of root.querySelectorAll(".facts dd > code")) {
+    const button = document.createElement("button");
+    const name = value.closest("div").querySelector("dt").textContent;
+    button.type = "button";
+    button.className = "copy";
+    button.textContent = "Copy";
+    button.setAttribute("aria-label", `Copy ${name}`);
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(value.textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; button.blur(); }, 2000);
+    });
+    value.after(button);
+  }
+}
+
+// The colours of the system, or the others.
+function themes() {
+  const root = document.documentElement;
+  const button = document.createElement("button");
+  const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const label = () => { button.textContent = isDark() ? "Light" : "Dark"; };
+  button.type = "button";
+  button.className = "quiet";
+  button.title = "Switch between light and dark";
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* not kept then */ }
+    label();
+  });
+  label();
+  document.getElementById("tools").prepend(button);
+}
+
+// What a tab shows of a keystore that is offline, while another page is read.
+function showState(place) {
+  const offline = place.firstElementChild?.dataset.offline !== undefined;
+  document.title = (offline ? "Offline: " : "") + document.title.replace(/^Offline: /, "");
+  document.querySelector("link[rel=icon]").href = `/console/static/icon${offline ? "-offline" : ""}.svg`;
+}
+
+function prepare(root) { localTimes(root); bars(root); copies(root); }
 
 let refreshed = new Date();
 
@@ -62,9 +106,13 @@ function age(place, current) {
 
 async function follow(place) {
   const wait = Number(place.firstElementChild?.dataset.every || 10) * 1000;
-  await new Promise((resolve) => setTimeout(resolve, Math.max(wait, 500)));
+  // A page that nobody sees goes on once a minute, for its tab, and at once when it is seen again.
+  await new Promise((resolve) => {
+    setTimeout(resolve, Math.max(wait, document.hidden ? 60000 : 500));
+    document.addEventListener("visibilitychange", resolve, { once: true });
+  });
   // Somebody who reads the bars, or uses a button, is not disturbed.
-  if (!document.hidden && !place.contains(document.activeElement)) {
+  if (!place.contains(document.activeElement)) {
     try {
       const answer = await fetch(place.dataset.live, { credentials: "same-origin", redirect: "manual" });
       age(place, answer.ok || answer.type === "opaqueredirect");
@@ -74,6 +122,7 @@ async function follow(place) {
         const wasRunning = place.querySelector("progress") !== null;
         place.replaceChildren(...made.body.childNodes);
         bars(place);
+        showState(place);
         // The banner belongs to the whole page.
         if (wasRunning !== (place.querySelector("progress") !== null)) location.reload();
       } else if (answer.type === "opaqueredirect") {
@@ -85,6 +134,7 @@ async function follow(place) {
   follow(place);
 }
 
+themes();
 prepare(document);
 document.getElementById("problem")?.focus();
 const place = document.querySelector("[data-live]");

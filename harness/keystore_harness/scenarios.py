@@ -11,7 +11,7 @@ import time
 import traceback
 from base64 import b64encode
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 
 from keystore_harness import drivers
@@ -29,6 +29,7 @@ SOURCE = "Migration failed: source not reachable"
 DESTINATION = "Migration failed: destination not reachable"
 VERIFICATION = "Migration failed: destination data failed verification"
 # The service gives up on a server after two seconds here, so that nobody waits for half a minute.
+_LOG_LINES = 200
 _SETTINGS = {"retry_s": "2", "cleanup_retry_s": "1", "shard_size": "50"}
 
 
@@ -127,6 +128,8 @@ class Result:
     seconds: float
     timeline: Timeline
     started: dt.datetime
+    logs: dict[str, str] = field(default_factory=dict)
+    """The end of what the service and each server wrote, where it did not go as expected."""
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -225,10 +228,20 @@ class Theatre:
         except Exception:  # noqa: BLE001 - other scenarios shall still run; the trace is in the result
             outcome, message = "error", traceback.format_exc()
         timeline = self._testbed.timeline.take() if self._testbed is not None else Timeline()
+        logs = _logs(self._testbed) if self._testbed is not None and outcome in ("failed", "error") else {}
         if outcome != "passed" or scenario.spoils:
             # Removed with the next scenario, or at the end: a fault of that is no reason not to play the others.
             self._ground = None
-        return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started)
+        return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started, logs)
+
+
+def _logs(testbed: Testbed) -> dict[str, str]:
+    """Return the last lines of every log of a landscape, by what wrote it."""
+    found = {"service": testbed.service.log.read_text(errors="replace") if testbed.service.log.exists() else ""}
+    for place in testbed.vaults.values():
+        with suppress(HarnessError, OSError):
+            found[place.name] = place.log()
+    return {name: "\n".join(text.splitlines()[-_LOG_LINES:]) for name, text in found.items()}
 
 
 # The scenarios.

@@ -46,9 +46,9 @@ quick: .venv/.ready lint ## Check style, types, and all that needs no server: a 
 # makes all of them slower: two cores are busy then.) Those in which a moment counts come alone. Branch coverage is that
 # of the tests that need no server; `make coverage` measures it for all of them.
 ALONE := tests/health/test_monitor.py
-HALF := $(addprefix tests/,harness torture safety stacks packaging)
+HALF := $(addprefix tests/,harness torture safety packaging)
 WITHIN := $(addprefix tests/,unit contract database)
-OTHERS := $(addprefix tests/,browser integration outage policies health) --ignore=$(ALONE)
+OTHERS := $(addprefix tests/,browser integration outage policies stacks health) --ignore=$(ALONE)
 
 test: .venv/.ready lint ## Run every check and test.
 	@$(ENGINE); export UV=$(UV); \

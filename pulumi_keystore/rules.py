@@ -126,8 +126,8 @@ WEBHOOK = _rule(41, "webhook", "https://HOST/PATH with a public DNS name, and no
 LEGACY_ALONE = _rule(42, "kind", "no address and no certificate where the kind is legacy, or another kind")
 INPUT = _rule(43, "input", "only inputs that the resource has")
 NAMESPACE = _rule(44, "namespace", f"nothing for the root namespace, or {_NAMES}")
-WEBHOOK_FORMAT = _rule(46, "webhook_format", "json, slack or pagerduty; the last with ?routing_key=KEY in the URL")
 READABLE = _rule(45, "declared", "files and variables of the environment that can be read")
+WEBHOOK_FORMAT = _rule(46, "webhook_format", "json, slack or pagerduty; the last with ?routing_key=KEY in the URL")
 
 # Policies.
 

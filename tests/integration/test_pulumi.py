@@ -244,6 +244,7 @@ def updating(team):
 
 
 def assert_moved_once(team):
+    wait_until(lambda: not team.customer.stored("first"), "the source to be empty")
     team.customer.assert_complete("second", empty="first")
     assert len(team.customer.admin.request("GET", "organizations", team.customer.name, "migrations")) == 1
     assert "5 unchanged" in team.stack.preview().stdout

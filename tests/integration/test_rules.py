@@ -68,6 +68,7 @@ REFUSED = [
     (keystore(server_ca="no CA", name="a/b", namespace="root"), "KS025 KS037 KS044"),
     (migration(notify_email="ops", mode="fast"), "KS033 KS038"),
     (monitor(offline_minutes=0, webhook="http://hooks.example.com/CANARY"), "KS040 KS041"),
+    (monitor(webhook="https://hooks.example.com/CANARY", webhook_format="pagerduty"), "KS046"),
     (monitor(), "KS039"),
     (keystore(kind="legacy"), "KS042"),
 ]  # fmt: skip

@@ -23,7 +23,7 @@ def test_a_field_is_called_by_its_label():
 def test_labels_are_those_of_the_forms():
     text = "".join(path.read_text() for path in TEMPLATES.glob("*.html"))
     shown = dict(re.findall(r'(?:field|area|file)\("(\w+)", "([^"]+)"', text))
-    shown["kind"] = re.search(r'<label for="kind">([^<]+)<', text)[1]
+    shown |= dict(re.findall(r'<label for="(kind|webhook_format)">([^<]+)<', text))
     for prop, label in LABELS.items():
         assert label.lower() in shown.pop(prop).lower()
     assert shown == {}

@@ -89,7 +89,7 @@ def test_the_first_mail_says_whether_users_can_be_created_meanwhile(customer, te
 def test_who_cancels_is_named_and_nothing_is_called_stalled(customer, testbed, admin_token):
     acme = customer(keys=200)
     address = f"ops@{acme.name}.example.com"
-    with testbed.servers["b"].rate_limited(20):
+    with testbed.servers["b"].rate_limited(40):
         row = acme.start_and_wait_for("second", 1, address)
         acme.admin.cancel_migration(acme.name, row["id"])
         acme.finish(row)

@@ -70,7 +70,7 @@ def test_a_second_registration_of_the_emptied_place_is_refused_however_it_is_spe
 
 def test_the_active_keystore_edited_to_the_destination_of_a_canceled_migration_is_refused(bed):
     acme = bed.customer(500, first="a", second="b")
-    row = acme.start_and_wait_for("second", 50)
+    row = acme.start_and_wait_for("second", 100)
     with acme.testbed.lines["a"].outage():
         assert acme.finish(row)["state"] == "failed"
         # Nobody can see whether the source holds them, so they stay.
@@ -78,7 +78,7 @@ def test_the_active_keystore_edited_to_the_destination_of_a_canceled_migration_i
         address, role = acme.testbed.servers["b"].address, acme.other_role("b")
         refusal = acme.refused(acme.swap, "first", address=address, role=role)
         assert "'second' is at this very place already" in refusal.summary
-        assert len(acme.names("second")) >= 50
+        assert len(acme.names("second")) >= 100
     acme.await_no_clean_up()
     acme.assert_complete("first", empty="second")
 

@@ -108,8 +108,13 @@ async function follow(place) {
   const wait = Number(place.firstElementChild?.dataset.every || 10) * 1000;
   // A page that nobody sees goes on once a minute, for its tab, and at once when it is seen again.
   await new Promise((resolve) => {
-    setTimeout(resolve, Math.max(wait, document.hidden ? 60000 : 500));
-    document.addEventListener("visibilitychange", resolve, { once: true });
+    const timer = setTimeout(go, Math.max(wait, document.hidden ? 60000 : 500));
+    function go() {
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", go);
+      resolve();
+    }
+    document.addEventListener("visibilitychange", go);
   });
   // Somebody who reads the bars, or uses a button, is not disturbed.
   if (!place.contains(document.activeElement)) {
@@ -141,7 +146,7 @@ const place = document.querySelector("[data-live]");
 if (place) follow(place);
 for (const form of document.querySelectorAll("form[data-slow]")) {
   form.addEventListener("submit", () => {
-    const button = form.querySelector("button.primary, button");
+    const button = form.querySelector("button");
     button.textContent = form.dataset.slow;
     button.disabled = true;
   });

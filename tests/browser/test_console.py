@@ -644,6 +644,7 @@ def test_alerts_are_tested_and_a_webhook_is_set_and_removed(desk, customer):
     page.get_by_role("button", name="Send a Test").click()
     expect(page.get_by_role("alert")).to_contain_text("less than a minute ago")
     page.get_by_label("Remove the webhook").check()
+    page.get_by_label("Webhook format").select_option("PagerDuty")  # of no webhook
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".saved")).to_contain_text("The alerts were saved.")
     assert acme.admin.monitor(acme.name, "first")["webhook_host"] is None

@@ -225,10 +225,12 @@ def alerts(
         if not addresses and not kept and before:
             monitors.remove(services.plane, visitor.actor.name, organization, name)
             return
+        # Without a webhook it has no format, whatever the form says.
+        form = (webhook_format or (before.webhook_format if before else "")) if kept else ""
         alerting = Alerting(
             addresses,
             kept,
-            webhook_format or (before.webhook_format if before else WebhookFormat.JSON),
+            form or WebhookFormat.JSON,
             _whole(offline_minutes, "offline_minutes"),
             _whole(repeat_hours, "repeat_hours"),
             _whole(online_minutes, "online_minutes"),

@@ -141,8 +141,8 @@ def _costly(declared: dict[str, object]) -> dict[str, object]:
     return {**declared, "certificate": b64encode(content).decode(), "certificate_password": password}
 
 
-def _many_cas(declared: dict[str, object]) -> dict[str, object]:
-    return {**declared, "server_ca": CertificateAuthority().pem * 10_000}
+def _cas(number: int, declared: dict[str, object]) -> dict[str, object]:
+    return {**declared, "server_ca": CertificateAuthority().pem * number}
 
 
 KINDS = (
@@ -156,7 +156,8 @@ KINDS = (
     Kind("answers of 40 MB", has_keys_released, 4, _impostor, lambda: '"' + "x" * (40 << 20) + '"'),
     Kind("a Vault that hangs, and enrolments", enrols, 45, _hanging),
     Kind("certificate files that cost as much as they may", edits, 8, declare=_costly, by="admin"),
-    Kind("10,000 CA certificates", edits, 8, declare=_many_cas, by="admin"),
+    Kind("6,000 CA certificates, which are read", edits, 8, declare=partial(_cas, 6_000), by="admin"),
+    Kind("10,000 CA certificates, which are too much to be read", edits, 8, declare=partial(_cas, 10_000), by="admin"),
     Kind("requests that are sent half", sends_halves, 4),
 )  # fmt: skip
 

@@ -531,6 +531,18 @@ BUGS = [
         "tests/unit/runtime/test_listener.py", "half_a_head",
     ),
     Bug(
+        "what nobody reads comes as fast as it can",
+        "control_plane/runtime/listener.py",
+        "            self._slow_down(len(data))", "            pass",
+        "tests/unit/runtime/test_listener.py", "read_slowly",
+    ),
+    Bug(
+        "what nobody reads may come for ever",
+        "control_plane/runtime/listener.py",
+        "            self._cut_off = self.loop.call_later(_UNREAD_S, self.transport.close)", "            pass",
+        "tests/unit/runtime/test_listener.py", "is_not_waited_for",
+    ),
+    Bug(
         "a stop looks like a lost lead",
         "control_plane/runtime/background.py",
         "    if not leads and not _ending.is_set():", "    if not leads:",

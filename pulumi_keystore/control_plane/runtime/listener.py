@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 import h11
 import uvicorn
@@ -22,6 +22,10 @@ _KEEP_ALIVE_S: Final = 75
 it, now and then, while a request is on its way, and a request that writes cannot simply be sent again."""
 _HEAD_S: Final = 20
 """How long a client may take for the head of a request; for its body see `api.problems`."""
+_UNREAD_S: Final = 10
+"""How long the rest of a request may come whose answer has gone. (Who is cut off at once may not see the answer.)"""
+_UNREAD_BYTES_A_S: Final = 8 << 20
+"""How fast such rests are read, those of all connections together: a refusal by the head alone has to be cheap."""
 _MOST_FILES: Final = 65_536
 
 
@@ -79,9 +83,12 @@ def _allow_connections() -> None:
 
 
 class _Connection(H11Protocol):
-    """Uvicorn's connection, given up where the head of a request does not come."""
+    """Uvicorn's connection, given up where the head of a request does not come; what nobody reads comes slowly."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _cut_off: asyncio.TimerHandle | None = None
+    _read_until: ClassVar[float] = 0.0
+    """When, in the time of the loop, what came unread is paid for."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -94,10 +101,34 @@ class _Connection(H11Protocol):
         elif self._deadline is None:
             # The beginning of a further head.
             self._deadline = self.loop.call_later(_HEAD_S, self._give_up)
+        if self._is_unread:
+            self._slow_down(len(data))
+        elif self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_unread:
+            self._cut_off = self.loop.call_later(_UNREAD_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
+        if self._cut_off is not None:
+            self._cut_off.cancel()
         super().connection_lost(exc)
+
+    @property
+    def _is_unread(self) -> bool:
+        """Whether what comes belongs to a request whose answer has gone."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        return answered and self.conn.their_state is h11.SEND_BODY
+
+    def _slow_down(self, size: int) -> None:
+        now = self.loop.time()
+        _Connection._read_until = max(_Connection._read_until, now) + size / _UNREAD_BYTES_A_S
+        self.flow.pause_reading()
+        self.loop.call_later(_Connection._read_until - now, self.flow.resume_reading)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:

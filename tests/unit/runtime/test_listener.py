@@ -1,5 +1,6 @@
-"""Connections on which no request comes."""
+"""Connections on which no request comes, or more of one than anybody reads."""
 
+import select
 import socket
 import threading
 
@@ -45,3 +46,36 @@ def test_half_a_head_after_a_request_is_ended(port):
         assert connection.recv(1000).startswith(b"HTTP/1.1 204")
         connection.sendall(b"GET / HT")
         assert connection.recv(1) == b""
+
+
+def unread(length):
+    return f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def test_the_rest_of_an_answered_request_may_come_and_a_further_request(port):
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        for _ in range(2):
+            connection.sendall(unread(9 << 20) + bytes(9 << 20))
+            assert connection.recv(1000).startswith(b"HTTP/1.1 204")
+
+
+def test_the_rest_of_an_answered_request_that_does_not_come_is_not_waited_for(port, monkeypatch):
+    monkeypatch.setattr(listener, "_UNREAD_S", 0.3)
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        connection.sendall(unread(1000))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 204")
+        assert connection.recv(1) == b""
+
+
+def test_the_rest_of_answered_requests_is_read_slowly_on_however_many_connections(port, monkeypatch):
+    """What is refused by its head alone would cost as much as what is read otherwise."""
+    monkeypatch.setattr(listener, "_UNREAD_BYTES_A_S", 1)
+    monkeypatch.setattr(listener._Connection, "_read_until", 0.0)
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", port), 60) as connection:
+            connection.sendall(unread(200 << 20))
+            connection.setblocking(False)
+            sent = 0
+            while sent < 200 << 20 and select.select([], [connection], [], 1)[1]:
+                sent += connection.send(bytes(1 << 20))
+            assert sent < 100 << 20

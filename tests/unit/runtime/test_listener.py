@@ -74,7 +74,7 @@ def test_the_rest_of_answered_requests_is_read_slowly_on_however_many_connection
     for _ in range(2):
         with socket.create_connection(("127.0.0.1", port), 60) as connection:
             connection.sendall(unread(200 << 20))
-            connection.setblocking(False)
+            connection.settimeout(0)
             sent = 0
             while sent < 200 << 20 and select.select([], [connection], [], 1)[1]:
                 sent += connection.send(bytes(1 << 20))

@@ -20,10 +20,11 @@ from pulumi_keystore.errors import (
 )
 from pulumi_keystore.vault import checkpoint
 from pulumi_keystore.vault.checkpoint import Checkpoint
+from pulumi_keystore.vault.exchange import OK, as_object
 from pulumi_keystore.vault.listing import Listing, is_empty
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Flow
-from pulumi_keystore.vault.session import _OK, VaultSession, _object
+from pulumi_keystore.vault.session import VaultSession
 from pulumi_keystore.vault.transport import Transport
 
 PAGE: Final = 1000
@@ -57,7 +58,7 @@ class ArchiveKeys(VaultSession):
         if self._kv_version == 2:  # noqa: PLR2004
             body = {"options": {"cas": 0}, "data": body}
         response = yield from self._call("POST", path, body)
-        if response.status in _OK:
+        if response.status in OK:
             return True
         if response.status in (400, 403):
             return False
@@ -136,7 +137,7 @@ class ArchiveKeys(VaultSession):
             return None
         data = response.json().get("data")
         if self._kv_version == 2 and isinstance(data, dict):  # noqa: PLR2004
-            metadata = _object(data.get("metadata"))
+            metadata = as_object(data.get("metadata"))
             if metadata.get("custom_metadata"):
                 self.annotated += 1
             expires, data = bool(metadata.get("deletion_time")), data.get("data")
@@ -155,7 +156,7 @@ class ArchiveKeys(VaultSession):
         It asks nothing: archive keys are removed by `keystores.removal`, which alone may call this for them.
         """
         response = yield from self._allowed("DELETE", self._path("metadata", name), "delete archive keys")
-        if response.status not in (*_OK, 404):
+        if response.status not in (*OK, 404):
             raise HostUnavailable(f"{self}: answers a delete with HTTP {response.status}")
 
     def names(self, after: str = "") -> Flow[list[str]]:

@@ -14,9 +14,9 @@ from typing import Final
 from pulumi_keystore.declarations.tenancy import CANARY_PREFIX
 from pulumi_keystore.errors import Unsuitable
 from pulumi_keystore.vault.archive_keys import ArchiveKeys
+from pulumi_keystore.vault.exchange import as_object, plain
 from pulumi_keystore.vault.record import ArchiveKey
 from pulumi_keystore.vault.requests import Flow, Response
-from pulumi_keystore.vault.session import _object, _plain
 
 _PROOF: Final = "proof "
 _under_way: Final[set[str]] = set()
@@ -52,7 +52,7 @@ class VaultKeystore(ArchiveKeys):
 
         # A standby may not know the token yet, nor the mount.
         response = yield from self._after_a_new_login(ask)
-        data = _object(response.json().get("data")) if response is not None else {}
+        data = as_object(response.json().get("data")) if response is not None else {}
         if response is None:
             raise Unsuitable(
                 f"{self}: the mount {path!r} does not exist, or the role {self.tenancy.role_name!r} cannot use it",
@@ -64,13 +64,13 @@ class VaultKeystore(ArchiveKeys):
             raise Unsuitable(f"{self}: {path!r} is a path in another mount", hint="name the mount itself")
         if data.get("type") != "kv":
             raise Unsuitable(
-                f"{self}: the mount {path!r} is of type {_plain(data.get('type'))!r}", hint="name a KV mount"
+                f"{self}: the mount {path!r} is of type {plain(data.get('type'))!r}", hint="name a KV mount"
             )
-        version = str(_object(data.get("options")).get("version", "1"))
+        version = str(as_object(data.get("options")).get("version", "1"))
         self._kv_version = 2 if version == "2" else 1
         if self._kv_version == 2:  # noqa: PLR2004
             config = yield from self._allowed("GET", self._here(f"{mount}/config"), f"read {path}/config")
-            after = _plain(_object(config.json().get("data")).get("delete_version_after", "0s"))
+            after = plain(as_object(config.json().get("data")).get("delete_version_after", "0s"))
             if after not in ("0s", "0", ""):
                 raise Unsuitable(
                     f"{self}: the mount {path!r} deletes what is written after {after}", hint=self.keep_hint()

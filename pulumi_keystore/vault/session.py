@@ -1,6 +1,6 @@
-"""Requests of one organization to one Vault server: certificate login, renewal, repeats, and what answers mean.
+"""Requests of one organization to one Vault server: certificate login, renewal, and repeats.
 
-Sources: the Vault and OpenBao HTTP API pages "TLS certificates auth method", `/auth/token`, `/sys/health`.
+Sources: the Vault and OpenBao HTTP API pages "TLS certificates auth method" and `/auth/token`.
 """
 
 from __future__ import annotations
@@ -9,24 +9,20 @@ import random
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pulumi_keystore.causes import Cause
 from pulumi_keystore.declarations.tenancy import Tenancy, within
 from pulumi_keystore.errors import (
     AccessDenied,
-    AnotherCluster,
     HostUnavailable,
     KeystoreFault,
-    Overloaded,
-    RateLimited,
     UnableToAuthenticate,
     Unsuitable,
 )
-from pulumi_keystore.vault.faults import LATE, SEE_LOAD
+from pulumi_keystore.vault.exchange import HEALTH, OK, Exchange, Step, Token, plain, seconds
 from pulumi_keystore.vault.place import Place
-from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, T, Validity
+from pulumi_keystore.vault.requests import REQUEST_TIMEOUT_S, Endpoint, Flow, Pause, Request, Response, T
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
@@ -37,35 +33,14 @@ _LOGINS_OF_OTHERS: Final = 5
 _TRIES: Final = 10
 """Until two requests in a row are sent on one connection: others of ours are in use beside."""
 REVOKE_TIMEOUT_S: Final = 3.0
-_OK: Final = (200, 204)
-_MOST_SHARES: Final = 255
-"""Of an unseal key (Shamir's scheme over bytes)."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 """What can be sent back in a header."""
-_HEALTH: Final = "/v1/sys/health?standbyok=true&perfstandbyok=true&sealedcode=200"
-_PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,40}")
-Step = Generator[Request | Pause, Response | None, Response]
 Announce = Callable[[str, str, str], None]
 """Is told each token, and the cluster and the namespace that gave it, before it is used for anything; what it raises
 ends the request."""
 
 
-@dataclass(slots=True)
-class _Token:
-    """A client token; its text is in no repr."""
-
-    text: str
-    issued: float
-    ttl_s: float
-    renewable: bool
-    index: str = ""
-    """The server's state after the login, which is a write: what is read with this token is not older."""
-
-    def __repr__(self) -> str:
-        return f"_Token(ttl_s={self.ttl_s:g})"
-
-
-class VaultSession:
+class VaultSession(Exchange):
     """What one organization sends to one Vault server, and the token it is sent with.
 
     Args:
@@ -96,32 +71,17 @@ class VaultSession:
         announce: Announce | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.endpoint = endpoint
-        self.tenancy = tenancy
+        super().__init__(endpoint, tenancy, timeout_s=timeout_s, cluster_id=cluster_id, until=until, clock=clock)
         self.path = path or tenancy.path
         self._retry_for_s = retry_for_s
-        self._timeout_s = timeout_s
         self._kv_version = kv_version
-        self._cluster_id = cluster_id
-        self._until = until
         self._announce = announce
-        self._clock = clock
         self._last_success = clock()
-        self._token: _Token | None = None
+        self._token: Token | None = None
         self._logging_in = False
         self._kind_of_token = ("", 0.0)
-        self.certificate: Validity | None = None
-        """That of the certificate which the server has shown last."""
         self.annotated = 0
         """How many of the keys read carried custom metadata (KV version 2), which no archive key needs."""
-
-    def __str__(self) -> str:
-        return str(self.endpoint.address)
-
-    @property
-    def cluster_id(self) -> str:
-        """The cluster it has to be, or was found to be; empty as long as that is not known."""
-        return self._cluster_id or ""
 
     @property
     def place(self) -> Place:
@@ -130,7 +90,7 @@ class VaultSession:
 
     # Logging in.
 
-    def _ensure_token(self) -> Generator[Request | Pause, Response | None, _Token]:
+    def _ensure_token(self) -> Generator[Request | Pause, Response | None, Token]:
         """Return a valid token: the one there is, renewed at two thirds of its life, or a new one."""
         while True:
             token = self._token
@@ -150,53 +110,7 @@ class VaultSession:
             finally:
                 self._logging_in = False
 
-    def require_cluster(self, timeout_s: float = 0) -> Flow[Response | None]:
-        """Make sure that the cluster that answers is the one that was proved; fine where none was yet.
-
-        It is one server that has answered, on one connection: where the name leads may change before the next request
-        (`_of_the_cluster`).
-
-        Args:
-            timeout_s: Another deadline than that of every request.
-
-        Returns:
-            The answer, or None where nothing was asked.
-
-        Raises:
-            AnotherCluster: It is another one, or states no cluster id.
-            HostUnavailable: It does not answer.
-
-        """
-        if self._cluster_id is None:
-            return None
-        response = yield from self._send("GET", _HEALTH, None, None, timeout_s)
-        stated = response.json()
-        if stated.get("sealed") is True:
-            raise self._sealed()
-        found = _plain(stated.get("cluster_id"))
-        if found != self._cluster_id:
-            raise AnotherCluster(
-                f"{self}: another Vault cluster answers under this name ({found or 'it states no id'}, expected "
-                f"{self._cluster_id})",
-                hint="lead the name back to the right one; or, if the server was rebuilt or replaced on purpose, run "
-                f"`keystore accept-cluster {self.tenancy.organization} KEYSTORE`",
-            )
-        return response
-
-    def _of_the_cluster(self, answers: Sequence[Response], timeout_s: float = 0) -> Flow[bool]:
-        """Tell whether answers came from the cluster that was proved, by asking once more on their connection.
-
-        What was asked before they were says nothing of them: between two requests a name may lead elsewhere.
-
-        Raises:
-            AnotherCluster, HostUnavailable: As `require_cluster`.
-
-        """
-        stated = yield from self.require_cluster(timeout_s)
-        # A server that keeps no connection was asked before and after; nothing more can be known of it.
-        return stated is None or stated.fresh or all(one.connection == stated.connection for one in answers)
-
-    def _login(self) -> Generator[Request | Pause, Response | None, _Token]:
+    def _login(self) -> Generator[Request | Pause, Response | None, Token]:
         """Return a new token, surely of the cluster that was proved: whatever it is used for happens there or nowhere.
 
         Raises:
@@ -224,33 +138,27 @@ class VaultSession:
             return token
         raise self._unsteady()
 
-    def _give_back(self, token: _Token) -> Flow[None]:
+    def _give_back(self, token: Token) -> Flow[None]:
         """End a token that was used for nothing, if that can be done."""
         try:
             yield from self.surrender(token.text)
         except KeystoreFault:
             return
 
-    def _unsteady(self) -> HostUnavailable:
-        return HostUnavailable(
-            f"{self}: which server answers changes from request to request",
-            hint="see whether its name leads to one cluster alone",
-        )
-
-    def _log_in(self) -> Generator[Request | Pause, Response | None, tuple[_Token, Response]]:
+    def _log_in(self) -> Generator[Request | Pause, Response | None, tuple[Token, Response]]:
         body = {"name": self.tenancy.role_name}
         response = yield from self._send("POST", self._here("auth/cert/login"), body, None, wants_index=True)
         auth = response.json().get("auth")
-        if response.status in _OK and isinstance(auth, dict) and _TOKEN.fullmatch(str(auth.get("client_token"))):
-            token = _Token(
+        if response.status in OK and isinstance(auth, dict) and _TOKEN.fullmatch(str(auth.get("client_token"))):
+            token = Token(
                 str(auth["client_token"]),
                 self._clock(),
                 # 0 is a token without an end.
-                _seconds(auth.get("lease_duration")) or float("inf"),
+                seconds(auth.get("lease_duration")) or float("inf"),
                 bool(auth.get("renewable")),
                 response.index,
             )
-            self._kind_of_token = _plain(auth.get("token_type")), _seconds(auth.get("num_uses"))
+            self._kind_of_token = plain(auth.get("token_type")), seconds(auth.get("num_uses"))
             return token, response
         if response.status in (400, 403):
             raise UnableToAuthenticate(
@@ -273,12 +181,12 @@ class VaultSession:
         namespace = self.tenancy.namespace
         return f"the namespace {namespace!r} exists and its auth/cert/certs" if namespace else "auth/cert/certs"
 
-    def _renew(self, token: _Token) -> Generator[Request | Pause, Response | None, bool]:
+    def _renew(self, token: Token) -> Generator[Request | Pause, Response | None, bool]:
         response = yield from self._send("POST", self._here("auth/token/renew-self"), {}, token)
         auth = response.json().get("auth")
         if response.status != 200 or not isinstance(auth, dict):  # noqa: PLR2004
             return False
-        token.issued, token.ttl_s = self._clock(), _seconds(auth.get("lease_duration"))
+        token.issued, token.ttl_s = self._clock(), seconds(auth.get("lease_duration"))
         # Near its maximum age a token is renewed for less and less: then a new login serves better.
         return token.ttl_s > 60  # noqa: PLR2004
 
@@ -317,7 +225,7 @@ class VaultSession:
             HostUnavailable: The server does not answer: the token may still be good.
 
         """
-        token = _Token(text, self._clock(), float("inf"), renewable=False)
+        token = Token(text, self._clock(), float("inf"), renewable=False)
         timeout_s = min(self._timeout_s, REVOKE_TIMEOUT_S)
         given_in = self.tenancy.namespace if namespace is None else namespace
         path = f"/v1/{within(given_in, 'auth/token/revoke-self')}"
@@ -328,87 +236,6 @@ class VaultSession:
         self._token = None
 
     # Requests.
-
-    def _here(self, path: str) -> str:
-        """Return the URL of a path in the tenancy's namespace."""
-        return f"/v1/{within(self.tenancy.namespace, path)}"
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None,
-        token: _Token | None,
-        timeout_s: float = 0,
-        *,
-        wants_index: bool = False,
-        sink: Callable[[bytes], None] | None = None,
-    ) -> Step:
-        """Send one request once; answers that mean "host unavailable" are raised."""
-        text, index = (token.text, token.index) if token else (None, "")
-        index = index if method in ("GET", "LIST") else ""
-        timeout_s = min(timeout_s or self._timeout_s, self._until - self._clock())
-        if timeout_s <= 0:
-            raise HostUnavailable(f"{self}: {LATE}", hint=SEE_LOAD, cause=Cause.TIMED_OUT)
-        response = yield Request(self.endpoint, method, path, body, text, timeout_s, index, wants_index, sink)
-        assert response is not None  # noqa: S101 - the transport answers every Request
-        self.certificate = response.certificate or self.certificate
-        status = response.status
-        if 300 <= status < 400:  # noqa: PLR2004
-            raise HostUnavailable(
-                f"{self}: answers with a redirect, and redirects are never followed", cause=Cause.NOT_VAULT
-            )
-        if status == 429:  # noqa: PLR2004
-            raise RateLimited(f"{self}: asks for fewer requests (HTTP 429)")
-        if status == 503 and "sealed" in response.errors.lower():  # noqa: PLR2004
-            raise self._sealed()
-        if status == 503:  # noqa: PLR2004
-            raise Overloaded(f"{self}: overloaded or starting (HTTP 503)")
-        if status >= 460:  # noqa: PLR2004 - 472 and 473 are Vault's standbys, 5xx are faults
-            raise self._failing(response)
-        if status == 200 and "json" not in _shape(response):  # noqa: PLR2004
-            raise HostUnavailable(f"{self}: the answer is not a Vault server's", cause=Cause.NOT_VAULT)
-        return response
-
-    def _failing(self, response: Response) -> HostUnavailable:
-        """Return the fault of a server that fails; an empty one says so, and a standby that has nobody to ask."""
-        if response.status == 501:  # noqa: PLR2004 - /sys/health
-            return self._uninitialized()
-        if "active cluster node not found" in response.errors.lower():
-            return HostUnavailable(
-                f"{self}: a standby without an active node",
-                hint="start and unseal further nodes of the cluster",
-                cause=Cause.NO_ACTIVE_NODE,
-            )
-        return HostUnavailable(f"{self}: fails with HTTP {response.status}")
-
-    def _sealed(self) -> HostUnavailable:
-        return HostUnavailable(f"{self}: sealed", hint="unseal the server", cause=Cause.SEALED)
-
-    def _uninitialized(self) -> HostUnavailable:
-        return HostUnavailable(
-            f"{self}: not initialized", hint="it is empty: bring its storage back", cause=Cause.UNINITIALIZED
-        )
-
-    def why_sealed(self) -> Flow[HostUnavailable]:
-        """Return the fault of a server that is sealed, with how many unseal shares it lacks (`/sys/seal-status`).
-
-        Raises:
-            HostUnavailable: It does not answer.
-
-        """
-        stated = (yield from self._send("GET", "/v1/sys/seal-status", None, None)).json()
-        if stated.get("initialized") is False:
-            return self._uninitialized()
-        needed, shares, given = (round(_seconds(stated.get(name))) for name in ("t", "n", "progress"))
-        if not 0 <= given < needed <= shares <= _MOST_SHARES:
-            return self._sealed()
-        return HostUnavailable(
-            f"{self}: sealed",
-            hint=f"unseal the server: it needs {needed} of {shares} unseal shares"
-            + (f", and was given {given}" if given else ""),
-            cause=Cause.SEALED,
-        )
 
     def _call(
         self,
@@ -488,33 +315,11 @@ class VaultSession:
 
     def _meets_a_standby(self) -> Flow[bool]:
         """Tell whether what answers is a standby, which may not know yet what the active node knows."""
-        stated = (yield from self._call("GET", _HEALTH)).json()
+        stated = (yield from self._call("GET", HEALTH)).json()
         return stated.get("standby") is True or stated.get("performance_standby") is True
 
     def identify(self) -> Flow[tuple[str, str]]:
         """Return the cluster id and the version that the server states (`/sys/health`)."""
-        health = yield from self._call("GET", _HEALTH)
+        health = yield from self._call("GET", HEALTH)
         stated = health.json()
-        return _plain(stated.get("cluster_id")), _plain(stated.get("version"))
-
-
-def _object(stated: object) -> dict[str, Any]:
-    return stated if isinstance(stated, dict) else {}
-
-
-def _seconds(stated: object) -> float:
-    """Return a duration that a server states, which is not negative; 0 where it is none."""
-    return max(float(stated), 0.0) if isinstance(stated, int | float) else 0.0
-
-
-def _plain(stated: object) -> str:
-    """Return a short plain word that a server states, or nothing.
-
-    What else a server says is never repeated: a lying one could say back what it was sent.
-    """
-    text = str(stated)
-    return text if _PLAIN.fullmatch(text) else ""
-
-
-def _shape(response: Response) -> str:
-    return "json" if response.body.lstrip()[:1] == b"{" else "other"
+        return plain(stated.get("cluster_id")), plain(stated.get("version"))

@@ -200,7 +200,7 @@ BUGS = [
     ),
     Bug(
         "reads may be as old as a standby is behind",
-        "vault/session.py",
+        "vault/exchange.py",
         'index = index if method in ("GET", "LIST") else ""', 'index = ""',
         VERIFICATION, "standby",
     ),

@@ -13,7 +13,8 @@ from rich.table import Column, Table
 
 from keystore_harness import binary, report, workspace
 from keystore_harness.errors import HarnessError
-from keystore_harness.scenarios import SCENARIOS, Result, Settings, Theatre
+from keystore_harness.scenarios import SCENARIOS
+from keystore_harness.theatre import Result, Settings, Theatre
 
 app = typer.Typer(
     name="keystore-harness",

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from keystore_harness.scenarios import Result
+from keystore_harness.theatre import Result
 
 _BEFORE_S = 2.0
 _PAGE = """\

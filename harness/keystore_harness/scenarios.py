@@ -6,131 +6,15 @@ To write one: decorate a function with `@scenario`, and find it in `keystore-har
 
 from __future__ import annotations
 
-import datetime as dt
 import time
-import traceback
 from base64 import b64encode
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field
 
-from keystore_harness import drivers
-from keystore_harness.binary import find_toxiproxy
 from keystore_harness.customer import Customer
-from keystore_harness.errors import HarnessError, Unsupported
-from keystore_harness.network import Toxiproxy
+from keystore_harness.errors import HarnessError
 from keystore_harness.ports import wait_until
 from keystore_harness.tenancy import Tenancy
-from keystore_harness.testbed import Testbed
-from keystore_harness.timeline import Timeline
-
-SUCCEEDED = "Migration succeeded"
-SOURCE = "Migration failed: source not reachable"
-DESTINATION = "Migration failed: destination not reachable"
-VERIFICATION = "Migration failed: destination data failed verification"
-# The service gives up on a server after two seconds here, so that nobody waits for half a minute.
-_LOG_LINES = 200
-_SETTINGS = {"retry_s": "2", "cleanup_retry_s": "1", "shard_size": "50"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How scenarios run.
-
-    Attributes:
-        driver: `process` or `container`.
-        binary: Path of the servers' binary, found by itself by default.
-        keys: How many archive keys there are.
-        seconds: How long an outage of a given length lasts.
-
-    """
-
-    driver: str = "process"
-    binary: str | None = None
-    keys: int = 1000
-    seconds: float = 10
-
-
-@dataclass
-class Stage:
-    """Everything a scenario plays on: vaults, the service, and one customer whose keys lie in `first`."""
-
-    testbed: Testbed
-    customer: Customer
-    settings: Settings
-    say: Callable[[str], None]
-
-    def expect(self, what: str, *, holds: bool) -> None:
-        """Record an expectation.
-
-        Raises:
-            AssertionError: It does not hold.
-
-        """
-        self.testbed.timeline.note("expectation", what, "passed" if holds else "failed")
-        self.say(("as expected: " if holds else "NOT AS EXPECTED: ") + what)
-        assert holds, f"expected: {what}"  # noqa: S101
-
-    def expect_complete(self, keystore: str) -> None:
-        """Expect that a keystore is active and holds every key, and the other one none."""
-        try:
-            self.customer.check(keystore)
-        except AssertionError as error:
-            self.expect(str(error), holds=False)
-        self.expect(f"{keystore} is active with all {len(self.customer.keys):,} keys, the other is empty", holds=True)
-
-    def expect_ending(self, row: dict[str, object], ending: str) -> None:
-        """Expect that a migration ends with a text."""
-        found = self.customer.ended(row)["ending"]
-        self.expect(f"{ending!r}" + ("" if found == ending else f", not {found!r}"), holds=found == ending)
-
-    def migrate_during(self, fault: AbstractContextManager[object], share: float, ending: str) -> None:
-        """Break something when a share of the keys has moved; expect an ending, and after healing all keys."""
-        row = self.customer.start_migration()
-        self.customer.wait_for_share(row, share)
-        with fault:
-            self.expect_ending(row, ending)
-        self.customer.wait_for_clean_up(row)
-        self.expect_complete("second" if ending == SUCCEEDED else "first")
-        if ending != SUCCEEDED:
-            self.expect_ending(self.customer.start_migration(), SUCCEEDED)
-            self.expect_complete("second")
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What scenarios can share: servers and a service, on which each has an organization of its own."""
-
-    cluster: bool = False
-    disk_mb: int | None = None
-    lines: bool = False
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A scenario; see `scenario` for its parts."""
-
-    name: str
-    fault: str
-    expectation: str
-    play: Callable[[Stage], None] = field(repr=False)
-    ground: Ground
-    spoils: bool = False
-
-
-@dataclass
-class Result:
-    """How a scenario ended: `passed`, `failed`, `skipped` or `error`."""
-
-    scenario: Scenario
-    outcome: str
-    message: str
-    seconds: float
-    timeline: Timeline
-    started: dt.datetime
-    logs: dict[str, str] = field(default_factory=dict)
-    """The end of what the service and each server wrote, where it did not go as expected."""
-
+from keystore_harness.theatre import DESTINATION, SOURCE, SUCCEEDED, VERIFICATION, Ground, Scenario, Stage
 
 SCENARIOS: dict[str, Scenario] = {}
 
@@ -164,100 +48,12 @@ def scenario(
     return register
 
 
-class Theatre:
-    """Plays scenarios, one after another, on the same ground as long as that is sound. Use it as a context manager.
-
-    Args:
-        settings: How they run.
-
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._stack = ExitStack()
-        self._testbed: Testbed | None = None
-        self._ground: Ground | None = None
-
-    def __enter__(self) -> Theatre:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self._testbed = self._ground = None
-        self._stack.close()
-
-    def _testbed_on(self, ground: Ground) -> Testbed:
-        if self._testbed is None or ground != self._ground:
-            self._clear()
-            self._testbed = self._stack.enter_context(
-                Testbed(
-                    "a" if ground.cluster else "ab",
-                    _SETTINGS,
-                    clusters="b" if ground.cluster else "",
-                    driver=drivers.driver(self._settings.driver, binary=self._settings.binary),
-                    network=self._stack.enter_context(Toxiproxy(find_toxiproxy())),
-                    disk_mb=ground.disk_mb,
-                    lines=ground.lines,
-                )
-            )
-            self._ground = ground
-        self._testbed.timeline.take()
-        return self._testbed
-
-    def play(self, scenario: Scenario, say: Callable[[str], None]) -> Result:
-        """Play one scenario with an organization of its own."""
-        started, begun = dt.datetime.now(dt.UTC), time.monotonic()
-        outcome, message = "passed", ""
-        try:
-            testbed = self._testbed_on(scenario.ground)
-            customer = Customer(testbed, self._settings.keys)
-            customer.check("first")
-            testbed.timeline.note("scenario", f"steady: {self._settings.keys:,} keys in the first keystore", "passed")
-            say(f"steady: {self._settings.keys:,} keys in the first keystore, {time.monotonic() - begun:.1f} s")
-            scenario.play(Stage(testbed, customer, self._settings, say))
-        except AssertionError as error:
-            outcome, message = "failed", str(error)
-        except TimeoutError as error:
-            outcome, message = "failed", str(error)
-        except Unsupported as error:
-            outcome, message = "skipped", str(error)
-        except HarnessError as error:
-            outcome, message = "error", str(error)
-        except Exception:  # noqa: BLE001 - other scenarios shall still run; the trace is in the result
-            outcome, message = "error", traceback.format_exc()
-        timeline = self._testbed.timeline.take() if self._testbed is not None else Timeline()
-        logs = _logs(self._testbed) if self._testbed is not None and outcome in ("failed", "error") else {}
-        if outcome != "passed" or scenario.spoils:
-            # Removed with the next scenario, or at the end: a fault of that is no reason not to play the others.
-            self._ground = None
-        return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started, logs)
-
-
-def _logs(testbed: Testbed) -> dict[str, str]:
-    """Return the last lines of every log of a landscape, by what wrote it."""
-    found = {"service": testbed.service.log.read_text(errors="replace") if testbed.service.log.exists() else ""}
-    for place in testbed.vaults.values():
-        with suppress(HarnessError, OSError):
-            found[place.name] = place.log()
-    return {name: "\n".join(text.splitlines()[-_LOG_LINES:]) for name, text in found.items()}
-
-
-# The scenarios.
-
-
 @scenario("the keystore is killed for some seconds (--seconds)", "nothing is lost; users enrol again afterwards")
 def outage(stage: Stage) -> None:
     user, key = "new@example.com", "A" * 43 + "="
     body = {"keys": {user: key}}
     with stage.testbed.servers["a"].killed():
-        try:
-            stage.customer.enrol(body)
-        except HarnessError as error:
-            stage.expect(f"an enrolment is refused ({error})", holds=True)
-        else:
-            stage.expect("an enrolment is refused", holds=False)
+        stage.expect_refused("an enrolment", lambda: stage.customer.enrol(body))
         time.sleep(stage.settings.seconds)
     stage.expect_complete("first")
     stage.expect("a migration succeeds afterwards", holds=_migrates(stage))
@@ -377,7 +173,7 @@ def database_restored(stage: Stage) -> None:
     stage.expect_ending(customer.start_migration(), SUCCEEDED)
     stage.expect_complete("second")
     testbed.service.restore_database(backup)
-    _expect_refused(stage, "an enrolment", lambda: customer.enrol({"keys": {"new@example.com": "A" * 43 + "="}}))
+    stage.expect_refused("an enrolment", lambda: customer.enrol({"keys": {"new@example.com": "A" * 43 + "="}}))
     stage.expect("the organization is suspended", holds=bool(customer.call("GET", "")["suspended"]))
     stage.expect("every key is where it was", holds=len(customer.places["second"].names()) == len(customer.keys))
     customer.call("POST", "recovery", {"code": customer.call("GET", "recovery")["code"]})
@@ -390,7 +186,7 @@ def name_leads_elsewhere(stage: Stage) -> None:
     other = testbed.rebuilt("a")
     place = other.admit(customer.name)
     with testbed.lines["a"].leading_to(other.port):
-        _expect_refused(stage, "an enrolment", lambda: customer.enrol({"keys": {"new@example.com": "A" * 43 + "="}}))
+        stage.expect_refused("an enrolment", lambda: customer.enrol({"keys": {"new@example.com": "A" * 43 + "="}}))
         stage.expect("nothing lies at the other cluster", holds=place.names() == [])
     stage.expect_complete("first")
 
@@ -426,7 +222,7 @@ def name_leads_to_the_active_server(stage: Stage) -> None:
             waiting = customer.call("GET", "clean-ups")
             testbed.lines["a"].lead_to(active.port)
         number = waiting[0]["id"]
-        _expect_refused(stage, "the clean-up", lambda: customer.call("POST", f"clean-ups/{number}/retry"))
+        stage.expect_refused("the clean-up", lambda: customer.call("POST", f"clean-ups/{number}/retry"))
         found = len(customer.places["second"].names())
         stage.expect("every key is where it was", holds=found == len(customer.keys))
         testbed.lines["a"].lead_to(testbed.servers["a"].port)
@@ -442,7 +238,7 @@ def restored_elsewhere(stage: Stage) -> None:
     customer.enrol({"keys": {"late@example.com": "A" * 43 + "="}})
     customer.keys["late@example.com"] = bytes(32)
     declared = {**customer.declaration("first"), "address": clone.address}
-    _expect_refused(stage, "the edit", lambda: customer.call("POST", "keystores/first/swap", declared))
+    stage.expect_refused("the edit", lambda: customer.call("POST", "keystores/first/swap", declared))
     stage.expect_complete("first")
 
 
@@ -456,7 +252,7 @@ def service_lost(stage: Stage) -> None:
     service.lose_everything()
     customer.declare()
     user = next(iter(customer.keys))
-    _expect_refused(stage, "another key for a user", lambda: customer.enrol({"keys": {user: "A" * 43 + "="}}))
+    stage.expect_refused("another key for a user", lambda: customer.enrol({"keys": {user: "A" * 43 + "="}}))
     customer.call("POST", "recovery", {"code": customer.call("GET", "recovery")["code"]})
     stage.expect("no key is missing", holds=_missing(customer) == [])
     stage.expect_complete("first")
@@ -469,7 +265,7 @@ def mount_deletes(stage: Stage) -> None:
     customer.places["third"] = place = stage.testbed.admit("b", tenancy, 2)
     customer.register("third")
     with place.deleting_after("40s"):
-        _expect_refused(stage, "the migration", lambda: customer.start_migration("third"))
+        stage.expect_refused("the migration", lambda: customer.start_migration("third"))
     stage.expect_ending(customer.start_migration("third"), SUCCEEDED)
     stage.expect_complete("third")
 
@@ -477,7 +273,7 @@ def mount_deletes(stage: Stage) -> None:
 @scenario("the destination gives tokens that cannot be ended", "nothing moves there until that is taken back")
 def batch_tokens(stage: Stage) -> None:
     with stage.customer.places["second"].role_changed(token_type="batch"):  # noqa: S106 - a type
-        _expect_refused(stage, "the migration", stage.customer.start_migration)
+        stage.expect_refused("the migration", stage.customer.start_migration)
     stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)
     stage.expect_complete("second")
 
@@ -495,17 +291,8 @@ def packets_come_late(stage: Stage) -> None:
     keys = {f"late-{number}@example.com": bytes([number]) * 32 for number in range(100)}
     body = {"keys": {user: b64encode(key).decode() for user, key in keys.items()}}
     with line.outage(late_s=2):
-        _expect_refused(stage, "an enrolment in the outage", lambda: customer.enrol(body))
+        stage.expect_refused("an enrolment in the outage", lambda: customer.enrol(body))
     customer.enrol(body)
     customer.keys |= keys
     line.await_quiet()
     stage.expect_complete("first")
-
-
-def _expect_refused(stage: Stage, what: str, call: Callable[[], object]) -> None:
-    try:
-        call()
-    except HarnessError as error:
-        stage.expect(f"{what} is refused ({error})", holds=True)
-    else:
-        stage.expect(f"{what} is refused", holds=False)

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import secrets
 import shutil
-import socket
-import ssl
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -19,8 +14,10 @@ import requests
 
 from keystore_harness import drivers, workspace
 from keystore_harness.ca import CertificateAuthority, Issued
-from keystore_harness.drivers import Driver
+from keystore_harness.disk import Disk
+from keystore_harness.drivers import Driver, why_ended
 from keystore_harness.errors import HarnessError, Unsupported
+from keystore_harness.listener import Listener
 from keystore_harness.network import Toxiproxy
 from keystore_harness.ports import free_port, wait_until
 from keystore_harness.timeline import Timeline
@@ -76,16 +73,15 @@ class VaultServer(Vault):
         self.root_token = ""
         self._toxiproxy = network
         self._proxy = None
-        # Clients come in by one listener, whose certificate may go bad, administrators by another.
-        self._public_port = self.port if network is None else free_port()
-        self._admin_port = free_port()
-        self.cluster_port = free_port()
-        # Each listener wants a port for the cluster, though one is enough.
-        self._spare_port = free_port()
+        self.folder = folder = workspace.current().subfolder(self.node)
+        # Clients come in by one, whose certificate may go bad, administrators by the other.
+        public_port = self.port if network is None else free_port()
+        self._public = Listener(folder / "public.pem", public_port, free_port())
+        self._admin = Listener(folder / "admin.pem", free_port(), free_port())
         self.cluster_host = "127.0.0.1"
         self.hosts: Mapping[str, str] = {}
-        self.folder = workspace.current().subfolder(self.node)
-        self._disk_mb = disk_mb
+        self._data = folder / "raft"
+        self._disk = Disk(self._data, disk_mb) if disk_mb is not None else None
         self._machine = self.driver.machine(self.folder)
 
     @property
@@ -96,12 +92,17 @@ class VaultServer(Vault):
     @property
     def storage_url(self) -> str:
         """Where the administrator's requests go."""
-        return f"https://127.0.0.1:{self._admin_port}"
+        return f"https://127.0.0.1:{self._admin.port}"
 
     @property
     def public_port(self) -> int:
         """The port it listens on for clients, behind Toxiproxy where there is one."""
-        return self._public_port
+        return self._public.port
+
+    @property
+    def cluster_port(self) -> int:
+        """The port it listens on for other nodes of its cluster."""
+        return self._admin.cluster_port
 
     @property
     def cluster_address(self) -> str:
@@ -146,10 +147,12 @@ class VaultServer(Vault):
             HarnessError: It ends instead, for example because its port is in use.
 
         """
-        self._mount_disk()
+        self._data.mkdir(exist_ok=True)
+        if self._disk is not None:
+            self._disk.mount()
         self._write_configuration()
         if self._toxiproxy is not None and self._proxy is None:
-            self._proxy = self._toxiproxy.proxy(self.name, self._public_port, port=self.port, timeline=self.timeline)
+            self._proxy = self._toxiproxy.proxy(self.name, self._public.port, port=self.port, timeline=self.timeline)
         self._machine.start(self.hosts)
         wait_until(self._answers, f"{self.node} to answer", _START_TIMEOUT_S)
         self.timeline.end(self.node, "killed")
@@ -165,10 +168,9 @@ class VaultServer(Vault):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write_configuration(self) -> None:
-        (self.folder / "raft").mkdir(exist_ok=True)
-        if not (self.folder / "public.pem").exists():
-            self._write_certificate("public", self.ca.issue_server(self.name, self.alias, "127.0.0.1"))
-            self._write_certificate("admin", self.ca.issue_server(self.name, "127.0.0.1"))
+        if not self._public.certificate.exists():
+            self._public.write(self.ca.issue_server(self.name, self.alias, "127.0.0.1"))
+            self._admin.write(self.ca.issue_server(self.name, "127.0.0.1"))
         configuration = {
             "api_addr": self.storage_url,
             "cluster_addr": self.cluster_address,
@@ -177,35 +179,15 @@ class VaultServer(Vault):
             "log_level": "info",
             # OpenBao otherwise takes audit devices from this file only, and Vault has no such section in it.
             "unsafe_allow_api_audit_creation": True,
-            "storage": {
-                "raft": {"path": str(self.folder / "raft"), "node_id": self.node, "performance_multiplier": "1"}
-            },
-            "listener": [
-                {"tcp": self._listener("public", self._public_port, self._spare_port)},
-                {"tcp": self._listener("admin", self._admin_port, self.cluster_port)},
-            ],
+            "storage": {"raft": {"path": str(self._data), "node_id": self.node, "performance_multiplier": "1"}},
+            "listener": [{"tcp": self._public.configuration}, {"tcp": self._admin.configuration}],
         }
         (self.folder / "server.json").write_text(json.dumps(configuration))
-
-    def _listener(self, name: str, port: int, cluster_port: int) -> dict[str, str]:
-        return {
-            "address": f"127.0.0.1:{port}",
-            "cluster_address": f"127.0.0.1:{cluster_port}",
-            "tls_cert_file": str(self.folder / f"{name}.pem"),
-            "tls_key_file": str(self.folder / f"{name}.key"),
-        }
-
-    def _write_certificate(self, listener: str, certificate: Issued) -> None:
-        # A throw-away key that a server must read from somewhere: in a folder and a file of this user alone.
-        (self.folder / f"{listener}.pem").write_text(certificate.certificate_pem)
-        key = self.folder / f"{listener}.key"
-        key.touch(mode=0o600)
-        key.write_text(certificate.key_pem)
 
     def _answers(self) -> bool:
         ended = self._machine.ended
         if ended is not None:
-            raise HarnessError(f"{self.node} does not start ({ended}): {_reason(self.log())}")
+            raise HarnessError(f"{self.node} does not start ({ended}): {why_ended(self.log())}")
         try:
             self.client(token="", timeout_s=5).sys.read_seal_status()
         except (hvac.exceptions.VaultError, requests.exceptions.RequestException):
@@ -215,14 +197,15 @@ class VaultServer(Vault):
     def initialize(self) -> None:
         """Make root token and unseal shares, which stay in memory here."""
         answer = self.client(token="").sys.initialize(secret_shares=SHARES, secret_threshold=THRESHOLD)
-        self.shares = list(answer["keys_base64"])
-        self.root_token = str(answer["root_token"])
+        self.shares, self.root_token = list(answer["keys_base64"]), str(answer["root_token"])
 
     def enable_certificate_login(self) -> None:
         """Enable certificate login, and an audit device that writes a file in the server's folder."""
-        client = self.client()
-        client.sys.enable_auth_method("cert")
-        client.sys.enable_audit_device("file", path="file", options={"file_path": str(self.audit_log)})
+        self.client().sys.enable_auth_method("cert")
+        self._audit()
+
+    def _audit(self) -> None:
+        self.client().sys.enable_audit_device("file", path="file", options={"file_path": str(self.audit_log)})
 
     @property
     def audit_log(self) -> Path:
@@ -251,9 +234,8 @@ class VaultServer(Vault):
         self.submit_shares()
         wait_until(lambda: self.active, f"{self.node} to become active", _START_TIMEOUT_S)
         # The snapshot names the file of the other one.
-        client = self.client()
-        client.sys.disable_audit_device("file")
-        client.sys.enable_audit_device("file", path="file", options={"file_path": str(self.audit_log)})
+        self.client().sys.disable_audit_device("file")
+        self._audit()
 
     # Seal.
 
@@ -360,17 +342,12 @@ class VaultServer(Vault):
     @property
     def shown_certificate(self) -> str:
         """The certificate in PEM that it shows to clients now."""
-        with socket.create_connection(("127.0.0.1", self._public_port), timeout=5) as raw:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE  # it is looked at, not trusted
-            with context.wrap_socket(raw) as secure:
-                return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
+        return self._public.shows
 
     @contextlib.contextmanager
     def showing(self, certificate: Issued, what: str = "another certificate") -> Iterator[None]:
         """Show clients another certificate; the right one again at the end."""
-        before = [(self.folder / f"public.{part}").read_text() for part in ("pem", "key")]
+        before = self._public.kept()
         with self.timeline.fault(self.node, what):
             self._show(certificate.certificate_pem, certificate.key_pem)
             try:
@@ -378,12 +355,10 @@ class VaultServer(Vault):
             finally:
                 self._show(*before)
 
-    def _show(self, certificate_pem: str, key_pem: str) -> None:
-        (self.folder / "public.pem").write_text(certificate_pem)
-        (self.folder / "public.key").write_text(key_pem)
+    def _show(self, certificate: str, key: str) -> None:
+        self._public.restore(certificate, key)
         self._machine.reload()
-        wanted = certificate_pem.strip()
-        wait_until(lambda: self.shown_certificate.strip() == wanted, f"{self.node} to show the certificate")
+        wait_until(lambda: self._public.shows.strip() == certificate.strip(), f"{self.node} to show the certificate")
 
     def expired_certificate(self) -> contextlib.AbstractContextManager[None]:
         """Show a certificate that ended an hour ago."""
@@ -401,16 +376,6 @@ class VaultServer(Vault):
 
     # Its disk.
 
-    def _mount_disk(self) -> None:
-        path = self.folder / "raft"
-        path.mkdir(exist_ok=True)
-        if self._disk_mb is None or workspace.mounts_below(self.folder):
-            return
-        options = f"size={self._disk_mb}m,mode=0700"
-        command = ["mount", "-t", "tmpfs", "-o", options, "keystore-harness", str(path)]
-        if subprocess.run(command, check=False, capture_output=True).returncode:  # noqa: S603
-            raise Unsupported("a disk of its own (disk_mb) needs root, to mount a small file system")
-
     @contextlib.contextmanager
     def disk_full(self) -> Iterator[None]:
         """Fill the server's disk to the last byte; room again at the end, and a restart if the server gave up.
@@ -419,45 +384,17 @@ class VaultServer(Vault):
             Unsupported: It has no disk of its own.
 
         """
-        if self._disk_mb is None:
+        if self._disk is None:
             raise Unsupported(f"{self.node} shares its disk with everybody; start it with disk_mb=64")
-        filler = self.folder / "raft" / "filler"
         with self.timeline.fault(self.node, "disk full"):
             try:
-                _fill(filler)
+                self._disk.fill()
                 # The database file has room of its own: fill that, too, until a write is refused.
-                wait_until(lambda: not self._stores(secrets.token_hex(8), _BALLAST), "a write to be refused", 120, 0)
+                wait_until(lambda: not self.stores(secrets.token_hex(8), _BALLAST), "a write to be refused", 120, 0)
                 yield
             finally:
-                filler.unlink(missing_ok=True)
-                if self._machine.ended is not None or not self._stores("probe", 1):
+                self._disk.make_room()
+                if self._machine.ended is not None or not self.stores("probe", 1):
                     self.restart()
-                wait_until(lambda: self._stores("probe", 1), f"{self.node} to write again", _START_TIMEOUT_S)
-                client = self.client()
-                for name in client.list("cubbyhole/harness")["data"]["keys"]:
-                    client.delete(f"cubbyhole/harness/{name}")
-
-    def _stores(self, name: str, size: int) -> bool:
-        """Whether a request that must be written to the disk succeeds; it goes where only the root token sees it."""
-        try:
-            self.client(timeout_s=10).write_data(f"cubbyhole/harness/{name}", data={"ballast": "x" * size})
-        except (hvac.exceptions.VaultError, requests.exceptions.RequestException):
-            return False
-        return True
-
-
-def _fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as filler:
-        for size in (1 << 20, 1 << 12, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    if os.write(filler.fileno(), bytes(size)) < size:
-                        break
-
-
-def _reason(log: str) -> str:
-    """Return what a log says about why its server ended: one line."""
-    if taken := re.search(r"listen tcp4? (\S+): bind: address already in use", log):
-        return f"{taken[1]} is in use; stop what listens there, or choose another port"
-    lines = [line.strip() for line in log.splitlines() if "rror" in line]
-    return lines[-1] if lines else "its log says nothing; see whether the binary runs by hand"
+                wait_until(lambda: self.stores("probe", 1), f"{self.node} to write again", _START_TIMEOUT_S)
+                self.forget_stored()

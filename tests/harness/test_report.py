@@ -5,7 +5,7 @@ import re
 
 import pytest
 from keystore_harness import report
-from keystore_harness.scenarios import Ground, Result, Scenario
+from keystore_harness.theatre import Ground, Result, Scenario
 from keystore_harness.timeline import Event, Timeline
 
 

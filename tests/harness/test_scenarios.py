@@ -7,7 +7,8 @@ from pathlib import Path
 
 import junitparser
 import pytest
-from keystore_harness.scenarios import SCENARIOS, Ground, Scenario, Settings, Theatre
+from keystore_harness.scenarios import SCENARIOS
+from keystore_harness.theatre import Ground, Scenario, Settings, Theatre
 
 from tests.conftest import WHOLE
 

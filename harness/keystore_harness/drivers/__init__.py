@@ -6,6 +6,7 @@ ports on 127.0.0.1 alone, so that everything above them is the same for either.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -80,3 +81,11 @@ def driver(name: str, *, binary: str | None = None, image: str | None = None) ->
 
         return ContainerDriver(image, binary)
     raise HarnessError(f"no driver {name!r}; expected process or container")
+
+
+def why_ended(log: str) -> str:
+    """Return what a log says about why its server ended: one line."""
+    if taken := re.search(r"listen tcp4? (\S+): bind: address already in use", log):
+        return f"{taken[1]} is in use; stop what listens there, or choose another port"
+    lines = [line.strip() for line in log.splitlines() if "rror" in line]
+    return lines[-1] if lines else "its log says nothing; see whether the binary runs by hand"

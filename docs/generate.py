@@ -219,7 +219,9 @@ monitors:
     recipients: [security@example.com]
 ```
 
-and prints a table, JSON, JUnit or SARIF. It exits with 0 if there is nothing to report, and 1 otherwise.
+and prints a table, JSON, JUnit or SARIF. It exits with 0 if there is nothing to report, and 1 otherwise. Each
+finding names the file, line and column where the declaration is written; for a preview or an exported stack, that is the line of the
+program that makes the resource.
 """
 
 PAGES = {

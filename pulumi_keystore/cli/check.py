@@ -46,7 +46,7 @@ def check(
     findings = policies.check(given, policies.Settings(certificate_days=days))
     resources = [f"{one.kind} {one.name}" for one in given]
     if output is Report.JSON:
-        sys.stdout.write(report.to_json(findings))
+        sys.stdout.write(report.to_json(findings, shown))
     elif output is Report.JUNIT:
         sys.stdout.write(report.to_junit(findings, resources))
     elif output is Report.SARIF:
@@ -57,7 +57,8 @@ def check(
                 f"{finding.rule.severity:<8}{finding.rule.id}  {finding.resource}: {finding.message}", markup=False
             )
             if finding.at:
-                out.print(f"{'':8}at: {shown}:{finding.at.line}:{finding.at.column}", markup=False)
+                column = f":{finding.at.column}" if finding.at.column else ""
+                out.print(f"{'':8}at: {finding.at.file or shown}:{finding.at.line}{column}", markup=False)
             out.print(f"{'':8}hint: {finding.remedy}", markup=False)
         counts = [_count(sum(one.rule.severity is level for one in findings), level) for level in Severity]
         err.print(f"{_count(len(resources), 'declaration')}: {', '.join(counts)}", markup=False)

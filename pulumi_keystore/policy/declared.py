@@ -6,9 +6,10 @@ import os
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import yaml
 
@@ -60,6 +61,10 @@ _PLURALS: Final = {
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - it is none
 _UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+_SOURCE: Final = re.compile(r"project:///(?P<file>[^#]{1,1000})#(?P<line>[1-9]\d{0,8})(?:,(?P<column>[1-9]\d{0,8}))?")
+"""How the engine says where a program makes a resource."""
+_LIBRARY: Final = re.compile(r"(^|/)(\.\.|site-packages|node_modules|pulumi_keystore/resources)/")
+_MOST_FRAMES: Final = 100
 _HIDDEN: Final = "[secret]"
 
 
@@ -75,10 +80,18 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where something is written in a file; both count from 1."""
+    """Where something is written.
+
+    Attributes:
+        line: From 1.
+        column: From 1; None where it is not known.
+        file: The program's, from its project's folder; empty for the file that was read.
+
+    """
 
     line: int
-    column: int
+    column: int | None = None
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +191,21 @@ def _of_states(states: Any) -> Iterator[Declared]:
         kind = kind_of(str(state.get("type", "")), inputs)
         if kind is not None:
             name = str(state.get("urn", "")).rpartition("::")[2]
-            yield of_inputs(kind, name, inputs, protected=bool(state.get("protect")))
+            found = of_inputs(kind, name, inputs, protected=bool(state.get("protect")))
+            yield replace(found, positions=_of_program(state))
+
+
+def _of_program(state: Mapping[str, Any]) -> dict[str, Position]:
+    """Return where a program makes a resource: the innermost call that stands in the project and is no library's."""
+    stack = state.get("stackTrace")
+    frames = [state, *(stack if isinstance(stack, list) else ())]
+    for frame in frames[:_MOST_FRAMES]:
+        stated = frame.get("sourcePosition") if isinstance(frame, dict) else None
+        found = _SOURCE.fullmatch(stated) if isinstance(stated, str) else None
+        if found and not _LIBRARY.search(found["file"]):
+            column = int(found["column"]) if found["column"] else None
+            return {"": Position(int(found["line"]), column, unquote(found["file"]))}
+    return {}
 
 
 def kind_of(type_token: str, inputs: Mapping[str, Any]) -> str | None:

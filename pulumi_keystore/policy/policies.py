@@ -89,7 +89,7 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
         yield Finding(rules.INPUT, where, text, rules.INPUT.remedy, one.position(name))
     for prop in sorted(one.hidden & set(_JUDGED[one.kind]) if not one.missing else ()):
         text = f"{prop} cannot be checked here: it is secret, or known only during the update"
-        yield Finding(rules.NOT_CHECKED, where, text, rules.NOT_CHECKED.remedy)
+        yield Finding(rules.NOT_CHECKED, where, text, rules.NOT_CHECKED.remedy, one.position(prop))
 
 
 Judged = tuple[list[RuleViolation], list[tuple[Rule, str]]]

@@ -17,8 +17,11 @@ from pulumi_keystore.policy.policies import Finding
 from pulumi_keystore.rules import Severity
 
 
-def to_json(findings: Sequence[Finding]) -> str:
-    """Return findings as a JSON array: `id`, `level`, `resource`, `message`, `remedy`; `line`, `column` if known."""
+def to_json(findings: Sequence[Finding], file: str) -> str:
+    """Return findings as a JSON array: `id`, `level`, `resource`, `message`, `remedy`, and where it is written.
+
+    That is `file`, `line` and `column`, each null where it is not known; the file that was read is called `file`.
+    """
     rows = [
         {
             "id": finding.rule.id,
@@ -26,6 +29,7 @@ def to_json(findings: Sequence[Finding]) -> str:
             "resource": finding.resource,
             "message": finding.message,
             "remedy": finding.remedy,
+            "file": finding.at.file or file if finding.at else None,
             "line": finding.at.line if finding.at else None,
             "column": finding.at.column if finding.at else None,
         }
@@ -61,7 +65,8 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
 
     Args:
         findings: What was found.
-        file: The path of the file; one below the working directory is shown from there, as a repository has it.
+        file: The path of the file; one below the working directory is shown from there, as a repository has it. (That
+            of a program is seen from its project's folder.)
 
     """
     used = sorted({finding.rule for finding in findings}, key=lambda rule: rule.id)
@@ -82,7 +87,6 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
             for rule in used
         ],
     }
-    uri = quote(_relative(file))
     results: list[dict[str, Any]] = [
         {
             "ruleId": finding.rule.id,
@@ -92,7 +96,7 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
             "partialFingerprints": {"declaration/v1": _digest(finding)},
             "locations": [
                 {
-                    "physicalLocation": {"artifactLocation": {"uri": uri}, "region": _region(finding)},
+                    "physicalLocation": {"artifactLocation": {"uri": _uri(finding, file)}, "region": _region(finding)},
                     "logicalLocations": [{"name": finding.resource}],
                 }
             ],
@@ -107,15 +111,19 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
     return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
 
 
-def _region(finding: Finding) -> dict[str, int]:
-    # A whole file begins at its first line.
-    return {"startLine": finding.at.line, "startColumn": finding.at.column} if finding.at else {"startLine": 1}
-
-
-def _relative(file: str) -> str:
+def _uri(finding: Finding, file: str) -> str:
+    if finding.at and finding.at.file:
+        return quote(finding.at.file)
     with suppress(ValueError):
-        return str(Path(file).absolute().relative_to(Path.cwd()))
-    return file
+        return quote(str(Path(file).absolute().relative_to(Path.cwd())))
+    return quote(file)
+
+
+def _region(finding: Finding) -> dict[str, int]:
+    if finding.at is None:
+        return {"startLine": 1}  # a whole file begins there
+    column = {"startColumn": finding.at.column} if finding.at.column else {}
+    return {"startLine": finding.at.line, **column}
 
 
 def _digest(finding: Finding) -> str:

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from keystore_harness import CertificateAuthority
 from keystore_harness.engine import PulumiStack
+from typer.testing import CliRunner
 
+from pulumi_keystore import cli
 from tests.conftest import ROOT
 from tests.integration.test_pulumi import team
 
@@ -51,6 +53,22 @@ def test_every_policy_speaks_in_preview_and_in_up_and_the_update_does_not_begin(
         assert re.search(r"remediate.*no-secrets-in-clear", done.stdout)  # KS109 makes a secret of it
         assert "CANARY" not in done.stdout
     assert json.loads(mistakes.run("stack", "export").stdout)["deployment"].get("resources", [])[1:] == []
+
+
+def test_the_command_says_where_in_the_program_it_is_written(mistakes, tmp_path):
+    preview = tmp_path / "preview.json"
+    preview.write_text(mistakes.run("preview", "--json").stdout)
+    done = CliRunner().invoke(cli.app, ["check", str(preview), "--format", "json"])
+    rows = json.loads(done.stdout)
+    assert {row["id"] for row in rows} >= ALL - {"KS101"}  # whose certificate is secret in a preview
+    program = (ROOT / "tests/policies/program/__main__.py").read_text().splitlines()
+    made = {"organization": "Organization(", "keystore": "Keystore(", "migration": "Migration(", "monitor": "Monitor("}
+    for row in rows:
+        kind, name = row["resource"].split(" ", 1)
+        assert row["file"] == "__main__.py"
+        written = " ".join(program[row["line"] - 1 :][:2])
+        assert made[kind] in written or "super().__init__" in written, row
+        assert name in written or "name" in written, row
 
 
 def test_levels_and_limits_are_chosen_and_weak_timings_mended(mistakes, tmp_path):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pulumi_keystore import cli, rules
 from pulumi_keystore.errors import InvalidInput
 from pulumi_keystore.policy import report
-from pulumi_keystore.policy.declared import Declared, of_inputs, parse, read
+from pulumi_keystore.policy.declared import Declared, Position, of_inputs, parse, read
 from pulumi_keystore.policy.policies import POLICIES, Settings, check
 from pulumi_keystore.resources.health_monitor import HealthMonitorProvider
 from pulumi_keystore.resources.keystore import KeystoreResourceProvider
@@ -274,6 +274,33 @@ def test_previews_and_stacks_are_read():
         assert (one.kind, one.name, one.protected) == ("keystore", "first", protected)
         assert one.hidden == {"certificate", "certificate_password"}
         assert not one.plain
+
+
+@pytest.mark.parametrize(
+    ("stack", "at"),
+    [
+        (["../venv/lib/python3.11/site-packages/pulumi_keystore/resources/keystore.py#1", "main%20it.py#7"], ("main it.py", 7, None)),
+        ([".venv/lib/python3.11/site-packages/pulumi/x.py#3", "parts/vaults.py#12,5", "__main__.py#1"], ("parts/vaults.py", 12, 5)),
+        (["pulumi_keystore/resources/keystore.py#1", "a/../../b.py#4", "__main__.py#2"], ("__main__.py", 2, None)),
+        (["__main__.py#0", "__main__.py#x", "__main__.py", "#3", "__main__.py#1,0"], None),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_the_program_of_a_preview_is_where_it_is_written(stack, at):
+    state = {"type": "pulumi-python:dynamic/keystore:Keystore", "urn": "u::first", "inputs": dict(keystore().props)}
+    frames = [{}, *({"sourcePosition": f"project:///{frame}"} for frame in stack)]
+    (one,) = parse(json.dumps({"steps": [{"newState": {**state, "stackTrace": frames}}]}), None, "it")
+    found = one.position("address")
+    assert found == (Position(at[1], at[2], at[0]) if at else None)
+
+
+@pytest.mark.parametrize(
+    "stack", [None, "x", {}, [None, 5, [], {"sourcePosition": 5}], [{"sourcePosition": "x"}] * 1000]
+)
+def test_a_stack_that_is_none_says_nothing_of_where_it_is_written(stack):
+    state = {"type": "pulumi-python:dynamic/keystore:Keystore", "urn": "u::first", "inputs": dict(keystore().props)}
+    (one,) = parse(json.dumps({"steps": [{"newState": {**state, "stackTrace": stack}}]}), None, "it")
+    assert one.position() is None
 
 
 def run(*words, text=None):

@@ -47,7 +47,8 @@ def test_every_page_is_accessible_and_fits(desk, customer, testbed, size, scheme
             page.screenshot(path=PICTURES / f"{name}-{size}{'-dark' if scheme == 'dark' else ''}.png", full_page=True)
 
     one.open_keystore(acme.name)
-    expect(page.get_by_text("Online").first).to_be_visible()
+    for text in ("Online", re.compile(r"^valid until [A-Z][a-z]{2} \d+, \d{4}$")):
+        expect(page.get_by_text(text).first).to_be_visible()
     page.wait_for_timeout(3000)
     look("keystore", root)
     page.get_by_text("Actions", exact=True).click()

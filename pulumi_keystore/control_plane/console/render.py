@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,6 +16,8 @@ from markupsafe import Markup, escape
 from pulumi_keystore.control_plane.console.wording import hint_of, summary_of
 
 STATIC: Final = files("pulumi_keystore.control_plane.console") / "static"
+_NEAR: Final = timedelta(days=300)
+"""Within which a day is of one year only."""
 
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -30,6 +32,16 @@ def when(stamp: str | datetime | None) -> Markup:
     moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
     utc = moment.astimezone(UTC)
     return Markup('<time datetime="{}">{} UTC</time>').format(utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}")
+
+
+def day(stamp: str | datetime) -> Markup:
+    """Return the day of a moment, with its year only where that is not clear."""
+    moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
+    utc = moment.astimezone(UTC)
+    year = "" if abs(utc - datetime.now(UTC)) < _NEAR else f", {utc.year}"
+    return Markup('<time class="day" datetime="{}" title="{} UTC">{}</time>').format(
+        utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}", f"{utc:%b} {utc.day}{year}"
+    )
 
 
 def span(seconds: float | None) -> str:
@@ -96,6 +108,7 @@ _environment = Environment(
 )
 _environment.filters |= {
     "when": when,
+    "day": day,
     "span": span,
     "number": number,
     "segment": segment,

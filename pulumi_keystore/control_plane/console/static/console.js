@@ -9,6 +9,11 @@ function localTimes(root) {
   for (const time of root.querySelectorAll("time")) {
     const moment = new Date(time.dateTime);
     const axis = time.closest(".axis");
+    if (time.className === "day") {
+      // It stays short; when exactly is in its title.
+      time.title = clock.format(moment);
+      continue;
+    }
     time.title = time.textContent;
     time.textContent = (axis ? minute : clock).format(moment);
   }

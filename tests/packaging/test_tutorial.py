@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from keystore_harness.binary import find_vault
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WHOLE
 
 PORTS = (8200, 8201, 8300, 8301, 8700)
 # Where packages come from, and the CA of a proxy on the way there, are matters of the machine.
@@ -67,11 +67,50 @@ def test_the_tutorial_leads_from_nothing_to_a_migrated_key(engine, home):
             # Whatever it has left running, if it came to no end.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGTERM)
-    said = log.read_text()
-    assert status == 0, said[-6000:]
+    assert status == 0, log.read_text()[-6000:]
+    judge(log.read_text())
+    assert not (home / "keystores").exists()
+
+
+def judge(said):
+    """See that a log tells of everything that the page promises."""
     assert '{"enrolled":1,"restored":0,"given":1}' in said
     assert re.search(r"^second: 1 archive key in the ledger\n0 missing\n0 damaged\n0 surplus$", said, re.MULTILINE)
     assert re.search(r"^active keystore\s+second \(self-administered\)$", said, re.MULTILINE)
     assert re.search(r"^checkpoints/\nmfsgcqdbmnwwkltfpbqw24dmmuxgg33n\.1$", said, re.MULTILINE)
     assert "keystore: warning" not in said
-    assert not (home / "keystores").exists()
+
+
+@pytest.mark.skipif(not WHOLE, reason="takes three minutes: run it by `make torture`")
+@pytest.mark.timeout(1800)
+def test_the_tutorial_in_a_system_that_has_nothing_but_what_it_says(engine, home):
+    """Debian's smallest, as somebody who is not root."""
+    if os.geteuid() or not shutil.which("debootstrap"):
+        pytest.skip("needs root and debootstrap")
+    root = home / "root"
+    needed = "--include=python3,python3-venv,openssl,curl,ca-certificates"
+    command = ["debootstrap", "--variant=minbase", needed, "bookworm", str(root)]
+    subprocess.run(command, check=True, timeout=900, capture_output=True)
+    for tool in (*engine.glob("pulumi*"), Path(find_vault())):
+        shutil.copy(tool, root / "usr/local/bin", follow_symlinks=True)
+        (root / "usr/local/bin" / tool.name).chmod(0o755)
+    # Who is trusted on the way to the packages, and where names are looked up, are matters of the machine.
+    for name in ("etc/resolv.conf", "etc/hosts", "etc/ssl/certs/ca-certificates.crt"):
+        shutil.copy(Path("/", name), root / name)
+    subprocess.run(["chroot", root, "useradd", "--create-home", "jane"], check=True)
+    checkout(root / "home/jane/pulumi-keystore")
+    (root / "home/jane/tutorial").write_text(commands())
+    subprocess.run(["chroot", root, "chown", "-R", "jane:", "/home/jane"], check=True)
+    environment = {name: value for name, value in os.environ.items() if ABOUT_THE_MACHINE.match(name)}
+    environment |= {
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin",
+        "LANG": "C.UTF-8",
+    }
+    within = f"mount -t proc proc {root}/proc && mount --rbind /dev {root}/dev && exec chroot {root} su jane -c"
+    done = subprocess.run(
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", f"{within} 'cd; bash tutorial' 2>&1"],
+        env={**environment, "HOME": "/root"}, check=False, capture_output=True, text=True, timeout=800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    judge(done.stdout)

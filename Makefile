@@ -40,7 +40,7 @@ demo: .venv/.ready ## Show everything on two real Vault servers; KEEP=1 leaves i
 
 # What needs no server; T=migration for the tests of one domain.
 quick: .venv/.ready lint ## Check style, types, and all that needs no server: a minute; T=migration for one domain.
-	@QUICK=1 $(PYTHON) -m pytest --quiet -n 2 --dist loadgroup $(wildcard tests/unit/$(T) tests/database/$(T))
+	@QUICK=1 $(PYTHON) -m pytest --quiet -n 2 --dist worksteal $(wildcard tests/unit/$(T) tests/database/$(T))
 
 # Most tests wait for servers: half of them run beside the others; both halves take as long. (A third one beside them
 # makes all of them slower: two cores are busy then.) Those in which a moment counts come alone. Branch coverage is that

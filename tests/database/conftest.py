@@ -12,15 +12,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from pulumi_keystore.control_plane.runtime.database import connect, sessions, upgrade_schema
 from pulumi_keystore.control_plane.runtime.embedded_postgres import EmbeddedPostgres
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers one has all of these (`--dist loadgroup`): each would start a PostgreSQL of its own."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group("database"))
-
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
@@ -32,6 +23,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
         connection.execute("SELECT pg_reload_conf()")
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def used() -> list[str]:
+    """The URLs of databases that can be had again: each has three hundred files, and to remove those took longer."""
+    return []
 
 
 def new_database(postgres: EmbeddedPostgres, template: str = "template1") -> str:
@@ -57,9 +54,31 @@ def empty_database_url(postgres: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres, template: str) -> str:
+def database_url(postgres: EmbeddedPostgres, template: str, used: list[str]) -> Iterator[str]:
     """A database of this version's schema, in which nothing is."""
-    return new_database(postgres, template)
+    url = used.pop() if used else new_database(postgres, template)
+    yield url
+    if _emptied(url):
+        used.append(url)
+
+
+def _emptied(url: str) -> bool:
+    """Empty a database of all but its version; False where a test has put more into it than rows."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        tables = connection.execute(
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        ).fetchall()
+        if {schema for schema, _ in tables} != {"public"}:
+            return False
+        rows = ", ".join(table for _, table in tables if table != "alembic_version")
+        # A history refuses even this.
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(f"TRUNCATE {rows} RESTART IDENTITY CASCADE")
+    return True
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ def impostor(behave) -> Iterator[tuple[Endpoint, list[str]]]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def handle_any(self):
             asked.append(f"{self.command} {self.path} {self.headers.get('X-Vault-Token')}")
@@ -139,13 +140,14 @@ def test_a_lying_server_cannot_make_us_repeat_what_it_was_sent(monkeypatch):
         echo = {"errors": [canary], "data": shapes[0] or data, "cluster_id": [canary], "auth": canary}
         return answer(lies.pop(0) if lies else 200, json.dumps(echo).encode())(handler)
 
-    for status, shape in itertools.product(
-        (200, 400, 403, 404, 405, 412, 418, 500),
-        (None, canary, [canary], {"type": "kv", "options": canary}, {"data": canary}),
-    ):
-        shapes = [shape]
-        lies = [status] * 9
-        with impostor(lie) as (endpoint, _), Transport() as transport:
+    lies: list[int] = []
+    shapes: list[object] = [None]
+    with impostor(lie) as (endpoint, _), Transport() as transport:
+        for status, shape in itertools.product(
+            (200, 400, 403, 404, 405, 412, 418, 500),
+            (None, canary, [canary], {"type": "kv", "options": canary}, {"data": canary}),
+        ):
+            shapes[0], lies[:] = shape, [status] * 9
             keystore = VaultKeystore(endpoint, Tenancy("acme"), kv_version=1)
             for flow in (keystore.prove(), keystore.create(ArchiveKey("acme", "u", 1, bytes(32))), keystore.names()):
                 with contextlib.suppress(KeystoreFault, DamagedRecordError):

@@ -132,6 +132,7 @@ def test_what_is_announced_as_too_large_is_refused_before_anybody_is_looked_up(s
 
 def test_half_sent_requests_of_one_organization_leave_room_for_others(served, monkeypatch):
     monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", 0.01)
 
     async def run():
         half = [Caller(served, "POST", KEYS) for _ in range(SHARE)]

@@ -55,7 +55,7 @@ def unread(length):
 def test_the_rest_of_an_answered_request_may_come_and_a_further_request(port):
     with socket.create_connection(("127.0.0.1", port), 60) as connection:
         for _ in range(2):
-            connection.sendall(unread(9 << 20) + bytes(9 << 20))
+            connection.sendall(unread(3 << 20) + bytes(3 << 20))
             assert connection.recv(1000).startswith(b"HTTP/1.1 204")
 
 
@@ -73,9 +73,9 @@ def test_the_rest_of_answered_requests_is_read_slowly_on_however_many_connection
     monkeypatch.setattr(listener._Connection, "_read_until", 0.0)
     for _ in range(2):
         with socket.create_connection(("127.0.0.1", port), 60) as connection:
-            connection.sendall(unread(200 << 20))
+            connection.sendall(unread(100 << 20))
             connection.settimeout(0)
             sent = 0
-            while sent < 200 << 20 and select.select([], [connection], [], 1)[1]:
+            while sent < 100 << 20 and select.select([], [connection], [], 0.5)[1]:
                 sent += connection.send(bytes(1 << 20))
-            assert sent < 100 << 20
+            assert sent < 50 << 20

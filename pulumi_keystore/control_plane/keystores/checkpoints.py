@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from typing import Final
 
 import structlog
 from sqlalchemy import func, select, update
@@ -22,6 +23,7 @@ from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
+from pulumi_keystore.control_plane.runtime.background import isolated, take_turns
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded, Unsuitable
@@ -30,6 +32,7 @@ from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError
 from pulumi_keystore.vault.transport import Transport
 
+_AT_A_TIME: Final = 8
 _log = structlog.get_logger(__name__)
 
 
@@ -183,9 +186,12 @@ class Checkpoints:
         """Leave a checkpoint for each organization whose ledger has changed; what fails is tried again."""
         with self._lock:
             due = set(self._due)
-        for organization_id in due:
-            with self._lock:
-                self._due.discard(organization_id)
+        take_turns(((number, number) for number in due), self._try, at_a_time=_AT_A_TIME)
+
+    def _try(self, organization_id: int) -> None:
+        with self._lock:
+            self._due.discard(organization_id)
+        with isolated("checkpoint", organization=organization_id):
             try:
                 self._leave(organization_id)
             except RecoveryNeeded as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import structlog
@@ -19,7 +18,7 @@ from pulumi_keystore.control_plane.keystores.removal import Tally
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
-from pulumi_keystore.control_plane.runtime.background import isolated
+from pulumi_keystore.control_plane.runtime.background import isolated, take_turns
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import is_due
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound
@@ -169,17 +168,16 @@ class CleanUps:
         longest_s = max(self._plane.settings.cleanup_retry_s, self._plane.settings.retain_s)
         with self._plane.transaction() as session:
             due_now = is_due(CleanUp.next_at, now_utc(), longest_s)
-            query = select(CleanUp.id, CleanUp.keystore_id).where(CleanUp.state == CleanUpState.PENDING, due_now)
-            due = session.execute(query.order_by(CleanUp.id)).all()
+            query = select(Keystore.organization_id, CleanUp).join(Keystore, Keystore.id == CleanUp.keystore_id)
+            query = query.where(CleanUp.state == CleanUpState.PENDING, due_now).order_by(CleanUp.id)
+            due = [(owner, (row.id, row.keystore_id)) for owner, row in session.execute(query)]
 
-        def attempt(number: int, keystore_id: int) -> None:
+        def attempt(one: tuple[int, int]) -> None:
+            number, keystore_id = one
             with isolated("clean-up", clean_up=number), self._locks[keystore_id]:
                 self._attempt(number)
 
-        # Side by side: one whose server hangs holds up few others.
-        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="clean-ups") as several:
-            for done in [several.submit(attempt, *one) for one in due]:
-                done.result()
+        take_turns(due, attempt, at_a_time=_AT_A_TIME)
 
     def release(self, number: int) -> None:
         """Have a reserved clean-up done: who reserved it writes there no more."""

@@ -6,7 +6,6 @@ A mail keeps its Message-ID through every attempt, so that a doubtful repeat is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -17,13 +16,15 @@ from sqlalchemy.orm import Session, sessionmaker
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications.tables import OutboxMessage
+from pulumi_keystore.control_plane.runtime.background import take_turns
 from pulumi_keystore.control_plane.runtime.tables import is_due
 
 _LONGEST_WAIT_S: Final = 900
 _GIVEN_UP_AFTER: Final = timedelta(days=5)
 """As long as mail servers try (RFC 5321 §4.5.4.1)."""
 _AT_A_TIME: Final = 8
-"""Messages that are under way: one that its server lets wait holds up few others."""
+"""Receivers that are written to side by side. Each gets its messages one after the other, in order; and one whose
+server lets us wait holds up no other, however many messages it has."""
 _log = structlog.get_logger(__name__)
 P = TypeVar("P", bound=OutboxMessage)
 
@@ -37,7 +38,9 @@ class Undeliverable(NotAccepted):
 
 
 def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[[P], None]) -> int:
-    """Try each message of a table that is due once, in order; return how many were taken.
+    """Try the messages of a table that are due, those of each receiver in order; return how many were taken.
+
+    Each is tried once at the most. What a receiver has no time for is tried the next time.
 
     Args:
         sessions: Where the outbox is.
@@ -48,9 +51,9 @@ def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[
     with sessions() as session:
         due_now = is_due(table.next_at, now_utc(), _LONGEST_WAIT_S)
         waits = (table.sent_at.is_(None), table.given_up_at.is_(None), due_now)
-        due = session.scalars(select(table.id).where(*waits).order_by(table.id)).all()
-    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="outbox") as several:
-        return sum(several.map(lambda number: _try(sessions, table, number, deliver), due))
+        due = session.execute(select(table.receiver(), table.id).where(*waits).order_by(table.id)).all()
+    messages = ((receiver, number) for receiver, number in due)
+    return sum(take_turns(messages, lambda number: _try(sessions, table, number, deliver), at_a_time=_AT_A_TIME))
 
 
 def _try(sessions: sessionmaker[Session], table: type[P], number: int, deliver: Callable[[P], None]) -> bool:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    String,
-    func,
-)
+from sqlalchemy import ColumnElement, String, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,6 +25,11 @@ class OutboxMessage:
     given_up_at: Mapped[datetime | None]
     """Since when it is not tried any more: it was refused for good, or for too long."""
 
+    @classmethod
+    def receiver(cls) -> ColumnElement[str]:
+        """Return who it is for: who lets us wait is waited for once at a time."""
+        raise NotImplementedError
+
 
 class Mail(OutboxMessage, Base):
     """A mail to one recipient."""
@@ -37,6 +39,11 @@ class Mail(OutboxMessage, Base):
     recipient: Mapped[str] = mapped_column(String(254))
     subject: Mapped[str]
     body: Mapped[str]
+
+    @classmethod
+    def receiver(cls) -> ColumnElement[str]:
+        """Return the address."""
+        return cls.recipient.expression
 
 
 class Hook(OutboxMessage, Base):
@@ -48,3 +55,8 @@ class Hook(OutboxMessage, Base):
     sealed_for: Mapped[str] = mapped_column(String(64), server_default="")
     format: Mapped[WebhookFormat] = mapped_column(word(WebhookFormat), server_default="json")
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+    @classmethod
+    def receiver(cls) -> ColumnElement[str]:
+        """Return the organization: it may have as many servers as it likes."""
+        return func.jsonb_extract_path_text(cls.body, "organization")

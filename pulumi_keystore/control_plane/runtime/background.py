@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +19,10 @@ from pulumi_keystore.errors import KeystoreError
 
 _log = structlog.get_logger(__name__)
 _ending: Final = threading.Event()
+TURN_S: Final = 2.0
+"""How long an owner of several items goes on before it waits for the others (`take_turns`)."""
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,41 @@ def isolated(what: str, **of: object) -> Iterator[None]:
         raise
     except Exception:  # noqa: BLE001 - that is the point
         _log.exception(f"{what} failed by a mistake in the program", **of)
+
+
+def take_turns(
+    items: Iterable[tuple[Hashable, T]], do: Callable[[T], R], *, at_a_time: int, turn_s: float | None = None
+) -> list[R]:
+    """Do something with each item: those of one owner one after the other, in order, those of several side by side.
+
+    Owners that have had one item wait for the next round once a turn is over: what one owner's servers do, and however
+    many items it has, costs the others the time of a single one.
+
+    Args:
+        items: Owners and their items.
+        do: What is done; it has to handle its own errors.
+        at_a_time: How many owners have their turn side by side.
+        turn_s: How long a turn is, by default `TURN_S`.
+
+    Returns:
+        What was returned for the items that had their turn.
+
+    """
+    by_owner: dict[Hashable, list[T]] = {}
+    for owner, item in items:
+        by_owner.setdefault(owner, []).append(item)
+    ends = time.monotonic() + (TURN_S if turn_s is None else turn_s)
+
+    def serve(mine: list[T]) -> list[R]:
+        done = []
+        for item in mine:
+            done.append(do(item))
+            if time.monotonic() >= ends:
+                break
+        return done
+
+    with ThreadPoolExecutor(at_a_time, thread_name_prefix="turns") as several:
+        return [one for done in several.map(serve, by_owner.values()) for one in done]
 
 
 def stop_unless(leads: bool, otherwise: str) -> None:

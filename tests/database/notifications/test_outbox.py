@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from datetime import timedelta
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -10,10 +11,12 @@ import pytest
 from sqlalchemy import select, text, update
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.notifications import mail, outbox
+from pulumi_keystore.control_plane.notifications import mail, outbox, webhooks
 from pulumi_keystore.control_plane.notifications.message import Message
 from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, Undeliverable
-from pulumi_keystore.control_plane.notifications.tables import Mail
+from pulumi_keystore.control_plane.notifications.tables import Hook, Mail
+from pulumi_keystore.control_plane.notifications.webhooks import Call
+from pulumi_keystore.control_plane.runtime import background
 
 MESSAGE = Message("test", "A subject", "A body")
 
@@ -65,6 +68,49 @@ def test_no_transaction_is_open_while_a_server_is_waited_for(factory, leave):
 
     assert outbox.send_due(factory, Mail, deliver) == 3
     assert seen == [0, 0, 0]
+
+
+def test_an_organization_whose_webhooks_let_us_wait_holds_up_no_other(factory):
+    """However many it has due, and however many servers they are on."""
+    with factory.begin() as session:
+        for number in range(30):
+            call = Call(b"", f"row-{number}")
+            webhooks.put(session, f"slow-{number}", call, {"organization": "hostile", "summary": "x"})
+        webhooks.put(session, "other", Call(b"", "row"), {"organization": "acme", "summary": "x"})
+    other_is_there, waiting = threading.Event(), []
+
+    def deliver(hook):
+        if hook.body["organization"] == "acme":
+            other_is_there.set()
+        else:
+            waiting.append(hook.event_id)
+            assert other_is_there.wait(20)
+
+    assert outbox.send_due(factory, Hook, deliver) == 31
+    assert waiting[0] == "slow-0"
+
+
+def test_a_receiver_that_has_had_its_turn_waits_for_the_others(factory, leave, monkeypatch):
+    monkeypatch.setattr(background, "TURN_S", 0)
+    leave("a@example.com", "a@example.com", "a@example.com", "b@example.com")
+    for sent in ("ab", "a", "a", ""):
+        to = []
+        assert outbox.send_due(factory, Mail, lambda message, to=to: to.append(message.recipient[0])) == len(sent)
+        assert sorted(to) == sorted(sent)
+
+
+def test_a_receiver_gets_its_messages_in_order(factory, leave):
+    leave(*["a@example.com", "b@example.com"] * 20)
+    order = []
+
+    def deliver(message):
+        time.sleep(0.001 * (message.id % 3))
+        order.append((message.recipient, message.id))
+
+    assert outbox.send_due(factory, Mail, deliver) == 40
+    for who in ("a@example.com", "b@example.com"):
+        mine = [number for recipient, number in order if recipient == who]
+        assert mine == sorted(mine)
 
 
 def test_a_refused_message_comes_later_each_time(factory, leave):

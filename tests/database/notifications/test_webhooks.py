@@ -72,13 +72,12 @@ def call(factory, authority, server, tmp_path):
     (tmp_path / "ca.pem").write_text(authority.pem)
     port = server.server_address[1]
     resolver = Resolver(HostMap.parse(json.dumps({f"{NAME}:443": f"127.0.0.1:{port}"})))
-    sender = webhooks.WebhookSender(factory, key, resolver, tmp_path / "ca.pem")
 
-    def call(path, sealed_for="7", form=WebhookFormat.JSON):
+    def call(path, sealed_for="7", form=WebhookFormat.JSON, resolver=resolver):
         with factory.begin() as session:
             sealed = key.seal(webhooks.PURPOSE, "7", f"https://{NAME}/{path}".encode())
             webhooks.put(session, path, webhooks.Call(sealed, sealed_for, form), {"event": "x"})
-        sender.send_due()
+        webhooks.WebhookSender(factory, key, resolver, tmp_path / "ca.pem").send_due()
         with factory() as session:
             return session.query(Hook).one()
 
@@ -92,6 +91,13 @@ def test_a_call_that_is_answered_has_been_made(call):
 def test_a_url_that_was_sealed_for_another_keystore_is_not_called(call):
     row = call("fine", sealed_for="8")
     assert (row.sent_at, row.last_error) == (None, "KeystoreError")
+
+
+@pytest.mark.parametrize("inside", ["127.0.0.1", "192.0.0.192", "169.254.169.254", "10.1.2.3", "::1", "fd00::1"])
+def test_a_webhook_whose_name_leads_inside_is_not_called(call, server, inside):
+    calls = len(server.calls)
+    row = call("fine", resolver=Resolver(HostMap(), lambda _host, _port: [inside]))
+    assert (row.sent_at, row.last_error, len(server.calls)) == (None, "HostUnavailable", calls)
 
 
 def test_a_routing_key_is_in_the_body_alone(call, server):

@@ -47,6 +47,25 @@ def test_a_mistake_with_one_item_ends_with_it_but_not_that_another_service_leads
         raise Superseded
 
 
+def test_each_owner_has_its_items_done_in_order_and_those_of_others_beside():
+    order = []
+
+    def do(item):
+        order.append(item)
+        return item
+
+    items = [(owner, f"{owner}{number}") for number in range(50) for owner in "abc"]
+    assert sorted(background.take_turns(items, do, at_a_time=3)) == sorted(order) == sorted(item for _, item in items)
+    for owner in "abc":
+        mine = [item for item in order if item.startswith(owner)]
+        assert mine == [f"{owner}{number}" for number in range(50)]
+
+
+def test_an_owner_of_many_items_holds_a_round_up_for_one_of_them():
+    items = [*(("many", number) for number in range(100)), ("other", 100)]
+    assert sorted(background.take_turns(items, lambda item: item, at_a_time=1, turn_s=0)) == [0, 100]
+
+
 def test_work_that_fails_each_time_falls_behind_and_other_work_does_not(monkeypatch):
     monkeypatch.setattr(background, "turns", {})
     done = threading.Event()

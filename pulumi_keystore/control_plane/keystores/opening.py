@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from pulumi_keystore.control_plane.keystores import fencing
@@ -66,6 +67,7 @@ def vault_of(
     announce: Announce | None = None,
     path: str | None = None,
     cluster_id: str | None = None,
+    until: float = inf,
 ) -> VaultKeystore:
     """Return a registered Vault keystore, ready for use; see there for what can be told it.
 
@@ -80,6 +82,7 @@ def vault_of(
         kv_version=keystore.kv_version,
         cluster_id=cluster_id or keystore.cluster_id,
         announce=announce,
+        until=until,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Final
 
 import structlog
@@ -21,10 +22,11 @@ from pulumi_keystore.control_plane.keystores import opening
 from pulumi_keystore.control_plane.keystores.tables import Verification
 from pulumi_keystore.control_plane.organizations import keystores, ledger, legacy, registry
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
+from pulumi_keystore.control_plane.runtime.background import isolated
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.declarations.names import Kind
+from pulumi_keystore.declarations.names import Kind, check_user_id
 from pulumi_keystore.declarations.tenancy import KEY_NAME
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.errors import KeystoreError, RuleViolation
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError, Entry
 from pulumi_keystore.vault.requests import Flow
@@ -34,6 +36,10 @@ NAMED: Final = 1000
 """How many of each kind are named."""
 _KEPT_NAMES: Final = 100
 _AFTER_FAILURE_S: Final = 900.0
+_LEAST_S: Final = 60.0
+_SLOWEST_KEY_S: Final = 0.1
+"""How long an audit may take, and for each key: a server that is slower has the only one who looks for a minute at a
+time."""
 _log = structlog.get_logger(__name__)
 
 
@@ -97,8 +103,13 @@ class Report:
         }
 
 
-def verify(plane: ControlPlane, organization: str) -> Report:
+def verify(plane: ControlPlane, organization: str, *, until: float = inf) -> Report:
     """Read every key of the active keystore, compare it with the ledger, and write down what was found.
+
+    Args:
+        plane: The control plane.
+        organization: Its name.
+        until: The monotonic second at which it ends, however far it has come.
 
     Raises:
         Conflict: There is no active keystore.
@@ -112,7 +123,8 @@ def verify(plane: ControlPlane, organization: str) -> Report:
     if active.kind == Kind.LEGACY:
         _look_through_rows(plane, owner, report)
     else:
-        vault = opening.vault_of(plane, owner, active, retry_for_s=min(plane.settings.retry_s, opening.PATIENCE_S))
+        patience_s = min(plane.settings.retry_s, opening.PATIENCE_S)
+        vault = opening.vault_of(plane, owner, active, retry_for_s=patience_s, until=until)
         with Transport() as transport:
             try:
                 _look_through(plane, transport, vault, owner, report)
@@ -166,7 +178,8 @@ def _find_surplus(
     plane: ControlPlane, transport: Transport, vault: VaultKeystore, owner: Organization, report: Report
 ) -> None:
     for page in vault.key_pages(transport):
-        for users in _in_pages(transport, vault, [name for name in page if KEY_NAME.fullmatch(name)]):
+        ours = [name for name in page if KEY_NAME.fullmatch(name)]
+        for users in _in_pages(transport, vault, ours, plane.settings.in_flight):
             # Whoever writes a key holds the gate until it is in the ledger: wait for those under way.
             with plane.gate.closed(owner.id), plane.transaction() as session:
                 known = ledger.of_users(session, owner.id, [user for user in users.values() if user])
@@ -176,29 +189,31 @@ def _find_surplus(
                     report.surplus.add(user or name)
 
 
-def _in_pages(transport: Transport, vault: VaultKeystore, names: list[str]) -> Iterator[dict[str, str | None]]:
+def _in_pages(
+    transport: Transport, vault: VaultKeystore, names: list[str], in_flight: int
+) -> Iterator[dict[str, str | None]]:
     """Yield whose keys some names are, a page at a time; None where that cannot be told."""
     for start in range(0, len(names), ledger.PAGE):
         page = names[start : start + ledger.PAGE]
         users = {name: _user_of(name) for name in page}
         unclear = [name for name, user in users.items() if user is None]
-        for name, record in zip(unclear, [transport.run_one(_read(vault, name)) for name in unclear], strict=True):
+        for name, record in transport.run((_read(vault, name) for name in unclear), in_flight):
             users[name] = record.user if record else None
         yield users
 
 
-def _read(vault: VaultKeystore, name: str) -> Flow[ArchiveKey | None]:
+def _read(vault: VaultKeystore, name: str) -> Flow[tuple[str, ArchiveKey | None]]:
     try:
-        return (yield from vault.read(name))
+        return name, (yield from vault.read(name))
     except DamagedRecordError:
-        return None
+        return name, None
 
 
 def _user_of(name: str) -> str | None:
-    """Return the user id that a name encodes (`tenancy.key_name`); None for one that is too long to be encoded."""
+    """Return the user id that a name encodes (`tenancy.key_name`); None where it encodes none, as of long ones."""
     encoded = name.rpartition(".")[0].upper()
-    with suppress(Base32Error, ValueError, UnicodeDecodeError):
-        return b32decode(encoded + "=" * (-len(encoded) % 8)).decode()
+    with suppress(Base32Error, ValueError, UnicodeDecodeError, RuleViolation):
+        return check_user_id(b32decode(encoded + "=" * (-len(encoded) % 8)).decode())
     return None
 
 
@@ -238,14 +253,19 @@ class Audits:
         self._failed = {number: at for number, at in self._failed.items() if now - at < _AFTER_FAILURE_S}
         with self._plane.transaction() as session:
             due = session.scalar(self._due(every_s)) if every_s else None
+            keys = ledger.count_keys(session, due) if due else 0
         if due is None:
             return
-        try:
-            verify(self._plane, due.name)
-        except KeystoreError as error:
-            # Its keystore is away, which others tell about.
-            self._failed[due.id] = now
-            _log.info("not verified", organization=due.name, reason=error.code)
+        # Whatever becomes of it, the others are next.
+        self._failed[due.id] = now
+        with isolated("verification", organization=due.name):
+            try:
+                verify(self._plane, due.name, until=now + _LEAST_S + keys * _SLOWEST_KEY_S)
+            except KeystoreError as error:
+                # Its keystore is away, which others tell about.
+                _log.info("not verified", organization=due.name, reason=error.code)
+            else:
+                del self._failed[due.id]
 
     def _due(self, every_s: float) -> Any:
         has_keys = select(1).where(ArchiveKeyEntry.organization_id == Organization.id).exists()

@@ -126,16 +126,17 @@ class HealthChecks:
             rows = session.execute(query.where(Keystore.id.in_(by_id))).all()
         subjects = []
         for keystore, owner in rows:
-            try:
-                endpoint = opening.endpoint_of(self._plane, owner, keystore)
-            except KeystoreError as error:
-                # Its certificate does not open: that is our own fault, so there is no result.
-                _log.error("a keystore cannot be tested", keystore=keystore.id, error=type(error).__name__)
-                continue
-            counts = keystore.id in ledger
-            there = tenancy(owner, keystore)
-            subject = Subject(endpoint, there, keystore.kv_version, keystore.cluster_id, counts)
-            subjects.append((by_id[keystore.id], subject))
+            with background.isolated("health check", keystore=keystore.id):
+                try:
+                    endpoint = opening.endpoint_of(self._plane, owner, keystore)
+                except KeystoreError as error:
+                    # Its certificate does not open: that is our own fault, so there is no result.
+                    _log.error("a keystore cannot be tested", keystore=keystore.id, error=type(error).__name__)
+                    continue
+                counts = keystore.id in ledger
+                there = tenancy(owner, keystore)
+                subject = Subject(endpoint, there, keystore.kv_version, keystore.cluster_id, counts)
+                subjects.append((by_id[keystore.id], subject))
         return subjects
 
     def _one(self, turn: Turn, subject: Subject) -> Flow[tuple[Turn, Result | None]]:

@@ -18,6 +18,7 @@ OFFLINE_MINUTES: Final = 5
 REPEAT_HOURS: Final = 24
 ONLINE_MINUTES: Final = 5
 MAX_RECIPIENTS: Final = 20
+_LONGEST_SHOWN: Final = 10**15
 MAX_WEBHOOK_LENGTH: Final = 1000
 _ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -75,7 +76,9 @@ def check_timings(offline_minutes: float, repeat_hours: float, online_minutes: f
     ):
         if not (1 <= value <= most and float(value).is_integer()):
             rule = rules.MONITOR_TIMINGS.of(name, f"a whole number from 1 to {most}")
-            raise rule.violation(f"{value:g} is out of range or not a whole number")
+            # Of a whole number as long as one likes, no float can be made.
+            shown = f"{value:g}" if abs(value) < _LONGEST_SHOWN else "a number that long"
+            raise rule.violation(f"{shown} is out of range or not a whole number")
 
 
 def check_declared_timings(given: Mapping[str, Any]) -> None:
@@ -83,7 +86,7 @@ def check_declared_timings(given: Mapping[str, Any]) -> None:
     known = {"offline_minutes": OFFLINE_MINUTES, "repeat_hours": REPEAT_HOURS, "online_minutes": ONLINE_MINUTES}
     try:
         timings = {name: float(default if given.get(name) is None else given[name]) for name, default in known.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise rules.MONITOR_TIMINGS.violation("a timing is not a number") from None
     check_timings(**timings)
 

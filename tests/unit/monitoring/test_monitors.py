@@ -15,6 +15,7 @@ from pulumi_keystore.control_plane.monitoring.timeline import Bucket, Minutes, S
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.monitor import (
+    check_declared_timings,
     check_recipients,
     check_timings,
     check_webhook,
@@ -179,11 +180,21 @@ def test_where_a_webhook_may_be(url, good):
         assert not url or url not in str(raised.value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("offline_minutes", 0), ("repeat_hours", 169), ("online_minutes", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("offline_minutes", 0), ("repeat_hours", 169), ("online_minutes", 1.5), ("repeat_hours", 10**400)],
+)
 def test_timings_out_of_range(name, value):
     with pytest.raises(RuleViolation) as raised:
         check_timings(**{"offline_minutes": 5, "repeat_hours": 24, "online_minutes": 5, name: value})
     assert (raised.value.rule, raised.value.prop) == ("KS040", name)
+
+
+@pytest.mark.parametrize("value", [10**400, "1e999", "nan", [5], "5 minutes", -(10**400)])
+def test_a_declared_timing_that_is_no_number_of_minutes(value):
+    with pytest.raises(RuleViolation) as raised:
+        check_declared_timings({"offline_minutes": value})
+    assert raised.value.rule == "KS040"
 
 
 def test_a_look_up_that_waits_for_others_is_no_outage():

@@ -28,10 +28,11 @@ _console = Console(stderr=True, highlight=False)
 
 @app.command("list")
 def list_scenarios() -> None:
-    """List the scenarios."""
-    table = Table(Column("scenario", no_wrap=True), "what breaks", "what is expected", box=None)
+    """List the scenarios, and what the machine has to have for each."""
+    names = Column("scenario", no_wrap=True, min_width=max(map(len, SCENARIOS)))
+    table = Table(names, "what breaks", "what is expected", "needs", box=None)
     for scenario in SCENARIOS.values():
-        table.add_row(scenario.name, scenario.fault, scenario.expectation)
+        table.add_row(scenario.name, scenario.fault, scenario.expectation, scenario.ground.needs)
     Console(highlight=False).print(table)
 
 
@@ -51,6 +52,8 @@ def run(
 ) -> None:
     """Run scenarios; exit 0 if all are as expected, 1 if one is not, 2 if one could not be run.
 
+    With `all`, those that need what this machine has not are skipped.
+
     Examples: `keystore-harness run destination-lost-at-half`, `keystore-harness run all --html outages.html`.
     """
     # Those that can share servers come together.
@@ -61,7 +64,8 @@ def run(
     for path in (html, junit):
         if path is not None and not path.parent.is_dir():
             raise HarnessError(f"no folder {path.parent} to write {path.name} to")
-    binary.find_toxiproxy()
+    if any(SCENARIOS[name].ground.network for name in names if name != "all"):
+        binary.find_toxiproxy()
     product, version = binary.version_of(binary.find_vault(binary_path))
     _console.print(f"servers: {product} {version}")
     results: list[Result] = []

@@ -26,6 +26,7 @@ def scenario(
     cluster: bool = False,
     disk_mb: int | None = None,
     lines: bool = False,
+    network: bool = False,
     spoils: bool = False,
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
     """Make a scenario of a function; its name is the function's.
@@ -36,13 +37,14 @@ def scenario(
         cluster: Let the destination be a cluster of three.
         disk_mb: Give the servers disks of their own.
         lines: Put a line before each server, which can lead elsewhere.
+        network: Put Toxiproxy before each server, for faults of the network.
         spoils: Nothing else can be played on what it leaves behind.
 
     """
 
     def register(play: Callable[[Stage], None]) -> Callable[[Stage], None]:
         name = play.__name__.replace("_", "-")
-        SCENARIOS[name] = Scenario(name, fault, expectation, play, Ground(cluster, disk_mb, lines), spoils)
+        SCENARIOS[name] = Scenario(name, fault, expectation, play, Ground(cluster, disk_mb, lines, network), spoils)
         return play
 
     return register
@@ -110,7 +112,9 @@ def destination_lost_at_half(stage: Stage) -> None:
     stage.migrate_during(stage.testbed.servers["b"].killed(), 0.5, DESTINATION)
 
 
-@scenario("the destination is killed when 90 % of the keys have moved", "rolled back, then migrated again")
+@scenario(
+    "the destination is killed when 90 % of the keys have moved", "rolled back, then migrated again", network=True
+)
 def destination_lost_near_the_end(stage: Stage) -> None:
     # A slower network leaves time to strike between the ninth tenth and the end.
     with stage.testbed.servers["b"].network.latency(100):
@@ -140,7 +144,7 @@ def destination_tampered_with(stage: Stage) -> None:
     stage.expect_complete("first")
 
 
-@scenario("every answer of the destination takes 200 ms longer", "the migration succeeds, only later")
+@scenario("every answer of the destination takes 200 ms longer", "the migration succeeds, only later", network=True)
 def slow_network(stage: Stage) -> None:
     with stage.testbed.servers["b"].network.latency(200, jitter=50):
         stage.expect_ending(stage.customer.start_migration(), SUCCEEDED)

@@ -106,6 +106,12 @@ class Ground:
     cluster: bool = False
     disk_mb: int | None = None
     lines: bool = False
+    network: bool = False
+
+    @property
+    def needs(self) -> str:
+        """What the machine has to have, in words; empty where that is nothing in particular."""
+        return ", ".join(["Toxiproxy"] * self.network + ["root"] * (self.disk_mb is not None))
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ class Theatre:
                     _SETTINGS,
                     clusters="b" if ground.cluster else "",
                     driver=drivers.driver(self._settings.driver, binary=self._settings.binary),
-                    network=self._stack.enter_context(Toxiproxy(find_toxiproxy())),
+                    network=self._stack.enter_context(_toxiproxy()) if ground.network else None,
                     disk_mb=ground.disk_mb,
                     lines=ground.lines,
                 )
@@ -203,6 +209,13 @@ class Theatre:
             # Removed with the next scenario, or at the end: a fault of that is no reason not to play the others.
             self._ground = None
         return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started, logs)
+
+
+def _toxiproxy() -> Toxiproxy:
+    try:
+        return Toxiproxy(find_toxiproxy())
+    except HarnessError as error:
+        raise Unsupported(str(error)) from None
 
 
 def _logs(testbed: Testbed) -> dict[str, str]:

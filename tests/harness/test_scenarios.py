@@ -7,6 +7,8 @@ from pathlib import Path
 
 import junitparser
 import pytest
+from keystore_harness import theatre
+from keystore_harness.errors import HarnessError
 from keystore_harness.scenarios import SCENARIOS
 from keystore_harness.theatre import Ground, Scenario, Settings, Theatre
 
@@ -51,8 +53,13 @@ def test_all_of_them_make_one_report_that_needs_no_network(played):
     assert not re.search(r"(src|href|url|@import)[=( ]*[\"']?(https?:)?//", page)
 
 
-def test_a_scenario_that_fails_leaves_the_next_one_new_servers(toxiproxy):
-    """What it left behind may be anything."""
+def test_a_scenario_that_fails_leaves_the_next_one_new_servers(monkeypatch):
+    """What it left behind may be anything; nor is Toxiproxy there, and it is needed for faults of the network alone."""
+
+    def missing():
+        raise HarnessError("there is no Toxiproxy")
+
+    monkeypatch.setattr(theatre, "find_toxiproxy", missing)
     testbeds = []
 
     def spoil(stage):
@@ -62,9 +69,12 @@ def test_a_scenario_that_fails_leaves_the_next_one_new_servers(toxiproxy):
     def look(stage):
         testbeds.append(stage.testbed)
 
-    with Theatre(Settings(keys=10)) as theatre:
-        outcomes = [theatre.play(Scenario("x", "", "", play, Ground()), print).outcome for play in (look, spoil, look)]
-    assert outcomes == ["passed", "failed", "passed"]
+    plain, network = Ground(), Ground(network=True)
+    plays = [(look, plain), (spoil, plain), (look, plain), (look, network)]
+    with Theatre(Settings(keys=10)) as one:
+        results = [one.play(Scenario("x", "", "", play, ground), print) for play, ground in plays]
+    assert [result.outcome for result in results] == ["passed", "failed", "passed", "skipped"]
+    assert results[-1].message == "there is no Toxiproxy"
     assert testbeds[0] is testbeds[1]
     assert testbeds[1] is not testbeds[2]
 
@@ -72,7 +82,13 @@ def test_a_scenario_that_fails_leaves_the_next_one_new_servers(toxiproxy):
 def test_list_names_them_all():
     done = run("list")
     assert done.returncode == 0
-    assert all(name in done.stdout.replace("\n", "") for name in ("outage", "slow-network"))
+    lines = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line[1] != " "}
+    assert set(lines) == {"scenario", *SCENARIOS}
+    assert lines["slow-network"] == "Toxiproxy"
+    assert lines["disk-full"] == "root"
+    assert {name for name, scenario in SCENARIOS.items() if scenario.ground.needs} == {
+        "slow-network", "disk-full", "destination-lost-near-the-end",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

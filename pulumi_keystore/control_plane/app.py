@@ -66,6 +66,7 @@ def create(services: ServicesOfApp | None) -> FastAPI:
     app.include_router(pages.router)
     app.include_router(keystore_forms.router)
     app.include_router(migration_forms.router)
+    app.include_router(pages.elsewhere)
 
     @app.get("/", include_in_schema=False)
     def to_console() -> RedirectResponse:

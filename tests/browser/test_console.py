@@ -783,6 +783,31 @@ def test_nothing_else_is_served(signed_in, path):
     assert signed_in.get(path).status_code in (303, 404)
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("/console/x", "no such page"), ("/console/organizations/none-such", "none-such")],
+    ids=["page", "organization"],
+)
+def test_what_is_not_there_is_told_in_the_frame_of_who_is_signed_in(signed_in, path, says):
+    answer = signed_in.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert says in answer.text
+    assert "Sign out" in answer.text
+
+
+def test_an_organization_without_a_keystore_to_watch_says_what_to_do(signed_in, admin, testbed):
+    name = f"empty-{secrets.token_hex(3)}"
+    for environment, says in (("federal", "The provider registers the keystore of a federal organization."),
+                              ("cloud", "Register a keystore")):  # fmt: skip
+        admin.put_organization(f"{name}-{environment}", environment)
+        assert says in signed_in.get(f"/console/organizations/{name}-{environment}").text
+    admin.put_keystore(f"{name}-cloud", "old", {"kind": "legacy"})
+    page = signed_in.get(f"/console/organizations/{name}-cloud").text
+    assert "The archive keys lie in the provider&#39;s database" in page or "lie in the provider's database" in page
+    assert f'href="/console/organizations/{name}-cloud/migrate">migrate</a>' in page
+
+
 def test_a_page_holds_no_secret(signed_in, customer, testbed):
     acme = customer(keys=1, keystores=("first",))
     acme.admin.put_monitor(acme.name, "first", {"webhook": "https://hooks.example.com/CANARY-hook"})

@@ -127,7 +127,9 @@ def refusal(request: Request, error: KeystoreError) -> Response:
         there = quote(request.url.path if request.method == "GET" else HOME)
         response = RedirectResponse(f"{SIGN_IN}?next={there}", 303)
     else:
-        response = page("error.html", error.status, error=error)
+        # Where it is known who asks, the page is in their frame.
+        visitor = _visitor(request) if hasattr(request.state, "actor") else None
+        response = page("error.html", error.status, error=error, visitor=visitor)
     response.headers.update(_HEADERS)
     return response
 

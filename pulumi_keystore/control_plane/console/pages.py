@@ -54,7 +54,7 @@ _MOST_BUSY: Final = 20
 """How many organizations the banner names."""
 _FIRST: Final = 10
 """How many organizations with problems come before all others."""
-_HISTORY: Final = 500
+_HISTORY: Final = 200
 _LATEST_INCIDENTS: Final = 5
 """How many the page of an organization shows; that of the keystore shows all."""
 SAVED: Final = {
@@ -70,6 +70,8 @@ SAVED: Final = {
 """What a page says after a form led to it, by the word in its address: no other text can be put there."""
 
 router = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
+elsewhere = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
+"""What no other page is found under; to be included last."""
 
 
 @router.get("/static/{name}")
@@ -78,6 +80,13 @@ def static(name: str) -> Response:
     if name not in _FILES:
         raise NotFound("the file does not exist")
     return Response((STATIC / name).read_bytes(), media_type=_FILES[name], headers={"Cache-Control": "max-age=3600"})
+
+
+@elsewhere.get("/{path:path}")
+def no_page(path: str) -> Response:
+    """Say on a page that there is none."""
+    del path
+    raise NotFound("there is no such page", hint="look for it from the first page")
 
 
 # Signing in.

@@ -131,7 +131,6 @@ async function follow(place) {
         prepare(made.body);
         const wasRunning = place.querySelector("progress") !== null;
         place.replaceChildren(...made.body.childNodes);
-        bars(place);
         showState(place);
         // The banner belongs to the whole page.
         if (wasRunning !== (place.querySelector("progress") !== null)) location.reload();

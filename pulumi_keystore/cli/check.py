@@ -28,7 +28,9 @@ class Report(StrEnum):
 def check(
     file: Annotated[Path, typer.Argument(help="File to check; - reads standard input.", show_default=False)],
     output: Annotated[Report, typer.Option("--format", help="Output format.")] = Report.TABLE,
-    days: Annotated[int, typer.Option(help="Warn about client certificates that expire within this many days.")] = 30,
+    days: Annotated[
+        int, typer.Option(help="Warn about client certificates that expire within this many days.", min=0, max=3650)
+    ] = 30,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
     """Check declarations against all rules and policies, without Pulumi and without a service.

@@ -197,6 +197,7 @@ def _health_lines(monitored: HealthAnswer | None) -> dict[str, Any]:
     since = f" since {local_time(monitored['since'])} ({span(monitored['for_s'] or 0)})" if monitored["since"] else ""
     return {
         "each minute": f"{_connection(monitored)}{since}",
+        "last tested": monitored["tested_at"] and local_time(monitored["tested_at"]),
         "what it says": monitored["detail"],
         "warning": monitored["warning"],
         "server certificate until": shown_until and local_time(shown_until),
@@ -270,6 +271,7 @@ def incidents(
 
 _INCIDENTS: Final[Columns] = {
     "began": lambda row: local_minute(row["begun_at"]),
+    "ended": lambda row: local_minute(row["ended_at"]) if row["ended_at"] else "not yet",
     "lasted": lambda row: span(row["duration_s"]) if row["ended_at"] else f"{span(row['duration_s'])} so far",
     "reason": "reason",
     "cause": "cause",

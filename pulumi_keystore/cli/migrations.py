@@ -81,7 +81,10 @@ def migration_start(
     organization: OrganizationArgument,
     destination: Annotated[str, typer.Argument(help="Keystore to make active.", show_default=False)],
     notify: Annotated[
-        str | None, typer.Option(help="Email address to notify about the migration, or none; asked for on a terminal.")
+        str | None,
+        typer.Option(
+            help="Email address to notify about the migration, or none; asked for on a terminal.", show_default=False
+        ),
     ] = None,
     online: Annotated[
         bool, typer.Option("--online", help="Accept new keys during the migration; they wait only briefly at the end.")
@@ -97,8 +100,11 @@ def migration_start(
 
     Exit status: 0 succeeded (or started, with --no-watch), 1 failed.
     """
+    asks = not yes and sys.stdin.isatty()
+    if notify is None and not asks:
+        raise typer.BadParameter("say whom to notify: an email address, or none", param_hint="'--notify'")
     with ask() as service:
-        if not yes and sys.stdin.isatty():
+        if asks:
             plan = service.plan_migration(organization, destination)
             for name, value in _planned(plan).items():
                 if value is not None:

@@ -97,7 +97,7 @@ def history(
     organization: Annotated[
         str | None, typer.Argument(help="Name of the organization; without one, the service's own history.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Number of most recent entries.")] = 100,
+    limit: Annotated[int, typer.Option(help="Number of most recent entries.", min=1, max=10_000)] = 100,
     output: Annotated[
         HistoryFormat, typer.Option("--format", help="Output format; csv exports the whole history.")
     ] = HistoryFormat.TABLE,

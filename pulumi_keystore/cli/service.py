@@ -31,7 +31,9 @@ def serve(
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; defaults to loopback.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; defaults to 8700, 0 picks a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; defaults to 8700, 0 picks a free one.", min=0, max=65535)
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file with the certificate for HTTPS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's key.")] = None,
     host_map: Annotated[

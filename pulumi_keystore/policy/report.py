@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from pulumi_keystore import rules
 from pulumi_keystore.policy.policies import Finding
 from pulumi_keystore.rules import Severity
+
+_MOST_RESULTS: Final = 25_000
+"""What GitHub takes of one run; the gravest come first."""
 
 
 def to_json(findings: Sequence[Finding], file: str) -> str:
@@ -65,8 +67,8 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
 
     Args:
         findings: What was found.
-        file: The path of the file; one below the working directory is shown from there, as a repository has it. (That
-            of a program is seen from its project's folder.)
+        file: The path of the file, which is shown from the working directory, as a repository has it. (A program is
+            shown from its project's folder.)
 
     """
     used = sorted({finding.rule for finding in findings}, key=lambda rule: rule.id)
@@ -101,7 +103,7 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
                 }
             ],
         }
-        for finding in findings
+        for finding in findings[:_MOST_RESULTS]
     ]
     log = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -114,9 +116,7 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
 def _uri(finding: Finding, file: str) -> str:
     if finding.at and finding.at.file:
         return quote(finding.at.file)
-    with suppress(ValueError):
-        return quote(str(Path(file).absolute().relative_to(Path.cwd())))
-    return quote(file)
+    return quote(os.path.relpath(file))
 
 
 def _region(finding: Finding) -> dict[str, int]:

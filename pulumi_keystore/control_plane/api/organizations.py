@@ -32,6 +32,7 @@ from pulumi_keystore.declarations.problems import Order, Problem, ProblemFilter
 router = APIRouter(tags=["organizations"])
 MOST: Final = 1000
 """How many organizations an answer holds."""
+Entries = Annotated[int, Query(ge=1, le=10_000, description="how many at the most, the latest")]
 
 
 class Format(StrEnum):
@@ -147,12 +148,12 @@ def _verification(session: Session, owner: Organization) -> VerificationAnswer |
 
 
 @router.get("/organizations/{organization}/history")
-def get_history(organization: str, actor: Actor, services: Services, limit: int = 1000) -> list[HistoryAnswer]:
+def get_history(organization: str, actor: Actor, services: Services, limit: Entries = 1000) -> list[HistoryAnswer]:
     """Return the history, oldest first."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        return history.entries(session, owner.id, max(1, min(limit, 10_000)))
+        return history.entries(session, owner.id, limit)
 
 
 @router.get("/organizations/{organization}/history/export")
@@ -163,11 +164,11 @@ def export_history(organization: str, actor: Actor, services: Services, format: 
 
 
 @router.get("/history")
-def get_service_history(actor: Actor, services: Services, limit: int = 1000) -> list[HistoryAnswer]:
+def get_service_history(actor: Actor, services: Services, limit: Entries = 1000) -> list[HistoryAnswer]:
     """Return the history of the service: organizations that came and went, and tokens; oldest first."""
     actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
-        return history.entries(session, history.SERVICE, max(1, min(limit, 10_000)))
+        return history.entries(session, history.SERVICE, limit)
 
 
 def history_file(services: ServicesOfApp, organization: str, form: Format) -> Response:

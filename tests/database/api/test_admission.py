@@ -255,7 +255,7 @@ def test_a_database_that_is_down_is_told_where_people_are_recognised_too(served,
     asyncio.run(run())
 
 
-def test_signing_in_waits_for_no_thread_that_others_are_busy_with(served):
+def test_signing_in_and_liveness_wait_for_no_thread_that_others_are_busy_with(served):
     async def run():
         # As if every thread waited for somebody's keystore.
         to_thread.current_default_thread_limiter().total_tokens = 1
@@ -268,6 +268,7 @@ def test_signing_in_waits_for_no_thread_that_others_are_busy_with(served):
         caller.body.set()
         try:
             assert await caller.end() == 303
+            assert await Caller(served, "GET", "/healthz").end() == 200
         finally:
             busy.set()
             await task

@@ -704,7 +704,9 @@ def main() -> int:
             ]
             done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
             path.write_text(right)
-            lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+            lines = [
+                line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR ")) and "::" in line
+            ]
             # A test that failed has caught it; one that could not even run has not.
             by = lines[0].split("::")[-1].split(" - ")[0] if lines else done.stdout.strip().splitlines()[-1]
             good = done.returncode == 1 and bool(lines) and lines[0].startswith("FAILED")

@@ -104,7 +104,7 @@ def test_the_clean_ups_of_one_organization_hold_up_no_other(plane, monkeypatch):
         attempted.append(keystore_id)
         if keystore_id == 2:
             other_is_there.set()
-        assert other_is_there.wait(20)
+        assert other_is_there.wait(10)
 
     monkeypatch.setattr(CleanUps, "_attempt", attempt)
     CleanUps(plane).work()

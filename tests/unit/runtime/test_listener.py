@@ -20,7 +20,9 @@ def port(monkeypatch):
         await send({"type": "http.response.body"})
 
     ready = threading.Event()
-    config = uvicorn.Config(application, http=listener._Connection, lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        application, http=listener._Connection, lifespan="off", log_config=None, timeout_keep_alive=600
+    )
     server = listener._Server(config, ready.set)
     taken = listener.listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
@@ -61,7 +63,7 @@ def test_the_rest_of_an_answered_request_may_come_and_a_further_request(port):
 
 def test_the_rest_of_an_answered_request_that_does_not_come_is_not_waited_for(port, monkeypatch):
     monkeypatch.setattr(listener, "_UNREAD_S", 0.3)
-    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
         connection.sendall(unread(1000))
         assert connection.recv(1000).startswith(b"HTTP/1.1 204")
         assert connection.recv(1) == b""

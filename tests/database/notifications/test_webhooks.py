@@ -1,5 +1,6 @@
 """What a webhook's server does: it is given a moment, and nothing of what it says is read."""
 
+import contextlib
 import gzip
 import json
 import threading
@@ -38,6 +39,15 @@ class Hostile(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def endless(self):
+        """A body without an end, as fast as it is taken."""
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(10_000):
+                self.wfile.write(bytes(1 << 20))
+                self.server.sent += 1 << 20
 
     def drip(self):
         """A byte of the header now and then, for ever."""
@@ -111,8 +121,12 @@ def test_slack_is_sent_a_text(call, server):
     assert set(server.calls[-1][1]) == {"text"}
 
 
-def test_what_it_answers_is_not_read(call):
-    assert call("bomb").sent_at is not None
+@pytest.mark.parametrize("answer", ["bomb", "endless"])
+def test_what_it_answers_is_not_read(call, server, answer):
+    server.sent = 0
+    assert call(answer).sent_at is not None
+    # What waits in the buffers of both ends is sent, and not read.
+    assert server.sent < 32 << 20
 
 
 def test_a_server_that_drips_is_left_alone_at_the_deadline(call, monkeypatch):

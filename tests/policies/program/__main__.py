@@ -7,6 +7,7 @@ import pulumi.dynamic
 
 from pulumi_keystore import HealthMonitor, Keystore, KeystoreMigration, Organization
 from pulumi_keystore.resources.health_monitor import HealthMonitorProvider
+from pulumi_keystore.resources.keystore_migration import KeystoreMigrationProvider
 
 config = pulumi.Config()
 folder = Path(config.require("folder"))
@@ -58,4 +59,14 @@ class Careless(pulumi.dynamic.Resource, module="keystore", name="HealthMonitor")
         super().__init__(HealthMonitorProvider(), name, props)
 
 
+class Theirs(KeystoreMigration, module="theirs", name="Move"):
+    """A migration by a class that derives from ours, under another name."""
+
+
+class Bare(pulumi.dynamic.Resource):
+    """A resource with nothing of ours but the provider."""
+
+
+Theirs("derived", "acme", "old")
+Bare(KeystoreMigrationProvider(), "bare", {"organization": "acme", "destination": "old"})
 Careless("careless", "https://hooks.example.com/CANARY-in-clear")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pulumi_policy import (
     EnforcementLevel,
@@ -137,7 +137,7 @@ def _secrets(rule: rules.Rule) -> ResourceValidationPolicy:
     """Whether a value is a secret is told to remediations alone: this one makes a secret of what is none."""
 
     def remediate(args: ResourceValidationArgs) -> Mapping[str, Any] | None:
-        raw = args.props["__target"] if hasattr(args.props, "_DictProxy__target") else args.props
+        raw = _sent(args.props)
         kind = kind_of(args.resource_type, raw) or ""
         plain = [name for name in SECRETS.get(kind, ()) if isinstance(raw.get(name), str)]
         return {**raw, **{name: Secret(raw[name]) for name in plain}} if plain else None
@@ -147,6 +147,13 @@ def _secrets(rule: rules.Rule) -> ResourceValidationPolicy:
         enforcement_level=EnforcementLevel.REMEDIATE,
         **_described(rule),
     )
+
+
+def _sent(props: Any) -> Mapping[str, Any]:
+    """Return properties as the engine sent them, secrets as such: under every proxy, which hides that they are."""
+    while type(props) is not dict:
+        props = props["__target"]
+    return cast("Mapping[str, Any]", props)
 
 
 def _usual_timings(args: ResourceValidationArgs) -> Mapping[str, Any] | None:

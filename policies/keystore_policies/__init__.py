@@ -159,7 +159,7 @@ def _sent(props: Any) -> Mapping[str, Any]:
 def _usual_timings(args: ResourceValidationArgs) -> Mapping[str, Any] | None:
     """Bring weaker timings back to the strongest that is not asked for; used where a team sets "remediate"."""
     settings = _settings(args)
-    if kind_of(args.resource_type, args.props["__target"]) != "monitor":
+    if kind_of(args.resource_type, _sent(args.props)) != "monitor":
         return None
     changed = {}
     for name, most in (("offline_minutes", settings.offline_minutes), ("repeat_hours", settings.repeat_hours)):
@@ -169,7 +169,7 @@ def _usual_timings(args: ResourceValidationArgs) -> Mapping[str, Any] | None:
             continue
         if isinstance(value, int | float) and value > most:
             changed[name] = most
-    return {**args.props["__target"], **changed} if changed else None
+    return {**_sent(args.props), **changed} if changed else None
 
 
 def _settings(args: ResourceValidationArgs | StackValidationArgs) -> Settings:

@@ -552,7 +552,7 @@ BUGS = [
     Bug(
         "the clean-ups of an organization take every place",
         "control_plane/keystores/clean_ups.py",
-        "due = [(owner, (row.id", "due = [(row.id, (row.id",
+        "due = [(owner, (number,", "due = [(number, (number,",
         "tests/database/keystores/test_work.py", "of_one_organization",
     ),
     Bug(

@@ -29,19 +29,22 @@ def when(stamp: str | datetime | None) -> Markup:
     """Return a moment: in UTC as it is, in the reader's own time where there is JavaScript."""
     if stamp is None:
         return Markup("-")
-    moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
-    utc = moment.astimezone(UTC)
+    utc = _in_utc(stamp)
     return Markup('<time datetime="{}">{} UTC</time>').format(utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}")
 
 
 def day(stamp: str | datetime) -> Markup:
     """Return the day of a moment, with its year only where that is not clear."""
-    moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
-    utc = moment.astimezone(UTC)
+    utc = _in_utc(stamp)
     year = "" if abs(utc - datetime.now(UTC)) < _NEAR else f", {utc.year}"
     return Markup('<time class="day" datetime="{}" title="{} UTC">{}</time>').format(
         utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}", f"{utc:%b} {utc.day}{year}"
     )
+
+
+def _in_utc(stamp: str | datetime) -> datetime:
+    moment = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
+    return moment.astimezone(UTC)
 
 
 def span(seconds: float | None) -> str:

@@ -168,9 +168,10 @@ class CleanUps:
         longest_s = max(self._plane.settings.cleanup_retry_s, self._plane.settings.retain_s)
         with self._plane.transaction() as session:
             due_now = is_due(CleanUp.next_at, now_utc(), longest_s)
-            query = select(Keystore.organization_id, CleanUp).join(Keystore, Keystore.id == CleanUp.keystore_id)
+            query = select(Keystore.organization_id, CleanUp.id, CleanUp.keystore_id)
+            query = query.select_from(CleanUp).outerjoin(Keystore, Keystore.id == CleanUp.keystore_id)
             query = query.where(CleanUp.state == CleanUpState.PENDING, due_now).order_by(CleanUp.id)
-            due = [(owner, (row.id, row.keystore_id)) for owner, row in session.execute(query)]
+            due = [(owner, (number, keystore)) for owner, number, keystore in session.execute(query)]
 
         def attempt(one: tuple[int, int]) -> None:
             number, keystore_id = one

@@ -87,9 +87,7 @@ def isolated(what: str, **of: object) -> Iterator[None]:
         _log.exception(f"{what} failed by a mistake in the program", **of)
 
 
-def take_turns(
-    items: Iterable[tuple[Hashable, T]], do: Callable[[T], R], *, at_a_time: int, turn_s: float | None = None
-) -> list[R]:
+def take_turns(items: Iterable[tuple[Hashable, T]], do: Callable[[T], R], *, at_a_time: int) -> list[R]:
     """Do something with each item: those of one owner one after the other, in order, those of several side by side.
 
     Owners that have had one item wait for the next round once a turn is over: what one owner's servers do, and however
@@ -99,7 +97,6 @@ def take_turns(
         items: Owners and their items.
         do: What is done; it has to handle its own errors.
         at_a_time: How many owners have their turn side by side.
-        turn_s: How long a turn is, by default `TURN_S`.
 
     Returns:
         What was returned for the items that had their turn.
@@ -108,7 +105,7 @@ def take_turns(
     by_owner: dict[Hashable, list[T]] = {}
     for owner, item in items:
         by_owner.setdefault(owner, []).append(item)
-    ends = time.monotonic() + (TURN_S if turn_s is None else turn_s)
+    ends = time.monotonic() + TURN_S
 
     def serve(mine: list[T]) -> list[R]:
         done = []

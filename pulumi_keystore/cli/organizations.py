@@ -110,10 +110,10 @@ def history(
         if organization is None:
             if output is HistoryFormat.CSV:
                 raise InvalidInput("csv is for the history of an organization", hint="name one, or use json")
-            print_rows(service.request("GET", "history", limit=limit), _HISTORY, Format(output))
+            print_rows(service.history(None, limit), _HISTORY, Format(output))
             return
         if output is HistoryFormat.CSV:
             sys.stdout.write(service.export_history(organization, "csv"))
             return
-        rows = service.request("GET", "organizations", organization, "history", limit=limit)
+        rows = service.history(organization, limit)
     print_rows(rows, _HISTORY, Format(output))

@@ -68,7 +68,7 @@ def token_create(
 def token_list(output: FormatOption = Format.TABLE) -> None:
     """List all tokens, without their secrets."""
     with ask() as service:
-        rows = service.request("GET", "tokens")
+        rows = service.tokens()
     print_rows(rows, _COLUMNS, output)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
+from pulumi_keystore.control_plane.escrow.quota import Quota
 from pulumi_keystore.control_plane.identity import sessions
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
@@ -91,7 +92,14 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
             ]
         )
         services = ServicesOfApp(
-            plane, clean_ups, connections, checkpoints, workflow.begin, mail_sender, webhook_sender
+            plane,
+            clean_ups,
+            connections,
+            checkpoints,
+            Quota(settings.keys_per_organization),
+            workflow.begin,
+            mail_sender,
+            webhook_sender,
         )
         listener.answer(settings, app.create(services), port, say)
         background.end()

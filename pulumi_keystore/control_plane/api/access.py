@@ -11,6 +11,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.escrow.quota import Quota
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
@@ -36,6 +37,7 @@ class ServicesOfApp:
         clean_ups: The clean-ups that migrations leave.
         connections: Logged-in connections for escrow and release of keys.
         checkpoints: What leaves checkpoints of enrolments.
+        quota: How many keys an organization may enrol.
         begin: Starts the workflow of a migration by its id.
         mail_sender: Sends mails.
         webhook_sender: Calls webhooks.
@@ -46,6 +48,7 @@ class ServicesOfApp:
     clean_ups: CleanUps
     connections: Connections
     checkpoints: Checkpoints
+    quota: Quota
     begin: Callable[[str], None]
     mail_sender: MailSender
     webhook_sender: WebhookSender

@@ -50,7 +50,9 @@ def escrow(organization: str, body: EscrowBody, actor: Actor, services: Services
     """Put users' archive keys into escrow, all or nothing."""
     actor.require(Right.ESCROW, organization)
     keys = {user: deposit.decode_key(key.get_secret_value()) for user, key in body.keys.items()}
-    done = deposit.escrow(services.plane, services.connections, services.checkpoints, organization, keys)
+    done = deposit.escrow(
+        services.plane, services.connections, services.checkpoints, services.quota, organization, keys
+    )
     return {"enrolled": done.new, "restored": done.restored, "given": len(keys)}
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from pulumi_keystore.answers import MigrationAnswer, MigrationPlanAnswer, UnchangedAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.api.paging import AfterId, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.migration import lifecycle, undo, views
 from pulumi_keystore.control_plane.organizations import registry
@@ -59,11 +60,13 @@ def start_migration(
 
 
 @router.get("/organizations/{organization}/migrations")
-def list_migrations(organization: str, actor: Actor, services: Services) -> list[MigrationAnswer]:
-    """List the migrations of an organization, the latest first."""
+def list_migrations(
+    organization: str, actor: Actor, services: Services, after: AfterId = "", limit: Limit = 100
+) -> list[MigrationAnswer]:
+    """List the migrations of an organization, the latest first, a page at a time."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        return views.list_all(session, registry.find(session, organization), now_utc())
+        return views.list_page(session, registry.find(session, organization), now_utc(), limit, after)
 
 
 @router.get("/organizations/{organization}/migrations/{migration_id}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -19,6 +20,7 @@ from pulumi_keystore.answers import (
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import overview
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services, ServicesOfApp
+from pulumi_keystore.control_plane.api.paging import MOST, AfterName, Before, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import proving, verification
 from pulumi_keystore.control_plane.migration import parties
@@ -30,9 +32,6 @@ from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.problems import Order, Problem, ProblemFilter
 
 router = APIRouter(tags=["organizations"])
-MOST: Final = 1000
-"""How many organizations an answer holds."""
-Entries = Annotated[int, Query(ge=1, le=10_000, description="how many at the most, the latest")]
 
 
 class Format(StrEnum):
@@ -52,8 +51,8 @@ class OrganizationBody(Body):
 def list_organizations(
     actor: Actor,
     services: Services,
-    after: Annotated[str, Query(max_length=63, description="begin after this name")] = "",
-    limit: Annotated[int, Query(ge=1, le=MOST, description="how many at the most")] = MOST,
+    after: AfterName = "",
+    limit: Limit = MOST,
     search: Annotated[str, Query(max_length=63, description="only those whose name holds this")] = "",
     problem: Annotated[ProblemFilter | None, Query(description="only those with this problem")] = None,
     sort: Annotated[Order, Query(description="how they are sorted")] = Order.NAME,
@@ -148,12 +147,14 @@ def _verification(session: Session, owner: Organization) -> VerificationAnswer |
 
 
 @router.get("/organizations/{organization}/history")
-def get_history(organization: str, actor: Actor, services: Services, limit: Entries = 1000) -> list[HistoryAnswer]:
-    """Return the history, oldest first."""
+def get_history(
+    organization: str, actor: Actor, services: Services, limit: Limit = MOST, before: Before = None
+) -> list[HistoryAnswer]:
+    """Return the latest entries of the history, or the latest before one; oldest first."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        return history.entries(session, owner.id, limit)
+        return history.entries(session, owner.id, limit, before)
 
 
 @router.get("/organizations/{organization}/history/export")
@@ -164,18 +165,21 @@ def export_history(organization: str, actor: Actor, services: Services, format: 
 
 
 @router.get("/history")
-def get_service_history(actor: Actor, services: Services, limit: Entries = 1000) -> list[HistoryAnswer]:
-    """Return the history of the service: organizations that came and went, and tokens; oldest first."""
+def get_service_history(
+    actor: Actor, services: Services, limit: Limit = MOST, before: Before = None
+) -> list[HistoryAnswer]:
+    """Return the history of the service: organizations that came and went, and tokens; pages as above."""
     actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
-        return history.entries(session, history.SERVICE, limit)
+        return history.entries(session, history.SERVICE, limit, before)
 
 
 def history_file(services: ServicesOfApp, organization: str, form: Format) -> Response:
-    """Return the answer that holds the whole history as a file."""
+    """Return the answer that holds the whole history as a file; it is read a page at a time while it is sent."""
     with services.plane.transaction() as session:
-        rows = history.entries(session, registry.find(session, organization).id, None)
-    text = history.to_csv(rows) if form is Format.CSV else history.to_json(rows)
+        owner = registry.find(session, organization)
+    pages = history.pages(services.plane, owner.id)
+    text = history.to_csv(pages) if form is Format.CSV else history.to_json(pages)
     name = f"{organization}-history.{form}"
     kind = "text/csv; charset=utf-8" if form is Format.CSV else "application/json"
-    return Response(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return StreamingResponse(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pulumi_keystore.answers import CleanUpAnswer, RecoveryAnswer, ReportAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.api.paging import MOST, AfterNumber, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import clean_ups, recovery, verification
 from pulumi_keystore.control_plane.organizations import registry
@@ -57,12 +58,20 @@ def recover(organization: str, body: RecoveryBody, actor: Actor, services: Servi
 
 
 @router.get("/organizations/{organization}/clean-ups")
-def list_clean_ups(organization: str, actor: Actor, services: Services, *, ended: bool = False) -> list[CleanUpAnswer]:
-    """List the clean-ups that are pending; with `ended` all of them."""
+def list_clean_ups(
+    organization: str,
+    actor: Actor,
+    services: Services,
+    *,
+    ended: bool = False,
+    after: AfterNumber = 0,
+    limit: Limit = MOST,
+) -> list[CleanUpAnswer]:
+    """List the clean-ups that are pending, with `ended` all of them; the oldest first, a page at a time."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        return clean_ups.list_all(session, owner, ended=ended)
+        return clean_ups.list_page(session, owner, limit, after, ended=ended)
 
 
 @router.post("/organizations/{organization}/clean-ups/{number}/retry")
@@ -88,5 +97,5 @@ def abandon_clean_up(
 
 def _show(services: Services, organization: str, number: int) -> CleanUpAnswer:
     with services.plane.transaction() as session:
-        rows = clean_ups.list_all(session, registry.find(session, organization), ended=True)
-    return next(row for row in rows if row["id"] == number)
+        owner = registry.find(session, organization)
+        return clean_ups.describe(session, owner, clean_ups.find(session, owner, number))

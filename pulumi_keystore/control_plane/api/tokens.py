@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pulumi_keystore.answers import NewTokenAnswer, TokenAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.api.paging import MOST, AfterId, Limit
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.identity.roles import Right
 
@@ -23,11 +24,11 @@ class TokenBody(Body):
 
 
 @router.get("/tokens")
-def list_tokens(actor: Actor, services: Services) -> list[TokenAnswer]:
-    """List all tokens, without their secrets."""
+def list_tokens(actor: Actor, services: Services, after: AfterId = "", limit: Limit = MOST) -> list[TokenAnswer]:
+    """List all tokens, the oldest first, without their secrets, a page at a time."""
     actor.require(Right.ADMINISTER)
     with services.plane.transaction() as session:
-        return tokens.list_all(session)
+        return tokens.list_page(session, limit, after)
 
 
 @router.post("/tokens")

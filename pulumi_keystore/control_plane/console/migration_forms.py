@@ -11,7 +11,7 @@ from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.console import drafts
 from pulumi_keystore.control_plane.console.access import Page, Sent, Visit, Visitor
 from pulumi_keystore.control_plane.console.form import PREFIX, Draft, Filled, Text, led_to, or_form, shown_around
-from pulumi_keystore.control_plane.console.pages import frame
+from pulumi_keystore.control_plane.console.pages import CLEAN_UPS, frame
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import clean_ups, registration
@@ -139,7 +139,7 @@ def clean_up(organization: str, visitor: Sent, services: Services) -> Response:
     """Try now what still has to be removed."""
     visitor.actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        pending = clean_ups.list_all(session, registry.find(session, organization))
+        pending = clean_ups.list_page(session, registry.find(session, organization), CLEAN_UPS)
     for row in pending:
         services.clean_ups.retry(row["id"])
     return led_to(organization, saved="retried")

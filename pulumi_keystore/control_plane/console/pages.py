@@ -16,6 +16,7 @@ from pulumi_keystore.control_plane import overview
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.api.admission import doorkeepers
 from pulumi_keystore.control_plane.api.organizations import Format, history_file
+from pulumi_keystore.control_plane.api.paging import Before
 from pulumi_keystore.control_plane.console.access import (
     COOKIE,
     HOME,
@@ -54,7 +55,9 @@ _MOST_BUSY: Final = 20
 """How many organizations the banner names."""
 _FIRST: Final = 10
 """How many organizations with problems come before all others."""
-_HISTORY: Final = 200
+_HISTORY: Final = 100
+CLEAN_UPS: Final = 20
+"""How many that are pending are shown, and retried by the button."""
 _LATEST_INCIDENTS: Final = 5
 """How many the page of an organization shows; that of the keystore shows all."""
 SAVED: Final = {
@@ -209,7 +212,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: P
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         active = keystores.active_keystore(session, owner)
-        latest = migration_views.list_all(session, owner, now, 1)
+        latest = migration_views.list_page(session, owner, now, 1)
         monitored = active is not None and active.kind == Kind.SELF_ADMINISTERED
         monitor = monitors.find(session, active) if active and monitored else None
         running = latest[0] if latest and latest[0]["phase"] != "ended" else None
@@ -221,7 +224,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: P
             "monitor": monitors.describe(services.plane, owner, active, monitor) if active and monitor else None,
             "migration": latest[0] if latest else None,
             "running": running,
-            "clean_ups": [] if running else clean_ups.list_all(session, owner),
+            "clean_ups": [] if running else clean_ups.list_page(session, owner, CLEAN_UPS),
             "certificate_days": _days(active.certificate_not_after, now) if active else None,
             "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, interval_s),
             "now": now,
@@ -316,13 +319,14 @@ def _days(end: datetime | None, now: datetime) -> int | None:
 
 
 @router.get("/organizations/{organization}/history")
-def history_page(organization: str, visitor: Visit, services: Services) -> Response:
-    """Show who did what when, the latest first."""
+def history_page(organization: str, visitor: Visit, services: Services, before: Before = None) -> Response:
+    """Show who did what when, the latest first, a page at a time."""
     visitor.actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        rows = history.entries(session, owner.id, _HISTORY)
-        shown = {**frame(session, owner), "rows": rows[::-1], "most": _HISTORY}
+        rows = history.entries(session, owner.id, _HISTORY + 1, before)[::-1]
+        older = rows[_HISTORY - 1]["id"] if len(rows) > _HISTORY else None
+        shown = {**frame(session, owner), "rows": rows[:_HISTORY], "older": older, "before": before}
     return page("history.html", visitor=visitor, **shown)
 
 

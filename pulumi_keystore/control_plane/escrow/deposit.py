@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints, rules
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.escrow.quota import Quota
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.connections import Connections
 from pulumi_keystore.control_plane.organizations import ledger, legacy, maintenance, registry
@@ -77,6 +78,7 @@ def escrow(
     plane: ControlPlane,
     connections: Connections,
     checkpoints: Checkpoints,
+    quota: Quota,
     organization: str,
     keys: Mapping[str, bytes],
 ) -> Enrolled:
@@ -89,6 +91,7 @@ def escrow(
         RuleViolation: KS035.
         Conflict: A user has another key in escrow or at the keystore, or there is no keystore.
         InMaintenance: A migration is running.
+        TooManyRequests: The organization would have more keys than it may.
         RecoveryNeeded: The keystore knows more than this database.
         KeystoreFault: The keystore cannot take them; nothing was enrolled.
 
@@ -105,6 +108,7 @@ def escrow(
             active = require_active(session, owner)
             mirror = ledger.mirror(session, owner)
             sorted_out = _sort_out(plane, session, owner, keys)
+            quota.take(session, owner, sum(generation == FIRST_GENERATION for _, generation in sorted_out.new))
         failpoints.reach("enrolment.sorted-out")
         restored = 0
         if active.kind != Kind.LEGACY and keys:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import (
     ForeignKey,
+    Index,
     String,
     func,
 )
@@ -18,6 +19,7 @@ class Token(Base):
     """An API token; only a digest of it is kept."""
 
     __tablename__ = "tokens"
+    __table_args__ = (Index("ix_tokens_created_at", "created_at", "id"),)
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     digest: Mapped[bytes]
     name: Mapped[str] = mapped_column(String(100))

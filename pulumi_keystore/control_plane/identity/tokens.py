@@ -9,7 +9,7 @@ import unicodedata
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import TokenAnswer
@@ -82,13 +82,19 @@ def describe(row: Token, organization: str | None) -> TokenAnswer:
     }
 
 
-def list_all(session: Session) -> list[TokenAnswer]:
-    """Return every token, without its secret."""
-    rows = session.execute(
-        select(Token, Organization.name)
-        .outerjoin(Organization, Organization.id == Token.organization_id)
-        .order_by(Token.created_at)
-    )
+def list_page(session: Session, limit: int, after: str = "") -> list[TokenAnswer]:
+    """Return tokens without their secrets, the oldest first; those after the one of an id.
+
+    Raises:
+        NotFound: There is no token of that id.
+
+    """
+    order = (Token.created_at, Token.id)
+    query = select(Token, Organization.name).outerjoin(Organization, Organization.id == Token.organization_id)
+    if after:
+        last = _find(session, after)
+        query = query.where(tuple_(*order) > tuple_(last.created_at, last.id))
+    rows = session.execute(query.order_by(*order).limit(limit))
     return [describe(token, organization) for token, organization in rows]
 
 
@@ -99,12 +105,17 @@ def revoke(session: Session, actor: str, token_id: str) -> None:
         NotFound: There is no such token.
 
     """
-    row = session.get(Token, token_id) if token_id.isalnum() else None
-    if row is None:
-        raise NotFound(f"there is no token {token_id[:40]!r}", hint="list them with `keystore token list`")
+    row = _find(session, token_id)
     if row.revoked_at is None:
         row.revoked_at = now_utc()
         history.append(session, history.SERVICE, actor, "Token revoked", f"{row.name}: {row.role}, id {token_id}")
+
+
+def _find(session: Session, token_id: str) -> Token:
+    row = session.get(Token, token_id) if token_id.isalnum() else None
+    if row is None:
+        raise NotFound(f"there is no token {token_id[:40]!r}", hint="list them with `keystore token list`")
+    return row
 
 
 def authenticate(session: Session, text: str | None, now: datetime) -> Principal:

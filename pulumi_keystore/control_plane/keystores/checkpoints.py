@@ -49,7 +49,9 @@ def suspend(session: Session, owner: Organization, reason: str) -> None:
     owner.suspended = reason
     history.append(session, owner.id, history.SYSTEM, "Organization suspended", reason)
     message = messages.recovery_needed(owner.name, reason)
-    mail.put_to_each(session, f"suspended-{owner.id}-{secrets.token_hex(8)}", recipients(session, owner), message)
+    mail.put_to_each(
+        session, owner.id, f"suspended-{owner.id}-{secrets.token_hex(8)}", recipients(session, owner), message
+    )
     _log.error("organization suspended", organization=owner.name, reason=reason)
 
 

@@ -69,29 +69,29 @@ def require_none(session: Session, keystore: Keystore) -> None:
         )
 
 
-def list_all(session: Session, owner: Organization, *, ended: bool = False) -> list[CleanUpAnswer]:
-    """Return the clean-ups of an organization that are pending, or all; oldest first."""
-    query = (
-        select(CleanUp, Keystore)
-        .join(Keystore, Keystore.id == CleanUp.keystore_id)
-        .where(Keystore.organization_id == owner.id, CleanUp.side != Side.PROOF)
-        .order_by(CleanUp.id)
-    )
-    rows = session.execute(query if ended else query.where(CleanUp.state == CleanUpState.PENDING)).all()
-    return [
-        {
-            "id": row.id,
-            "migration": row.migration_id,
-            "keystore": keystore.name,
-            "side": row.side,
-            "state": row.state,
-            "place": _place(row, owner),
-            "attempts": row.attempts,
-            "detail": row.detail,
-            "next_at": row.next_at.isoformat(),
-        }
-        for row, keystore in rows
-    ]
+def list_page(
+    session: Session, owner: Organization, limit: int, after: int = 0, *, ended: bool = False
+) -> list[CleanUpAnswer]:
+    """Return the clean-ups of an organization that are pending, or all; oldest first, those after a number."""
+    mine = (Keystore.organization_id == owner.id, CleanUp.side != Side.PROOF, CleanUp.id > after)
+    query = select(CleanUp).join(Keystore, Keystore.id == CleanUp.keystore_id).where(*mine)
+    wanted = query if ended else query.where(CleanUp.state == CleanUpState.PENDING)
+    return [describe(session, owner, row) for row in session.scalars(wanted.order_by(CleanUp.id).limit(limit))]
+
+
+def describe(session: Session, owner: Organization, row: CleanUp) -> CleanUpAnswer:
+    """Return what may be shown of a clean-up."""
+    return {
+        "id": row.id,
+        "migration": row.migration_id,
+        "keystore": session.get_one(Keystore, row.keystore_id).name,
+        "side": row.side,
+        "state": row.state,
+        "place": _place(row, owner),
+        "attempts": row.attempts,
+        "detail": row.detail,
+        "next_at": row.next_at.isoformat(),
+    }
 
 
 def _place(row: CleanUp, owner: Organization) -> str:

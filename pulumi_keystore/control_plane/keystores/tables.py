@@ -86,6 +86,7 @@ class CleanUp(Base):
     """
 
     __tablename__ = "clean_ups"
+    __table_args__ = (Index("ix_clean_ups_keystore_id", "keystore_id", "id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     migration_id: Mapped[str] = mapped_column(String(36))
     keystore_id: Mapped[int]

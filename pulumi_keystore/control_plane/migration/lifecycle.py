@@ -210,7 +210,7 @@ def start(
             session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
         )
         message = messages.migration_starts(owner.name, row.source, row.destination, keys, online=chosen == Mode.ONLINE)
-        mail.put(session, migration_id, row.notify_email, message)
+        mail.put(session, row.organization_id, migration_id, row.notify_email, message)
     failpoints.reach("start.recorded")
     return migration_id, True
 
@@ -338,7 +338,7 @@ def decide(plane: ControlPlane, session: Session, migration_id: str) -> None:
         detail = f"{source.name} → {destination.name}: {told}"
         history.append(session, owner.id, history.SYSTEM, "Alerts carried over", detail)
     message = messages.migration_succeeds(owner.name, row.destination, row.done)
-    mail.put(session, migration_id, row.notify_email, message)
+    mail.put(session, row.organization_id, migration_id, row.notify_email, message)
 
 
 def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, cleaned: bool) -> None:
@@ -367,7 +367,7 @@ def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, c
         message = messages.migration_canceled(owner.name, row.source, row.cancel_by)
     else:
         message = messages.migration_failed(owner.name, row.source, ending.value, detail)
-    mail.put(session, migration_id, row.notify_email, message)
+    mail.put(session, row.organization_id, migration_id, row.notify_email, message)
 
 
 def unfinished(session: Session) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import MigrationAnswer
@@ -36,14 +36,21 @@ def find(session: Session, owner: Organization, migration_id: str) -> Migration:
     return row
 
 
-def list_all(session: Session, owner: Organization, now: datetime, limit: int = 100) -> list[MigrationAnswer]:
-    """Return the migrations of an organization, the latest first, at most so many."""
-    rows = session.scalars(
-        select(Migration)
-        .where(Migration.organization_id == owner.id)
-        .order_by(Migration.started_at.desc())
-        .limit(limit)
-    )
+def list_page(
+    session: Session, owner: Organization, now: datetime, limit: int, after: str = ""
+) -> list[MigrationAnswer]:
+    """Return the migrations of an organization, the latest first; those after the one of an id.
+
+    Raises:
+        NotFound: It has no migration of that id.
+
+    """
+    order = (Migration.started_at, Migration.id)
+    query = select(Migration).where(Migration.organization_id == owner.id)
+    if after:
+        last = find(session, owner, after)
+        query = query.where(tuple_(*order) < tuple_(last.started_at, last.id))
+    rows = session.scalars(query.order_by(*(column.desc() for column in order)).limit(limit))
     return [describe(session, owner, row, now) for row in rows]
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.migration import shards
 from pulumi_keystore.control_plane.migration.lease import Lease
-from pulumi_keystore.control_plane.runtime import leadership
+from pulumi_keystore.control_plane.runtime import background, leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError
 
@@ -64,6 +64,7 @@ class Workers:
             try:
                 if shards.any_free(self._plane, self._busy):
                     self.wake()
+                background.note_turn("shards")
             except SQLAlchemyError as error:
                 _log.warning("the database does not answer; tried again", error=type(error).__name__)
             except Exception:  # noqa: BLE001 - nobody would look any more

@@ -76,7 +76,7 @@ def _count(
     if lasting and not row.alerted:
         message = messages.keys_missing(owner.name, f"{keystore.name} ({keystore.address})", lasting, before)
         event = f"missing-{keystore.id}-{row.minute}"
-        mail.put_to_each(session, event, checkpoints.recipients(session, owner), message)
+        mail.put_to_each(session, owner.id, event, checkpoints.recipients(session, owner), message)
     row.alerted = bool(lasting)
     row.lacking, row.surplus = lacking, surplus
     command = f"`keystore verify {owner.name}` names them"

@@ -229,7 +229,7 @@ def tell(
         facts: What the call says beside that.
 
     """
-    mail.put_to_each(session, event, monitor.recipients, message)
+    mail.put_to_each(session, owner.id, event, monitor.recipients, message)
     if monitor.webhook_sealed:
         body = {
             "event": f"keystore.{message.kind}",

@@ -61,6 +61,7 @@ class HealthChecks:
         while True:
             try:
                 busy = self.begin_due()
+                background.note_turn("health checks")
             except SQLAlchemyError as error:
                 busy = False
                 _log.warning("health checks cannot be claimed; tried again", error=type(error).__name__)

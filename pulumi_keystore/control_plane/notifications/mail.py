@@ -33,18 +33,25 @@ _PERMANENT: Final = 500
 _LONGEST_REPLY: Final = 200
 
 
-def put_to_each(session: Session, event: str, recipients: list[str], message: Message) -> None:
+def put_to_each(session: Session, organization_id: int, event: str, recipients: list[str], message: Message) -> None:
     """Leave one mail for each recipient, each with a Message-ID of its own."""
     for recipient in recipients:
-        put(session, f"{event}.{hashlib.sha256(recipient.encode()).hexdigest()[:12]}", recipient, message)
+        put(
+            session,
+            organization_id,
+            f"{event}.{hashlib.sha256(recipient.encode()).hexdigest()[:12]}",
+            recipient,
+            message,
+        )
 
 
-def put(session: Session, event: str, recipient: str | None, message: Message) -> None:
-    """Leave a mail for one recipient; the same message about the same event is left only once."""
+def put(session: Session, organization_id: int, event: str, recipient: str | None, message: Message) -> None:
+    """Leave a mail about an organization for one recipient; the same message about the same event is left only once."""
     if not recipient:
         return
     row = {
         "message_id": f"<{event}.{message.kind}@pulumi-keystore>",
+        "organization_id": organization_id,
         "recipient": recipient,
         "subject": message.subject,
         "body": message.body,
@@ -93,6 +100,7 @@ class MailSender:
         message_id = f"<test.{secrets.token_hex(8)}@pulumi-keystore>"
         mail = Mail(
             message_id=message_id,
+            organization_id=0,
             recipient=check_email(recipient, "recipient"),
             subject=message.subject,
             body=message.body,

@@ -23,8 +23,8 @@ _LONGEST_WAIT_S: Final = 900
 _GIVEN_UP_AFTER: Final = timedelta(days=5)
 """As long as mail servers try (RFC 5321 §4.5.4.1)."""
 _AT_A_TIME: Final = 8
-"""Receivers that are written to side by side. Each gets its messages one after the other, in order; and one whose
-server lets us wait holds up no other, however many messages it has."""
+"""Organizations whose messages are sent side by side. Those of one are sent one after the other, in order; and one
+whose servers let us wait holds up no other, however many messages and receivers it has, and whoever they are."""
 _log = structlog.get_logger(__name__)
 P = TypeVar("P", bound=OutboxMessage)
 
@@ -38,9 +38,9 @@ class Undeliverable(NotAccepted):
 
 
 def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[[P], None]) -> int:
-    """Try the messages of a table that are due, those of each receiver in order; return how many were taken.
+    """Try the messages of a table that are due, those of each organization in order; return how many were taken.
 
-    Each is tried once at the most. What a receiver has no time for is tried the next time.
+    Each is tried once at the most. What there is no time for is tried the next time.
 
     Args:
         sessions: Where the outbox is.
@@ -51,8 +51,8 @@ def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[
     with sessions() as session:
         due_now = is_due(table.next_at, now_utc(), _LONGEST_WAIT_S)
         waits = (table.sent_at.is_(None), table.given_up_at.is_(None), due_now)
-        due = session.execute(select(table.receiver(), table.id).where(*waits).order_by(table.id)).all()
-    messages = ((receiver, number) for receiver, number in due)
+        due = session.execute(select(table.owner(), table.id).where(*waits).order_by(table.id)).all()
+    messages = ((owner, number) for owner, number in due)
     return sum(take_turns(messages, lambda number: _try(sessions, table, number, deliver), at_a_time=_AT_A_TIME))
 
 

@@ -26,8 +26,8 @@ class OutboxMessage:
     """Since when it is not tried any more: it was refused for good, or for too long."""
 
     @classmethod
-    def receiver(cls) -> ColumnElement[str]:
-        """Return who it is for: who lets us wait is waited for once at a time."""
+    def owner(cls) -> ColumnElement[Any]:
+        """Return the organization that it is about: it chooses who receives it, and it alone waits for them."""
         raise NotImplementedError
 
 
@@ -36,14 +36,15 @@ class Mail(OutboxMessage, Base):
 
     __tablename__ = "mails"
     message_id: Mapped[str] = mapped_column(String(100), unique=True)
+    organization_id: Mapped[int] = mapped_column(server_default="0")
     recipient: Mapped[str] = mapped_column(String(254))
     subject: Mapped[str]
     body: Mapped[str]
 
     @classmethod
-    def receiver(cls) -> ColumnElement[str]:
-        """Return the address."""
-        return cls.recipient.expression
+    def owner(cls) -> ColumnElement[Any]:
+        """Return the number of the organization; that of mails of an earlier version is 0."""
+        return cls.organization_id.expression
 
 
 class Hook(OutboxMessage, Base):
@@ -57,6 +58,6 @@ class Hook(OutboxMessage, Base):
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
     @classmethod
-    def receiver(cls) -> ColumnElement[str]:
-        """Return the organization: it may have as many servers as it likes."""
+    def owner(cls) -> ColumnElement[Any]:
+        """Return the name of the organization."""
         return func.jsonb_extract_path_text(cls.body, "organization")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import HistoryAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.organizations.tables import HistoryEntry, Organization
+from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import TooManyRequests
 
 SYSTEM: Final = "system"
@@ -21,6 +23,7 @@ SYSTEM: Final = "system"
 SERVICE: Final = 0
 """Whose history it is that organizations came and went, and tokens: no organization has this number."""
 COLUMNS: Final = ("at", "actor", "action", "detail")
+_PAGE: Final = 1000
 
 
 def append(session: Session, organization_id: int, actor: str, action: str, detail: str | None = None) -> None:
@@ -53,36 +56,56 @@ def require_changes_left(session: Session, organization: str, most: int) -> None
         )
 
 
-def entries(session: Session, organization_id: int, limit: int | None = 1000) -> list[HistoryAnswer]:
-    """Return the latest entries, or all where there is no limit; oldest first."""
-    rows = session.scalars(
-        select(HistoryEntry)
-        .where(HistoryEntry.organization_id == organization_id)
-        .order_by(HistoryEntry.id.desc())
-        .limit(limit)
-    ).all()
-    return [
-        {"id": row.id, "at": row.at.isoformat(), "actor": row.actor, "action": row.action, "detail": row.detail}
-        for row in reversed(rows)
-    ]
+def entries(session: Session, organization_id: int, limit: int, before: int | None = None) -> list[HistoryAnswer]:
+    """Return the latest entries, or the latest before the entry of an id; oldest first."""
+    mine = select(HistoryEntry).where(HistoryEntry.organization_id == organization_id)
+    wanted = mine if before is None else mine.where(HistoryEntry.id < before)
+    rows = session.scalars(wanted.order_by(HistoryEntry.id.desc()).limit(limit)).all()
+    return [_describe(row) for row in reversed(rows)]
 
 
-def to_csv(rows: list[HistoryAnswer]) -> str:
-    """Return entries as CSV (RFC 4180), with a header.
+def pages(plane: ControlPlane, organization_id: int) -> Iterator[list[HistoryAnswer]]:
+    """Yield all entries that there are by now, oldest first, a page at a time."""
+    mine = select(HistoryEntry).where(HistoryEntry.organization_id == organization_id)
+    with plane.transaction() as session:
+        last = session.scalar(select(func.max(HistoryEntry.id)).where(HistoryEntry.organization_id == organization_id))
+    after = 0
+    while after < (last or 0):
+        with plane.transaction() as session:
+            wanted = mine.where(HistoryEntry.id > after, HistoryEntry.id <= last).order_by(HistoryEntry.id).limit(_PAGE)
+            page = [_describe(row) for row in session.scalars(wanted)]
+        yield page
+        after = page[-1]["id"]
+
+
+def _describe(row: HistoryEntry) -> HistoryAnswer:
+    return {"id": row.id, "at": row.at.isoformat(), "actor": row.actor, "action": row.action, "detail": row.detail}
+
+
+def to_csv(pages: Iterable[list[HistoryAnswer]]) -> Iterator[str]:
+    """Yield entries as CSV (RFC 4180), with a header, a page at a time.
 
     A cell that a spreadsheet would take for a formula gets an apostrophe before it: names are other people's text.
     """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([_plain(row[column] or "") for column in COLUMNS])
-    return text.getvalue()
+    for page in pages:
+        for row in page:
+            writer.writerow([_plain(row[column] or "") for column in COLUMNS])
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue()
 
 
-def to_json(rows: list[HistoryAnswer]) -> str:
-    """Return entries as a JSON array."""
-    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+def to_json(pages: Iterable[list[HistoryAnswer]]) -> Iterator[str]:
+    """Yield entries as a JSON array, a page at a time."""
+    before = "[\n"
+    for page in pages:
+        yield before + ",\n".join(json.dumps(row, ensure_ascii=False) for row in page)
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
 
 
 def _plain(cell: str) -> str:

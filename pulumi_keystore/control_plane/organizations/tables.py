@@ -151,9 +151,10 @@ class HistoryEntry(Base):
     """Who did what when. Append-only: the database refuses changes."""
 
     __tablename__ = "history"
+    __table_args__ = (Index("ix_history_organization_id", "organization_id", "id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())
-    organization_id: Mapped[int] = mapped_column(index=True)
+    organization_id: Mapped[int]
     actor: Mapped[str] = mapped_column(String(140))
     action: Mapped[str]
     detail: Mapped[str | None]

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     keystores_per_organization: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=20, description="keystores that one organization may have"
     )
+    keys_per_organization: Annotated[int, Field(ge=1)] = Field(
+        default=1_000_000, description="archive keys that one organization may have in escrow"
+    )
     changes_per_day: Annotated[int, Field(ge=1)] = Field(
         default=5000,
         description="changes, as its history counts them, that tokens of an organization may make in 24 hours",

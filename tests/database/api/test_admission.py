@@ -8,36 +8,11 @@ import pytest
 from anyio import to_thread
 from sqlalchemy.exc import OperationalError
 
-from pulumi_keystore.control_plane import app
-from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.organizations import history, registry
-from pulumi_keystore.control_plane.runtime.database import upgrade_schema
-from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
-from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.errors import KeystoreFault, TooManyRequests
-
-SHARE, CHANGES = 3, 5
-
-
-@pytest.fixture
-def served(database_url, tmp_path):
-    """The application, and a token of the authority."""
-    settings = Settings(
-        database_url=database_url,
-        data=tmp_path,
-        master_key_file=None,
-        requests_per_organization=SHARE,
-        changes_per_day=CHANGES,
-    )
-    with opened(settings, upgrade_schema) as database:
-        plane = database.plane
-        with plane.transaction() as session:
-            _, token = tokens.create(session, "test", "authority", "authority")
-            registry.put(session, "test", "acme")
-            registry.put(session, "test", "other")
-        yield app.create(ServicesOfApp(plane, None, None, None, lambda _: None, None, None)), token
+from tests.database.api.conftest import CHANGES, SHARE
 
 
 @pytest.fixture

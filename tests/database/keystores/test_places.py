@@ -110,7 +110,7 @@ def test_a_clean_up_is_of_the_place_of_its_time(plane, monkeypatch):
         row.namespace, row.mount = "ns1/child", "other"
     with plane.transaction() as session:
         [pending] = session.scalars(select(CleanUp))
-        assert clean_ups.list_all(session, owner)[0]["place"] == "ns1/kv/o1/ on cluster c"
+        assert clean_ups.list_page(session, owner, 1)[0]["place"] == "ns1/kv/o1/ on cluster c"
     vault = clean_ups.CleanUps(plane)._vault(owner, row, pending)
     assert vault.place == Place("c", "ns1/kv", "o1")
     assert vault.tenancy.namespace == "ns1/child"

@@ -60,7 +60,7 @@ def sender(factory, url, ca_file=None):
 
 def sent(factory, url):
     with factory.begin() as session:
-        mail.put(session, "event", "ops@example.com", MESSAGE)
+        mail.put(session, 1, "event", "ops@example.com", MESSAGE)
     sender(factory, url).send_due()
     with factory() as session:
         return session.scalar(select(Mail))

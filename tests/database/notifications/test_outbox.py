@@ -25,10 +25,12 @@ MESSAGE = Message("test", "A subject", "A body")
 def leave(factory):
     numbers = itertools.count()
 
-    def leave(*recipients):
+    def leave(*recipients, owner=None):
+        """Leave a mail for each; without an owner each address is that of an organization of its own."""
         with factory.begin() as session:
             for recipient in recipients:
-                mail.put(session, f"event-{next(numbers)}", recipient, MESSAGE)
+                number = owner if owner is not None else sum(recipient.encode())
+                mail.put(session, number, f"event-{next(numbers)}", recipient, MESSAGE)
 
     return leave
 
@@ -88,6 +90,21 @@ def test_an_organization_whose_webhooks_let_us_wait_holds_up_no_other(factory):
 
     assert outbox.send_due(factory, Hook, deliver) == 31
     assert waiting[0] == "slow-0"
+
+
+def test_an_organization_that_names_those_of_another_as_its_own_delays_no_alert_of_theirs(factory, leave):
+    """Its mails let us wait, and there are many: those of the other go to the same person meanwhile."""
+    leave(*(["victim@example.com"] * 30), *(f"slow{number}@example.com" for number in range(30)), owner=1)
+    leave("victim@example.com", owner=2)
+    theirs_is_there = threading.Event()
+
+    def deliver(message):
+        if message.organization_id == 2:
+            theirs_is_there.set()
+        else:
+            assert theirs_is_there.wait(60)
+
+    assert outbox.send_due(factory, Mail, deliver) == 61
 
 
 def test_a_receiver_that_has_had_its_turn_waits_for_the_others(factory, leave, monkeypatch):

@@ -1,0 +1,161 @@
+"""Lists come page by page, whole and in order, whatever is added meanwhile."""
+
+import asyncio
+import csv
+import json
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from pulumi_keystore import client as client_module
+from pulumi_keystore.client import Client
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.identity import tokens
+from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
+from pulumi_keystore.control_plane.migration.tables import Migration
+from pulumi_keystore.control_plane.organizations import history, registry
+from pulumi_keystore.control_plane.organizations.tables import Keystore
+from pulumi_keystore.declarations.migration import Phase, State
+from pulumi_keystore.declarations.names import Kind
+from pulumi_keystore.errors import KeystoreError
+
+PAGE = 3
+EACH = 10
+
+
+class Bridge(httpx.BaseTransport):
+    """Has an application answer, without a server."""
+
+    def __init__(self, app):
+        self._inner = httpx.ASGITransport(app)
+        self._loop = asyncio.new_event_loop()
+
+    def handle_request(self, request):
+        async def answered():
+            answer = await self._inner.handle_async_request(request)
+            return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+        return self._loop.run_until_complete(answered())
+
+    def close(self):
+        self._loop.close()
+
+
+@pytest.fixture
+def plane(served):
+    return served[0].state.services.plane
+
+
+@pytest.fixture
+def client(served, plane, monkeypatch):
+    """The client as the command has it, of an administrator, with pages of three rows."""
+    with plane.transaction() as session:
+        _, token = tokens.create(session, "test", "ops", "provider-admin")
+    client = Client(token=token)
+    headers = client._http.headers
+    client._http.close()
+    client._http = httpx.Client(transport=Bridge(served[0]), base_url=client.url, headers=headers)
+    monkeypatch.setattr(client_module, "_PAGE", PAGE)
+    monkeypatch.setattr(history, "_PAGE", PAGE)
+    with client:
+        yield client
+
+
+@pytest.fixture
+def rows(plane):
+    """Ten of everything; several began in the same moment."""
+    now = now_utc()
+    with plane.transaction() as session:
+        owner = registry.find(session, "acme")
+        keystore = Keystore(organization_id=owner.id, name="first", kind=Kind.LEGACY)
+        session.add(keystore)
+        session.flush()
+        for number in range(EACH):
+            history.append(session, owner.id, "ops", f"Action {number}", "=1+1" if number == 0 else "a, b")
+            at = now + timedelta(seconds=number // 4)
+            session.add(
+                Migration(
+                    id=f"{number:036d}", organization_id=owner.id, source_id=1, destination_id=2, source="a",
+                    destination="b", state=State.SUCCEEDED, phase=Phase.ENDED, total=0, requested_by="ops",
+                    started_at=at,
+                )
+            )  # fmt: skip
+            state = CleanUpState.PENDING if number % 2 else CleanUpState.DONE
+            session.add(CleanUp(migration_id=f"{number:036d}", keystore_id=keystore.id, side=Side.SOURCE, state=state))
+            tokens.create(session, "test", f"token {number}", "viewer")
+    return owner.id
+
+
+def test_a_history_is_whole(client, rows):
+    actions = [f"Action {number}" for number in range(EACH)]
+    for limit in (1, 2, PAGE, 4, EACH - 1, EACH, EACH + 1, 1000):
+        assert [row["action"] for row in client.history("acme", limit)] == actions[-limit:]
+    told = [row["detail"] for row in client.history(None, 1000) if row["action"] == "Token created"]
+    assert len(told) == EACH + 2
+
+
+def test_a_history_is_exported_page_by_page(client, rows, plane):
+    [header, *cells] = csv.reader(client.export_history("acme", "csv").splitlines())
+    assert header == ["at", "actor", "action", "detail"]
+    assert [row[2] for row in cells] == [f"Action {number}" for number in range(EACH)]
+    assert [row[3] for row in cells] == ["'=1+1", *["a, b"] * (EACH - 1)]
+    assert json.loads(client.export_history("acme", "json")) == client.history("acme", 1000)
+    assert json.loads(client.export_history("other", "json")) == []
+    assert client.export_history("other", "csv").splitlines() == ["at,actor,action,detail"]
+    pages = history.pages(plane, rows)
+    seen = next(pages)
+    with plane.transaction() as session:
+        history.append(session, rows, "ops", "while it is sent")
+    assert [row["action"] for page in (seen, *pages) for row in page] == [f"Action {number}" for number in range(EACH)]
+
+
+def test_migrations_are_whole(client, rows):
+    ids = [f"{number:036d}" for number in range(EACH)][::-1]
+    assert [row["id"] for row in client.migrations("acme")] == ids
+    assert [row["id"] for row in client.migrations("acme", 4)] == ids[:4]
+    page = client.request("GET", "organizations", "acme", "migrations", after=ids[4], limit=2)
+    assert [row["id"] for row in page] == ids[5:7]
+
+
+def test_clean_ups_are_whole(client, rows):
+    assert [row["id"] for row in client.clean_ups("acme", ended=True)] == list(range(1, EACH + 1))
+    assert [row["id"] for row in client.clean_ups("acme")] == [2, 4, 6, 8, 10]
+    assert client.clean_ups("other", ended=True) == []
+
+
+def test_tokens_are_whole(client, rows):
+    assert [row["name"] for row in client.tokens()] == ["authority", "ops", *(f"token {n}" for n in range(EACH))]
+
+
+@pytest.mark.parametrize(
+    ("path", "begin"),
+    [
+        (("organizations", "acme", "migrations"), "no-such-migration"),
+        (("organizations", "other", "migrations"), "0" * 36),
+        (("tokens",), "nosuch"),
+        (("tokens",), "\0"),
+    ],
+)
+def test_a_page_after_what_is_not_there_is_refused(client, rows, path, begin):
+    with pytest.raises(KeystoreError) as caught:
+        client.request("GET", *path, after=begin)
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("organizations",),
+        ("history",),
+        ("tokens",),
+        *(("organizations", "acme", noun) for noun in ("history", "migrations", "clean-ups")),
+    ],
+    ids="/".join,
+)
+@pytest.mark.parametrize("limit", [0, -1, 1001, 10**400, "many"])
+def test_a_page_is_no_longer_than_it_may_be(client, path, limit):
+    with pytest.raises(KeystoreError) as caught:
+        client.request("GET", *path, limit=limit)
+    assert caught.value.status == 422
+    assert client.request("GET", *path, limit=1) is not None

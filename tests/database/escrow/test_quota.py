@@ -1,0 +1,66 @@
+"""An organization has so many keys in escrow, and no more."""
+
+import pytest
+
+from pulumi_keystore.control_plane.escrow.quota import Quota
+from pulumi_keystore.control_plane.organizations import ledger
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Organization
+from pulumi_keystore.errors import TooManyRequests
+
+
+@pytest.fixture
+def owners(factory):
+    with factory.begin() as session:
+        session.add_all(Organization(id=number, name=name, environment="cloud") for number, name in enumerate("ab", 1))
+    return [1, 2]
+
+
+def enter(session, owner, count, first=0):
+    session.add_all(
+        ArchiveKeyEntry(organization_id=owner, user=f"u{number}", generation=1, fingerprint=b"")
+        for number in range(first, first + count)
+    )
+    session.flush()
+
+
+def test_it_is_refused_beyond_its_keys_and_no_other_is(factory, owners):
+    quota = Quota(5)
+    with factory() as session:
+        mine, other = (session.get_one(Organization, number) for number in owners)
+        quota.take(session, mine, 3)
+        enter(session, 1, 3)
+        with pytest.raises(TooManyRequests, match=r"'a' may have 5 archive keys in escrow; there is room for 2, and"):
+            quota.take(session, mine, 3)
+        quota.take(session, mine, 2)
+        enter(session, 1, 2, 3)
+        quota.take(session, mine, 0)
+        with pytest.raises(TooManyRequests, match="room for 0"):
+            quota.take(session, mine, 1)
+        quota.take(session, other, 5)
+
+
+def test_what_failed_or_was_destroyed_leaves_its_room(factory, owners):
+    quota = Quota(5)
+    with factory() as session:
+        mine = session.get_one(Organization, 1)
+        for _ in range(20):
+            quota.take(session, mine, 4)  # none of it was enrolled
+        quota.take(session, mine, 5)
+        enter(session, 1, 5)
+        with pytest.raises(TooManyRequests):
+            quota.take(session, mine, 1)
+        session.delete(session.get_one(ArchiveKeyEntry, (1, "u0")))
+        session.flush()
+        quota.take(session, mine, 1)
+
+
+def test_keys_are_counted_when_there_may_be_too_many_and_not_for_each(factory, owners, monkeypatch):
+    counted = []
+    known = ledger.count_keys
+    monkeypatch.setattr(ledger, "count_keys", lambda *given: counted.append(given) or known(*given))
+    quota = Quota(1000)
+    with factory() as session:
+        mine = session.get_one(Organization, 1)
+        for _ in range(100):
+            quota.take(session, mine, 10)
+    assert len(counted) == 1

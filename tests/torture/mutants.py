@@ -665,6 +665,36 @@ BUGS = [
         "Organization.active_keystore_id == Keystore.id", "Organization.id == Keystore.organization_id",
         "tests/database/monitoring/test_expiry_notices.py", "left_once",
     ),
+    Bug(
+        "mails wait for those of their recipient, whoever left them",
+        "control_plane/notifications/tables.py",
+        "return cls.organization_id.expression", "return cls.recipient.expression",
+        "tests/database/notifications/test_outbox.py", "names_those_of_another",
+    ),
+    Bug(
+        "an organization enrols beyond its quota",
+        "control_plane/escrow/quota.py",
+        "        if left < more:\n            raise", "        if left < 0:\n            raise",
+        "tests/database/escrow/test_quota.py", "beyond_its_keys",
+    ),
+    Bug(
+        "a page forgets what began in the same moment",
+        "control_plane/migration/views.py",
+        "tuple_(*order) < tuple_(last.started_at, last.id)", "Migration.started_at < last.started_at",
+        "tests/database/api/test_paging.py", "migrations_are_whole",
+    ),
+    Bug(
+        "an export repeats what stands at the end of a page",
+        "control_plane/organizations/history.py",
+        "HistoryEntry.id > after", "HistoryEntry.id >= after",
+        "tests/database/api/test_paging.py", "exported_page_by_page",
+    ),
+    Bug(
+        "work that fails looks as if it had ended well",
+        "control_plane/runtime/background.py",
+        "            work.call()\n            turns", "            turns[work.name] = time.time()\n            work.call()\n            turns",
+        "tests/unit/runtime/test_background.py", "falls_behind",
+    ),
 ]  # fmt: skip
 
 

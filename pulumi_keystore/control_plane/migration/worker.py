@@ -6,7 +6,6 @@ Any number of processes do this against one database: the service itself, and `k
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from contextlib import suppress
 from typing import Final
@@ -18,6 +17,7 @@ from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.migration import shards
 from pulumi_keystore.control_plane.migration.lease import Lease
 from pulumi_keystore.control_plane.runtime import background, leadership
+from pulumi_keystore.control_plane.runtime.background import Work
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError
 
@@ -51,25 +51,17 @@ class Workers:
             return
         for number, wake in enumerate(self._wakes, 1):
             threading.Thread(target=self._slot, args=(wake,), name=f"worker-{number}", daemon=True).start()
-        threading.Thread(target=self._scout, name="scout", daemon=True).start()
+        background.start([Work("shards", _LOOK_S, self._look)])
 
     def wake(self) -> None:
         """Say that there are new shards; the threads find out by themselves a little later."""
         for event in self._wakes:
             event.set()
 
-    def _scout(self) -> None:
+    def _look(self) -> None:
         """Look for free shards, for all threads."""
-        while True:
-            try:
-                if shards.any_free(self._plane, self._busy):
-                    self.wake()
-                background.note_turn("shards")
-            except SQLAlchemyError as error:
-                _log.warning("the database does not answer; tried again", error=type(error).__name__)
-            except Exception:  # noqa: BLE001 - nobody would look any more
-                _log.exception("shards cannot be looked for by a mistake in the program; tried again")
-            time.sleep(_LOOK_S)
+        if shards.any_free(self._plane, self._busy):
+            self.wake()
 
     def _slot(self, wake: threading.Event) -> None:
         leases: OrderedDict[str, Lease] = OrderedDict()

@@ -23,6 +23,7 @@ from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import background
+from pulumi_keystore.control_plane.runtime.background import Work
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.requests import Flow
@@ -54,22 +55,13 @@ class HealthChecks:
 
     def start(self) -> None:
         """Begin; the tests go on for as long as the process runs."""
-        threading.Thread(target=self._work, name="minute-tests", daemon=True).start()
+        wait_s = min(1.0, self._plane.settings.health_check_interval_s / 10)
+        background.start([Work("health checks", wait_s, self._begin_all_due)])
 
-    def _work(self) -> None:
-        wait = min(1.0, self._plane.settings.health_check_interval_s / 10)
-        while True:
-            try:
-                busy = self.begin_due()
-                background.note_turn("health checks")
-            except SQLAlchemyError as error:
-                busy = False
-                _log.warning("health checks cannot be claimed; tried again", error=type(error).__name__)
-            except Exception:  # noqa: BLE001 - nobody would make them any more
-                busy = False
-                _log.exception("health checks cannot be claimed by a mistake in the program; tried again")
-            if not busy:
-                time.sleep(wait)
+    def _begin_all_due(self) -> None:
+        ends = time.monotonic() + background.TURN_S
+        while self.begin_due() and time.monotonic() < ends:
+            pass
 
     def begin_due(self) -> bool:
         """Begin the tests that are due, as many as a round has; return whether there may be more."""

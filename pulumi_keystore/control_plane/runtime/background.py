@@ -45,15 +45,10 @@ turns: Final[dict[str, float]] = {}
 """When each work ended its latest turn (seconds since 1970): one that is stuck, or fails each time, falls behind."""
 
 
-def note_turn(name: str) -> None:
-    """Say that a turn of some work has ended well."""
-    turns[name] = time.time()
-
-
 def start(works: Iterable[Work]) -> None:
     """Do each in a thread of its own until the process ends, which it does where another service leads."""
     for work in works:
-        note_turn(work.name)
+        turns[work.name] = time.time()
         threading.Thread(target=_repeat, args=(work,), name=work.name, daemon=True).start()
 
 
@@ -66,7 +61,7 @@ def _repeat(work: Work) -> None:
     while not _ending.wait(work.every_s):
         try:
             work.call()
-            note_turn(work.name)
+            turns[work.name] = time.time()
         except Superseded:
             _log.error("another service leads; stopping", work=work.name)
             os._exit(SUPERSEDED_STATUS)

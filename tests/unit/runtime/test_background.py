@@ -40,6 +40,24 @@ def test_a_turn_that_fails_is_not_the_last_one(error):
     assert again.wait(60)
 
 
+def test_work_that_fails_each_time_falls_behind():
+    """Its moment is the gauge by which somebody is told (`keystore_background_work_timestamp_seconds`)."""
+    tries, often, well = [], threading.Event(), threading.Event()
+
+    def fails():
+        tries.append(1)
+        if len(tries) == 5:
+            often.set()
+        raise ZeroDivisionError
+
+    background.start([Work("fails", 0.01, fails), Work("works", 0.01, well.set)])
+    begun = dict(background.turns)
+    assert often.wait(60)
+    assert well.wait(60)
+    wait_until(lambda: background.turns["works"] > begun["works"], "a turn to be noted", 60, 0.01)
+    assert background.turns["fails"] == begun["fails"]
+
+
 def test_a_mistake_with_one_item_ends_with_it_but_not_that_another_service_leads():
     done = []
     for item in range(3):

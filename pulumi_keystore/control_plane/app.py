@@ -31,7 +31,7 @@ from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.api.admission import THREADS, Admission, Doorkeeper
 from pulumi_keystore.control_plane.api.problems import BodyLimit, describe, handle_errors, problem
 from pulumi_keystore.control_plane.console import access as console_access
-from pulumi_keystore.control_plane.console import keystore_forms, migration_forms, pages
+from pulumi_keystore.control_plane.console import keystore_forms, migration_forms, organization_forms, pages
 from pulumi_keystore.control_plane.identity.roles import RIGHTS, Principal, Right
 from pulumi_keystore.control_plane.organizations import history
 from pulumi_keystore.errors import KeystoreError
@@ -64,6 +64,7 @@ def create(services: ServicesOfApp | None) -> FastAPI:
         app.include_router(noun.router, prefix="/v1")
     app.include_router(health.metrics_router)
     app.include_router(pages.router)
+    app.include_router(organization_forms.router)
     app.include_router(keystore_forms.router)
     app.include_router(migration_forms.router)
     app.include_router(pages.elsewhere)

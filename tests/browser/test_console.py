@@ -11,16 +11,20 @@ from urllib.parse import quote
 import httpx
 import pytest
 from keystore_harness import Tenancy, wait_until
+from keystore_harness.tenancy import key_name
 from keystore_harness.tenant import Tenant
 from playwright.sync_api import expect
 
-from pulumi_keystore.control_plane.console import keystore_forms, migration_forms, pages
+from pulumi_keystore.control_plane.console import keystore_forms, migration_forms, organization_forms, pages
 from pulumi_keystore.errors import RuleViolation
 from tests.conftest import PASSWORD
 from tests.unit.declarations.test_address import REFUSED
 
 FIRST = "/keystores/first"
-PAGES = ["", FIRST, f"{FIRST}/edit", f"{FIRST}/alerts", f"{FIRST}/delete", "/register", "/migrate", "/history"]
+PAGES = [
+    "", "/register", "/migrate", "/verify", "/recover", "/history",
+    *(f"{FIRST}{form}" for form in ("", "/edit", "/alerts", "/accept-cluster", "/delete")),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -56,9 +60,10 @@ def test_a_wrong_token_is_refused_and_a_right_one_signs_in(desk, customer):
 
 def test_no_page_without_signing_in(testbed, customer):
     acme = customer(keystores=("first",))
+    rooms = (pages, organization_forms, keystore_forms, migration_forms)
     with httpx.Client(base_url=testbed.service.url, timeout=60) as bare:
         seen = 0
-        for route in [*pages.router.routes, *keystore_forms.router.routes, *migration_forms.router.routes]:
+        for route in [route for each in rooms for route in each.router.routes]:
             path = route.path.replace("{organization}", acme.name).replace("{form}", "csv")
             if "sign-in" in path or "static" in path:
                 continue
@@ -829,4 +834,96 @@ def test_a_suspended_organization_says_so_on_every_page(desk, customer):
     one = desk()
     for path in ("", "/history"):
         one.open(f"/console/organizations/{acme.name}{path}")
-        expect(one.page.get_by_role("alert")).to_contain_text(f"keystore recover {acme.name}")
+        expect(one.page.get_by_role("alert")).to_contain_text("until an administrator recovers the organization")
+    # The way out is here, too.
+    page = one.page
+    page.get_by_role("link", name="recovers the organization").click()
+    expect(page.get_by_role("table", name="What the keystores remember")).to_contain_text("first")
+    expect(page.get_by_text("Becomes the keystore in use")).to_be_visible()
+    page.get_by_role("button", name="Recover as shown").click()
+    expect(page.locator(".saved")).to_contain_text("The organization was recovered")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert acme.actions[-1] == "Organization recovered"
+    assert acme.released(next(iter(acme.keys))) == next(iter(acme.keys.values()))
+
+
+def test_a_keystore_that_cannot_be_read_is_left_out_of_a_recovery_by_a_person_alone(desk, customer, testbed):
+    acme = customer(keys=2)
+    acme.migrate("second")
+    one = desk()
+    page = one.page
+    with testbed.servers["a"].sealed_for_a_while():
+        one.open(f"/console/organizations/{acme.name}/recover")
+        expect(page.get_by_text("one of them may hold the keys")).to_be_visible()
+        expect(page.get_by_role("button", name="Recover as shown")).to_have_count(0)
+        page.get_by_label("first is gone for good").check()
+        page.get_by_role("button", name="Look again").click()
+        expect(page.get_by_role("button", name="Recover as shown")).to_be_visible()
+    # What was confirmed is not so any more: the first keystore is read again, but was left out.
+    acme.enrol(1)
+    page.get_by_role("button", name="Recover as shown").click()
+    expect(page.get_by_role("alert")).to_contain_text("not what was confirmed any more")
+    page.get_by_role("button", name="Recover as shown").click()
+    expect(page.locator(".saved")).to_contain_text("The organization was recovered")
+    assert acme.active == "second"
+
+
+def test_an_organization_is_created_by_the_provider_alone(desk, customer, testbed, admin):
+    name = f"made-{secrets.token_hex(4)}"
+    one = desk()
+    one.open("/console")
+    page = one.page
+    page.get_by_role("link", name="Create Organization").click()
+    page.get_by_label("Name").fill("Not A Name")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("alert")).to_contain_text("KS031")
+    page.get_by_label("Name").fill(name)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("heading", name="There is no keystore in use yet")).to_be_visible()
+    assert admin.organization(name)["environment"] == "cloud"
+    one.open("/console/create")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Environment").select_option("federal")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("alert")).to_contain_text("is in the cloud environment")
+    other = desk(testbed.service.make_token("jane", "customer-cloud-admin"))
+    other.open("/console")
+    expect(other.page.get_by_role("heading", name="Organizations")).to_be_visible()
+    expect(other.page.get_by_role("link", name="Create Organization")).to_have_count(0)
+    other.open("/console/create")
+    expect(other.page.get_by_role("button", name="Create")).to_have_count(0)
+
+
+def test_keys_are_verified_and_those_that_are_missing_named(desk, customer, testbed):
+    acme = customer(keys=3, keystores=("first",))
+    one = desk()
+    one.open_keystore(acme.name)
+    one.action("Verify Keys")
+    page = one.page
+    page.get_by_role("button", name="Verify now").click()
+    expect(page.get_by_text("All keys are sound")).to_be_visible()
+    lost = min(acme.keys)
+    Tenant(testbed.vaults["a"], acme.tenancy("first"), 1).remove(key_name(lost, 1))
+    page.get_by_role("button", name="Verify again").click()
+    expect(page.get_by_text("1 key is missing")).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text=lost)).to_be_visible()
+    one.open(f"/console/organizations/{acme.name}/verify")
+    expect(page.get_by_text("1 missing, 0 damaged")).to_be_visible()
+    with testbed.servers["a"].sealed_for_a_while():
+        page.get_by_role("button", name="Verify now").click()
+        expect(page.get_by_role("alert")).to_contain_text("sealed")
+
+
+def test_a_connection_is_tested_now(desk, customer, testbed):
+    acme = customer(keystores=("first",))
+    one = desk()
+    one.open(f"/console/organizations/{acme.name}{FIRST}")
+    page = one.page
+    page.get_by_role("button", name="Test now").click()
+    expect(page.locator(".saved")).to_contain_text("Tested now: Online")
+    with testbed.servers["a"].sealed_for_a_while():
+        page.get_by_role("button", name="Test now").click()
+        expect(page.get_by_role("alert")).to_contain_text("sealed")
+    one.open(f"/console/organizations/{acme.name}{FIRST}/accept-cluster")
+    page.get_by_role("button", name="Accept Cluster").click()
+    expect(page.locator(".saved")).to_contain_text("The cluster was proved")

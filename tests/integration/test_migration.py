@@ -199,8 +199,9 @@ def test_one_cluster_under_two_names_is_refused(customer):
     acme.admin.put_keystore(
         acme.name, "again", {**under_another_name, "mount": elsewhere.mount, "role": elsewhere.role}
     )
-    with pytest.raises(Conflict, match="same Vault cluster"):
-        acme.admin.start_migration(acme.name, "again")
+    for ask in (acme.admin.plan_migration, acme.admin.start_migration):
+        with pytest.raises(Conflict, match="same Vault cluster"):
+            ask(acme.name, "again")
     acme.assert_complete("first")
 
 

@@ -1,5 +1,6 @@
 """Another cluster under the same name, servers that are put back in time, and what a proof has to show."""
 
+import httpx
 import pytest
 from keystore_harness import wait_until
 
@@ -18,12 +19,24 @@ def test_another_cluster_under_the_name_is_offline_and_nothing_is_written_there(
         assert health["reason"] == "Host unavailable"
         assert "another Vault cluster answers" in health["detail"]
         assert bed.keystore("status", acme.name).returncode == 2
+        shown = page_of(bed, f"/console/organizations/{acme.name}/keystores/first")
+        assert "Accept Cluster" in shown
+        assert "keystore accept-cluster" not in shown
         assert isinstance(acme.refused(acme.swap, "first"), AnotherCluster)
         assert isinstance(acme.refused(acme.admin.start_migration, acme.name, "second"), AnotherCluster)
         assert acme.place("a", server=other).names() == []
     acme.enrol_keys(acme.some(3))
     acme.assert_complete("first")
     other.close()
+
+
+def page_of(bed, path):
+    """Return a page of the console, as an administrator sees it."""
+    with httpx.Client(base_url=bed.testbed.service.url, timeout=60) as browser:
+        browser.post("/console/sign-in", data={"token": bed.testbed.service.make_token("ops", "provider-admin")})
+        answer = browser.get(path)
+    assert answer.status_code == 200
+    return answer.text
 
 
 def offline(acme):

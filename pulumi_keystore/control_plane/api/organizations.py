@@ -8,14 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
-from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import (
     HistoryAnswer,
     ListedOrganizationAnswer,
     OrganizationAnswer,
     StatusAnswer,
-    VerificationAnswer,
 )
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import overview
@@ -27,7 +25,6 @@ from pulumi_keystore.control_plane.migration import parties
 from pulumi_keystore.control_plane.migration import views as migration_views
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
-from pulumi_keystore.control_plane.organizations.tables import Organization
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.problems import Order, Problem, ProblemFilter
 
@@ -118,7 +115,7 @@ def status(organization: str, actor: Actor, services: Services) -> StatusAnswer:
             **registry.describe(session, owner),
             "keystore": keystores.describe(owner, active) if active else None,
             "connection": None,
-            "verification": _verification(session, owner),
+            "verification": verification.describe(session, owner),
             "health": None,
             "migration": None,
         }
@@ -130,20 +127,6 @@ def status(organization: str, actor: Actor, services: Services) -> StatusAnswer:
     if active:
         shown["connection"] = proving.test_connection(services.plane, owner, active)
     return shown
-
-
-def _verification(session: Session, owner: Organization) -> VerificationAnswer | None:
-    latest = verification.latest(session, owner)
-    if latest is None:
-        return None
-    return {
-        "at": latest.at.isoformat(),
-        "keystore": latest.keystore,
-        "keys": latest.keys,
-        "missing": latest.missing,
-        "damaged": latest.damaged,
-        "surplus": latest.surplus,
-    }
 
 
 @router.get("/organizations/{organization}/history")

@@ -58,6 +58,11 @@ class Visitor:
         """Whether changes may be made."""
         return Right.MANAGE in RIGHTS[self.actor.role]
 
+    @property
+    def may_administer(self) -> bool:
+        """Whether organizations may be created."""
+        return self.actor.organization is None and Right.ADMINISTER in RIGHTS[self.actor.role]
+
 
 def is_private(path: str) -> bool:
     """Tell whether a page is for those alone who are signed in."""

@@ -23,14 +23,15 @@ from pulumi_keystore.control_plane.console.form import (
 from pulumi_keystore.control_plane.console.pages import frame, one_keystore
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.keystores import registration, swapping
+from pulumi_keystore.control_plane.keystores import proving, registration, swapping
 from pulumi_keystore.control_plane.keystores.binding import require_changeable
 from pulumi_keystore.control_plane.monitoring import monitors, rehearsal
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
+from pulumi_keystore.control_plane.monitoring.status import Status
 from pulumi_keystore.control_plane.organizations import keystores, maintenance, registry
 from pulumi_keystore.declarations.monitor import WebhookFormat
 from pulumi_keystore.declarations.names import Kind
-from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
+from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, KeystoreFault
 
 router = APIRouter(prefix=PREFIX, route_class=Page, include_in_schema=False)
 _ONE: Final = "/keystores/{name}"
@@ -160,6 +161,39 @@ def prove(organization: str, name: str, visitor: Sent, services: Services) -> Re
         lambda: swapping.prove_again(services.plane, visitor.actor.name, organization, name),
         lambda _: led_to(organization, name, "proved"),
         lambda error: one_keystore(services, visitor, organization, name, error=error),
+    )
+
+
+@router.post(f"{_ONE}/test")
+def test(organization: str, name: str, visitor: Sent, services: Services) -> Response:
+    """Log in to a keystore and read, as health checks do, and say at once what comes of it."""
+    visitor.actor.require(Right.MANAGE, organization)
+    with services.plane.transaction() as session:
+        owner = registry.find(session, organization)
+        row = keystores.find(session, owner, name)
+    found = proving.test_connection(services.plane, owner, row)
+    if found["status"] == Status.ONLINE:
+        return one_keystore(services, visitor, organization, name, "Tested now: Online.")
+    refused = KeystoreFault(found["detail"] or "the keystore does not answer")
+    return one_keystore(services, visitor, organization, name, error=refused)
+
+
+@router.get(f"{_ONE}/accept-cluster")
+def accept_page(organization: str, name: str, visitor: Visit, services: Services) -> Response:
+    """Ask whether the cluster that answers now is the right one."""
+    visitor.actor.require(Right.MANAGE, organization)
+    return _form("accept.html", visitor, _one(services, organization, name, changes=True), {})
+
+
+@router.post(f"{_ONE}/accept-cluster")
+def accept(organization: str, name: str, visitor: Sent, services: Services) -> Response:
+    """Prove the cluster that answers now, and use it from then on."""
+    visitor.actor.require(Right.MANAGE, organization)
+    shown = _one(services, organization, name)
+    return or_form(
+        lambda: swapping.accept_cluster(services.plane, visitor.actor.name, organization, name),
+        lambda _: led_to(organization, name, "accepted"),
+        lambda error: _form("accept.html", visitor, shown, {}, error),
     )
 
 

@@ -68,6 +68,9 @@ SAVED: Final = {
     "alerts": "The alerts were saved.",
     "canceled": "The migration is being canceled.",
     "undone": "The migration was undone.",
+    "created": "The organization is there.",
+    "recovered": "The organization was recovered. Verify its keys now (menu Actions).",
+    "accepted": "The cluster was proved, and is used from now on.",
     "retried": "The keys that are left are being removed now.",
 }
 """What a page says after a form led to it, by the word in its address: no other text can be put there."""

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pulumi_keystore.control_plane.console.wording import hint_of, summary_of
+from pulumi_keystore.control_plane.console.wording import here, hint_of, summary_of
 
 STATIC: Final = files("pulumi_keystore.control_plane.console") / "static"
 _NEAR: Final = timedelta(days=300)
@@ -61,10 +61,10 @@ def span(seconds: float | None) -> str:
 
 
 def commands(text: str) -> Markup:
-    """Return a text whose commands, between backticks, look like such."""
+    """Return a text that names actions of the console, and whose other commands, between backticks, look like such."""
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
-        for number, part in enumerate(text.split("`"))
+        for number, part in enumerate(here(text).split("`"))
     )
 
 

@@ -17,6 +17,8 @@ LABELS: Final = {
     "namespace": "Namespace",
     "mount": "KV mount",
     "role": "Certificate role",
+    "destination": "Destination",
+    "environment": "Environment",
     "notify_email": "E-mail address",
     "recipients": "E-mail addresses",
     "webhook": "Webhook URL",
@@ -41,6 +43,9 @@ HERE: Final = (
     (r"list them with `keystore list .*", "choose one on the page of the organization"),
     (r"declare a Keystore (for it )?first", "register a keystore first (Actions, Register Keystore)"),
     (r"declare it under another name", "give it another name"),
+    (r"see why with `keystore clean-up list .*", "see why on the page of the organization, and try again there"),
+    (r"list them with `keystore (migration|clean-up) list .*", "see the page of the organization"),
+    (r"ask the provider, who can raise KEYSTORE_KEYS_PER_ORGANIZATION", "ask the provider for more"),
     (
         r"ask for its connection now with `keystore status .*",
         "choose Prove now on its page to see whether it works",
@@ -48,6 +53,16 @@ HERE: Final = (
 )
 """What an error's hint says, and what the console says instead. Other hints name no command, or one that only the
 command can do."""
+IN_PLACE: Final = {
+    r"`keystore verify [^`]*`": "Verify Keys in the menu Actions",
+    r"`keystore recover [^`]*`": "Recover Organization in the menu Actions",
+    r"`keystore accept-cluster[^`]*`": "Accept Cluster on the page of the keystore",
+    r"`keystore migration start[^`]*`": "Migrate Keystore in the menu Actions",
+    r"`keystore monitor set[^`]*`": "Edit Alerts on the page of the keystore",
+    r"`keystore status [^`]*`": "Test now on the page of the keystore",
+}
+"""Commands within a text, and what does the same in the console."""
+_IN_PLACE: Final = tuple((re.compile(pattern), here) for pattern, here in IN_PLACE.items())
 _HERE: Final = tuple((re.compile(pattern), here) for pattern, here in HERE)
 
 
@@ -58,6 +73,13 @@ def summary_of(error: KeystoreError) -> str:
     if prop in LABELS and text.startswith(f"{prop}: "):
         return LABELS[prop] + text.removeprefix(prop)
     return text[:1].upper() + text[1:]
+
+
+def here(text: str) -> str:
+    """Return a text that names what the console has instead of the commands for it."""
+    for pattern, instead in _IN_PLACE:
+        text = pattern.sub(instead, text)
+    return text
 
 
 def hint_of(error: KeystoreError) -> str | None:

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.answers import NamesAnswer, ReportAnswer
+from pulumi_keystore.answers import NamesAnswer, ReportAnswer, VerificationAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import opening
 from pulumi_keystore.control_plane.keystores.tables import Verification
@@ -237,6 +237,21 @@ def _record(plane: ControlPlane, owner: Organization, report: Report) -> None:
 def latest(session: Session, owner: Organization) -> Verification | None:
     """Return what the latest look has found, if there was one."""
     return session.get(Verification, owner.id)
+
+
+def describe(session: Session, owner: Organization) -> VerificationAnswer | None:
+    """Return what may be shown of the latest look, None where there was none."""
+    row = latest(session, owner)
+    if row is None:
+        return None
+    return {
+        "at": row.at.isoformat(),
+        "keystore": row.keystore,
+        "keys": row.keys,
+        "missing": row.missing,
+        "damaged": row.damaged,
+        "surplus": row.surplus,
+    }
 
 
 class Audits:

@@ -84,13 +84,20 @@ def _remove_old_copies(plane: ControlPlane, transport: Transport, parties: Parti
 
 
 def plan(plane: ControlPlane, organization: str, destination: str) -> MigrationPlanAnswer:
-    """Say what a migration would do: from, to, number of keys, estimate, and what is unreachable."""
+    """Say what a migration would do: from, to, number of keys, estimate, and what is unreachable.
+
+    Raises:
+        Conflict: Both are on one cluster.
+
+    """
     with plane.transaction() as session:
         owner = registry.find(session, organization)
         to = keystores.find(session, owner, destination)
         source = keystores.active_keystore(session, owner)
         keys = ledger.count_keys(session, owner)
         moves = source is not None and source.id != to.id
+        if moves and source is not None:
+            _require_another_cluster(source, _label(to), to.cluster_id, "destination")
         carries = source is not None and moves and handover.would_carry_alerts(session, source, to.kind, to)
     ends = [row for row in (source, to) if moves and row]
     return _planned(plane, owner, source, _label(to), keys if moves else 0, ends, moves=moves, carries=carries)
@@ -108,13 +115,17 @@ def plan_to_new(plane: ControlPlane, organization: str, label: str, kind: Kind, 
         source = keystores.require_active(session, owner)
         keys = ledger.count_keys(session, owner)
         carries = handover.would_carry_alerts(session, source, kind, None)
+    _require_another_cluster(source, label, cluster_id, "address")
+    return _planned(plane, owner, source, label, keys, [source], moves=True, carries=carries)
+
+
+def _require_another_cluster(source: Keystore, label: str, cluster_id: str | None, prop: str) -> None:
     if source.cluster_id and source.cluster_id == cluster_id:
         raise Conflict(
-            f"address: {label} and {_label(source)} are the same Vault cluster",
+            f"{prop}: {label} and {_label(source)} are the same Vault cluster",
             hint="choose a keystore on another server",
-            prop="address",
+            prop=prop,
         )
-    return _planned(plane, owner, source, label, keys, [source], moves=True, carries=carries)
 
 
 def _planned(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import pulumi_keystore
-from pulumi_keystore.control_plane.console.wording import HERE, LABELS, hint_of, summary_of
+from pulumi_keystore.control_plane.console.wording import HERE, IN_PLACE, LABELS, here, hint_of, summary_of
 from pulumi_keystore.errors import Conflict, InvalidInput
 
 PACKAGE = Path(pulumi_keystore.__file__).parent
@@ -23,7 +23,8 @@ def test_a_field_is_called_by_its_label():
 def test_labels_are_those_of_the_forms():
     text = "".join(path.read_text() for path in TEMPLATES.glob("*.html"))
     shown = dict(re.findall(r'(?:field|area|file)\("(\w+)", "([^"]+)"', text))
-    shown |= dict(re.findall(r'<label for="(kind|webhook_format)">([^<]+)<', text))
+    shown |= dict(re.findall(r'<label for="(kind|webhook_format|environment)">([^<]+)<', text))
+    shown |= {"destination": "Destination"} if "<legend>Destination</legend>" in text else {}
     for prop, label in LABELS.items():
         assert label.lower() in shown.pop(prop).lower()
     assert shown == {}
@@ -51,3 +52,35 @@ def test_each_hint_that_is_said_otherwise_is_one_that_is_given():
     for pattern, _ in HERE:
         literal = re.split(r"[.(\\]", pattern)[0].strip()
         assert literal in given, pattern
+
+
+def test_what_the_console_can_do_is_not_called_a_command_there():
+    """What is left of `keystore …` in what the service says can be done by a command alone."""
+    alone = "key|clean-up abandon|clean-up list acme --all|serve|worker|test-mail|token|organization|list|migration watch|doctor"
+    given = " ".join(
+        path.read_text() for path in (PACKAGE / "control_plane").rglob("*.py") if path.name != "wording.py"
+    )
+    given += (
+        " ".join(path.read_text() for path in (PACKAGE / "vault").rglob("*.py")) + (PACKAGE / "causes.py").read_text()
+    )
+    for command in set(re.findall(r"`keystore ([a-z -]+)", given)):
+        text = f"run `keystore {command.strip()} acme`"
+        whole = any(re.search(rf"keystore \\?\(?.*{command.split()[0]}", pattern) for pattern, _ in HERE)
+        assert here(text) != text or whole or re.match(alone, command), command
+    for pattern in IN_PLACE:
+        assert re.search(r"`keystore [a-z-]+( [a-z-]+)?", pattern).group() in given, pattern
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("`keystore verify acme` names the users", "Verify Keys in the menu Actions names the users"),
+        (
+            "an administrator accepts it with `keystore accept-cluster`.",
+            "an administrator accepts it with Accept Cluster on the page of the keystore.",
+        ),
+        ("run `bao operator unseal`", "run `bao operator unseal`"),
+    ],
+)
+def test_a_command_within_a_text_is_called_by_its_action(said, instead):
+    assert here(said) == instead

@@ -162,6 +162,10 @@ class Client:
         wanted: dict[str, Any] = {"search": search, "sort": sort} | ({"problem": problem} if problem else {})
         return self._pages("organizations", by="name", **wanted)
 
+    def problems(self) -> dict[str, int]:
+        """Return how many organizations have each problem."""
+        return cast("dict[str, int]", self.request("GET", "problems"))
+
     def delete_organization(self, organization: str, *, mark: str | None = None) -> None:
         """Delete an organization that has no keystores and no keys."""
         self.request("DELETE", "organizations", organization, **_marked(mark))

@@ -22,11 +22,11 @@ commands = typer.Typer()
 def doctor(
     data: Annotated[Path | None, typer.Option(help="The service's data folder.")] = None,
     organization: Annotated[
-        str | None, typer.Option(help="Test the keystore of this organization; by default of the first 20.")
+        str | None, typer.Option(help="Test the keystores of this organization; by default of the first 20.")
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Check an installation: settings, database, master key, clock, mail server, keystores.
+    """Check an installation: settings, database, master key, clock, mail server, DNS, keystores.
 
     Run it on the service's machine, as its user and with its settings. It changes nothing, sends no mail, and says what
     to do about what is wrong. Exit status: 0 nothing is wrong, 1 something is.

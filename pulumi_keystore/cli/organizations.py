@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from enum import StrEnum
+from itertools import chain, islice
 from typing import Annotated, Final
 
 import typer
 
 from pulumi_keystore.answers import HistoryAnswer
-from pulumi_keystore.cli.output import Columns, Format, FormatOption, OrganizationArgument, ask, print_rows, show
+from pulumi_keystore.cli.output import Columns, Format, FormatOption, OrganizationArgument, ask, err, print_rows, show
+from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.problems import Order, ProblemFilter
-from pulumi_keystore.errors import InvalidInput
+from pulumi_keystore.errors import InvalidInput, NotAllowed
 
 commands = typer.Typer()
 
@@ -64,18 +67,40 @@ def organization_create(
 def organization_list(
     search: Annotated[str, typer.Option(help="Only those whose name contains this.")] = "",
     problem: Annotated[ProblemFilter | None, typer.Option(help="Only those with this problem.")] = None,
-    sort: Annotated[Order, typer.Option(help="Order of the list.")] = Order.NAME,
+    sort: Annotated[
+        Order | None, typer.Option(help="Order of the list; by default by name, those with problems first.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of organizations.", min=1)] = 1000,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List the organizations your token can view, with their problems.
+    """List the organizations your token can view, those with problems first, and count the problems.
 
     Problems: suspended (a keystore is newer than the database), offline, keys-missing (the latest count or audit
     did not find every key), migration-failed (in the last seven days), certificate (expires within 30 days) and
     no-alerts (no one is alerted when the keystore is offline).
     """
     with ask() as service:
-        rows = list(service.organizations(search, problem, sort))
-    print_rows(rows, _COLUMNS, output)
+        if sort is not None or problem is not None:
+            found = service.organizations(search, problem, sort or Order.NAME)
+        else:
+            others = (row for row in service.organizations(search) if not row["problems"])
+            found = chain(service.organizations(search, ProblemFilter.ANY), others)
+        rows = list(islice(found, limit + 1))
+        counts = _counts(service)
+    print_rows(rows[:limit], _COLUMNS, output)
+    if output is Format.TABLE and counts:
+        err.print(f"problems: {counts}", markup=False)
+    if len(rows) > limit:
+        err.print(
+            "there are more organizations: narrow the list with --search or --problem, or raise --limit", markup=False
+        )
+
+
+def _counts(service: Client) -> str:
+    """Return how many organizations have which problem; nothing for a token of one organization, which may not ask."""
+    with suppress(NotAllowed):
+        return ", ".join(f"{count:,} {word}" for word, count in service.problems().items() if count)
+    return ""
 
 
 @organization_app.command("show")

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pulumi_keystore.client import Client
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.errors import InvalidInput, KeystoreError
 
 
@@ -168,8 +169,11 @@ def text_of(name: object, value: object) -> str:
 
 
 def local_time(stamp: str) -> str:
-    """Return a UTC time stamp in the reader's zone."""
-    return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    """Return a UTC time stamp in the reader's zone, and how long ago that was, or how far ahead it is."""
+    moment = datetime.fromisoformat(stamp)
+    seconds = (moment - now_utc()).total_seconds()
+    away = f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}, {away}"
 
 
 def local_minute(stamp: str | None) -> str | None:

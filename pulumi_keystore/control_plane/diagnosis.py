@@ -1,9 +1,9 @@
-"""Whether an installation is in order: settings, database, master key, clock, mail server, keystores."""
+"""Whether an installation is in order: settings, database, master key, clock, mail server, DNS, keystores."""
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,11 +16,12 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import proving
 from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.organizations import keystores, registry
-from pulumi_keystore.control_plane.organizations.tables import HistoryEntry
+from pulumi_keystore.control_plane.organizations.tables import HistoryEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.settings import Settings
+from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import expiry_warnings
 from pulumi_keystore.errors import KeystoreError
 
@@ -69,7 +70,7 @@ def examine(settings: Settings, organization: str | None = None) -> Iterator[Fin
 
     Args:
         settings: Those of the service.
-        organization: The one whose keystore is tested; the first `MOST` ones by default.
+        organization: The one whose keystores are tested; the first `MOST` ones by default.
 
     """
     yield Finding("settings", Verdict.OK, f"the data folder is {settings.data}")
@@ -144,20 +145,43 @@ def _keystores(plane: ControlPlane, organization: str | None) -> Iterator[Findin
             if organization
             else session.scalars(registry.listed(session).limit(MOST + 1)).all()
         )
-        active = [(owner, keystores.active_keystore(session, owner)) for owner in found[:MOST]]
-    for owner, row in active:
-        subject = f"keystore {owner.name}/{row.name}" if row else f"organization {owner.name}"
-        if row is None:
-            yield Finding(subject, Verdict.WARNING, "it has no keystore", "declare a Keystore for it")
-            continue
-        tested = proving.test_connection(plane, owner, row)
-        if tested["status"] != "Online":
-            hint = f"run `keystore status {owner.name}`, which lists the next steps"
-            yield Finding(subject, Verdict.WRONG, f"{tested['reason']}: {tested['detail']}", hint)
-        elif row.certificate_not_after and (ends := expiry_warnings(row.certificate_not_after, now_utc())):
-            yield Finding(subject, Verdict.WARNING, ends[0], "replace the client certificate")
-        else:
-            yield Finding(subject, Verdict.OK, "Online")
+        registered = [(owner, keystores.rows(session, owner)) for owner in found[:MOST]]
+    yield from _names(plane, [row for _, rows in registered for row in rows])
+    for owner, rows in registered:
+        if not rows:
+            yield Finding(
+                f"organization {owner.name}", Verdict.WARNING, "it has no keystore", "declare a Keystore for it"
+            )
+        for row in rows:
+            yield _keystore(plane, owner, row)
     if len(found) > MOST:
         detail = f"the keystores of the first {MOST} were tested"
         yield Finding("organizations", Verdict.OK, detail, "name another one with --organization")
+
+
+def _names(plane: ControlPlane, rows: Sequence[Keystore]) -> Iterator[Finding]:
+    """Look up where the names of keystores lead, each once."""
+    addresses = {row.address: KeystoreAddress.parse(row.address) for row in rows if row.address}
+    wrong = 0
+    for address in addresses.values():
+        try:
+            plane.resolver.resolve(address)
+        except KeystoreError as error:
+            wrong += 1
+            yield Finding("DNS", Verdict.WRONG, error.summary, "correct the record, or the resolver of this machine")
+    if addresses and not wrong:
+        yield Finding("DNS", Verdict.OK, f"names of keystores looked up: {len(addresses)}; all lead to where they may")
+
+
+def _keystore(plane: ControlPlane, owner: Organization, row: Keystore) -> Finding:
+    """Test one keystore; one that is not in use can be away, and nothing depends on it."""
+    used = row.id == owner.active_keystore_id
+    subject = f"keystore {owner.name}/{row.name}"
+    tested = proving.test_connection(plane, owner, row)
+    if tested["status"] != "Online":
+        hint = f"run `keystore status {owner.name}`, which lists the next steps" if used else "it is not in use"
+        detail = f"{tested['reason']}: {tested['detail']}"
+        return Finding(subject, Verdict.WRONG if used else Verdict.WARNING, detail, hint)
+    if row.certificate_not_after and (ends := expiry_warnings(row.certificate_not_after, now_utc())):
+        return Finding(subject, Verdict.WARNING, ends[0], "replace the client certificate")
+    return Finding(subject, Verdict.OK, "Online" if used else "Online, and not in use")

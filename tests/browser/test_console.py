@@ -189,7 +189,7 @@ def test_history_with_its_exports(desk, customer):
     with one.page.expect_download() as download:
         one.page.get_by_role("link", name="CSV").click()
     rows = download.value.path().read_text().splitlines()
-    assert rows[0] == "at,actor,action,detail"
+    assert rows[0] == "Date & Time,User,Action,Action Details"
     assert 'ops,Keystore registered,"first: https://vault-a' in rows[1]
     with one.page.expect_download() as download:
         one.page.get_by_role("link", name="JSON").click()

@@ -1,9 +1,11 @@
 """What `keystore doctor` finds in an installation."""
 
 import datetime as dt
+from functools import partialmethod
 
 import pytest
 from keystore_harness import Mailbox
+from sqlalchemy import text
 
 from pulumi_keystore.control_plane import diagnosis
 from pulumi_keystore.control_plane.diagnosis import Verdict, examine
@@ -11,6 +13,7 @@ from pulumi_keystore.control_plane.organizations import history
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.settings import Settings
+from pulumi_keystore.vault.resolver import Resolver
 
 
 @pytest.fixture
@@ -83,3 +86,65 @@ def test_of_many_organizations_the_first_are_looked_at_or_the_one_that_is_named(
     assert "organization org-3" not in by_subject
     assert "first 2" in by_subject["organizations"].detail
     assert "organization org-3" in found(settings, organization="org-3")
+
+
+def test_a_schema_of_a_later_version_is_wrong(settings):
+    with opened(settings) as database:
+        engine = database.plane.engine
+        with engine.begin() as connection:
+            ours = connection.scalar(text("select version_num from alembic_version"))
+            connection.execute(text("update alembic_version set version_num = '9999'"))
+        finding = found(settings)["database and master key"]
+        with engine.begin() as connection:  # others use this database after us
+            connection.execute(text("update alembic_version set version_num = :ours"), {"ours": ours})
+    assert finding.verdict is Verdict.WRONG
+    assert "9999" in finding.detail
+
+
+@pytest.fixture
+def keystores(settings, monkeypatch):
+    """Two keystores of an organization, of which the first is in use; return what a test finds, by name."""
+    with opened(settings) as database, database.plane.transaction() as session:
+        session.add(Organization(id=1, name="acme", environment="cloud"))
+        session.flush()
+        for number, name in enumerate(("first", "second"), 1):
+            address = f"https://{name}.example.com:8200"
+            row = Keystore(id=number, organization_id=1, name=name, kind="self-administered", address=address,
+                           mount="kv", cluster_id=name, revision=1)  # fmt: skip
+            session.add(row)
+            session.flush()
+        session.get(Organization, 1).active_keystore_id = 1
+    well = {"status": "Online", "reason": None, "detail": None}
+    tested = {"first": well, "second": well}
+    monkeypatch.setattr(diagnosis.proving, "test_connection", lambda *given: tested[given[-1].name])
+    return tested
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("first", Verdict.WRONG), ("second", Verdict.WARNING)])
+def test_every_keystore_is_tested_and_one_in_use_that_is_away_is_wrong(settings, keystores, name, verdict):
+    keystores[name] = {"status": "Offline", "reason": "Host unavailable", "detail": "sealed"}
+    by_subject = found(settings)
+    for each in ("first", "second"):
+        finding = by_subject[f"keystore acme/{each}"]
+        assert finding.verdict is (verdict if each == name else Verdict.OK)
+    assert "sealed" in by_subject[f"keystore acme/{name}"].detail
+
+
+@pytest.mark.parametrize(
+    ("leads_to", "verdict", "says"),
+    [
+        (["93.184.215.14"], Verdict.OK, "looked up: 2"),
+        (["10.0.0.1"], Verdict.WRONG, "not a public address"),
+        (OSError("no such name"), Verdict.WRONG, "second.example.com"),
+    ],
+)
+def test_where_names_lead_is_looked_up(settings, keystores, monkeypatch, leads_to, verdict, says):
+    def look_up(host, port):
+        if isinstance(leads_to, OSError):
+            raise leads_to
+        return leads_to
+
+    monkeypatch.setattr(Resolver, "__init__", partialmethod(Resolver.__init__, lookup=look_up))
+    finding = found(settings)["DNS"]
+    assert finding.verdict is verdict
+    assert says in finding.detail

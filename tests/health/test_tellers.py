@@ -177,7 +177,7 @@ def test_the_command_tells_the_same(watch, testbed, admin_token, tmp_path):
         assert (asked["health"]["status"], asked["health"]["reason"]) == ("Offline", "Host unavailable")
     assert run("status", "nobody", check=False).returncode == 1
     rows = run("history", name, "--format", "csv").stdout.splitlines()
-    assert rows[0] == "at,actor,action,detail"
+    assert rows[0] == "Date & Time,User,Action,Action Details"
     assert any("Health monitor set" in row for row in rows)
     other = acme.customer
     run("monitor", "set", name, "first", "--recipient", "c@example.com", "--offline-minutes", "7")

@@ -201,6 +201,8 @@ def test_a_failed_enrolment_enrols_nobody_and_can_be_repeated(customer, testbed)
         ("PUT", "/v1/organizations/fine/keystores/first", {"kind": "provider", "certificate": {"CANARY": 1}}),
         ("POST", "/v1/organizations/fine/archive-keys", {"keys": "CANARY"}),
         ("POST", "/v1/tokens", {"name": "x", "role": "god"}),
+        # Who is notified is said, and not left out by accident; null and "none" say no one.
+        ("POST", "/v1/organizations/nobody/migrations", {"destination": "x"}),
         ("POST", "/v1/tokens", {"name": "x\ny", "role": "viewer"}),
         ("POST", "/v1/tokens", {"name": "x", "role": "viewer", "days": -1}),
         ("POST", "/v1/organizations/fine/migrations", ["CANARY"]),

@@ -22,7 +22,8 @@ SYSTEM: Final = "system"
 """Who has done what the service does by itself; nobody else is called so."""
 SERVICE: Final = 0
 """Whose history it is that organizations came and went, and tokens: no organization has this number."""
-COLUMNS: Final = ("at", "actor", "action", "detail")
+COLUMNS: Final = {"Date & Time": "at", "User": "actor", "Action": "action", "Action Details": "detail"}
+"""The columns of an export (contract: History), and the fields of an entry."""
 _PAGE: Final = 1000
 
 
@@ -92,7 +93,9 @@ def to_csv(pages: Iterable[list[HistoryAnswer]]) -> Iterator[str]:
     writer.writerow(COLUMNS)
     for page in pages:
         for row in page:
-            writer.writerow([_plain(row[column] or "") for column in COLUMNS])
+            writer.writerow(
+                [_plain(row["at"]), _plain(row["actor"]), _plain(row["action"]), _plain(row["detail"] or "")]
+            )
         yield text.getvalue()
         text.seek(0)
         text.truncate()

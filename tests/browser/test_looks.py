@@ -6,13 +6,16 @@ With SCREENSHOTS=1 the pictures of docs/ are made anew.
 import itertools
 import os
 import re
+import secrets
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from keystore_harness import wait_until
 from playwright.sync_api import expect
 
 from tests.browser.conftest import PHONE, WIDE
+from tests.browser.test_console import PAGES
 from tests.conftest import WHOLE
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
@@ -85,6 +88,103 @@ def test_every_page_is_accessible_and_fits(desk, customer, testbed, size, scheme
     look("organizations")
     other.open("/console/organizations/nobody")
     look("error")
+
+
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    list(itertools.product(SIZES, ("light", "dark"))) if WHOLE else [("1280", "dark"), ("390", "light")],
+)
+def test_pages_of_what_is_rare_are_accessible_and_fit(desk, customer, testbed, admin, size, scheme):
+    """Nothing registered, federal, legacy, the provider's, a migration that has ended, and what is suspended."""
+    one = desk(viewport=SIZES[size], color_scheme=scheme, bypass_csp=True)
+
+    def look(name, path):
+        one.open(path)
+        expect(one.page.get_by_role("heading").first).to_be_visible()
+        judge(one.page, f"{name} {size} {scheme}")
+
+    name = f"rare-{secrets.token_hex(3)}"
+    for environment in ("cloud", "federal"):
+        admin.put_organization(f"{name}-{environment}", environment)
+        look(f"empty, {environment}", f"/console/organizations/{name}-{environment}")
+    admin.put_keystore(f"{name}-cloud", "old", {"kind": "legacy"})
+    for path in ("", "/keystores/old", "/migrate"):
+        look(f"legacy {path}", f"/console/organizations/{name}-cloud{path}")
+    provided = customer(keystores=())
+    provided.register("first", kind="provider")
+    for path in ("", "/keystores/first"):
+        look(f"provider {path}", f"/console/organizations/{provided.name}{path}")
+    acme = customer(keys=2)
+    acme.migrate("second")
+    root = f"/console/organizations/{acme.name}"
+    for path in ("", "/verify", "/recover", "/keystores/second/accept-cluster", "/keystores/second"):
+        look(f"migrated {path}", f"{root}{path}")
+    one.open(f"{root}/verify")
+    one.page.get_by_role("button", name="Verify now").click()
+    expect(one.page.get_by_text("All keys are sound")).to_be_visible()
+    judge(one.page, f"verified {size} {scheme}")
+    look("create", "/console/create")
+    suspend(acme, "b")
+    for path in ("", "/recover"):
+        look(f"suspended {path}", f"{root}{path}")
+
+
+def suspend(acme, server):
+    """Have a keystore remember a decision that the database does not know."""
+    client, folder = acme.testbed.vaults[server].client(), f"archive-keys/{acme.name}/checkpoints"
+    found = wait_until(lambda: client.list(folder), "the checkpoint")
+    latest = client.read(f"{folder}/{max(found['data']['keys'])}")["data"]
+    client.write_data(f"{folder}/000000000099", data={**latest, "epoch": 99, "nonce": "another"})
+    wait_until(lambda: acme.admin.organization(acme.name)["suspended"], "the health check", 90)
+
+
+REACHABLE = """() => {
+    const all = 'a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex="0"]';
+    const shown = [...document.querySelectorAll(all)].filter(e => e.checkVisibility() && !e.disabled);
+    // Of radio buttons the arrow keys choose one.
+    const wanted = shown.filter(e => e.type !== "radio" || e.checked);
+    wanted.forEach((e, number) => e.dataset.stop = number);
+    return wanted.map(e => e.outerHTML.slice(0, 100));
+}"""
+FOCUSED = """() => {
+    const e = document.activeElement, style = getComputedStyle(e);
+    const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0 || style.boxShadow !== "none";
+    return [e.dataset.stop ?? null, seen];
+}"""
+
+
+def test_everything_on_every_page_is_reached_and_seen_by_keyboard(desk, customer, testbed):
+    acme = customer(keys=1)
+    one = desk(testbed.service.make_token("ops-too", "provider-admin"))
+    page = one.page
+    for path in ["/console", "/console/create", *(f"/console/organizations/{acme.name}{each}" for each in PAGES)]:
+        one.open(path)
+        expect(page.get_by_role("heading").first).to_be_visible()
+        for menu in page.locator("details:not([open])").all():
+            menu.evaluate("menu => menu.open = true")
+        wanted = page.evaluate(REACHABLE)
+        page.evaluate("() => document.activeElement.blur()")
+        reached, unseen = set(), []
+        for _ in range(len(wanted) + 5):
+            page.keyboard.press("Tab")
+            stop, seen = page.evaluate(FOCUSED)
+            if stop is not None:
+                reached.add(int(stop))
+                unseen += [] if seen else [wanted[int(stop)]]
+        assert [wanted[stop] for stop in set(range(len(wanted))) - reached] == [], path
+        assert unseen == [], path
+
+
+def test_every_page_is_whole_without_javascript(desk, customer):
+    acme = customer(keys=1)
+    one = desk(java_script_enabled=False)
+    for path in ["/console", "/console/create", *(f"/console/organizations/{acme.name}{each}" for each in PAGES)]:
+        one.open(path)
+        expect(one.page.get_by_role("heading").first).to_be_visible()
+        for form in one.page.locator("form").all():
+            assert form.locator("button").count() > 0, path
+        # What a script alone would show, or hide, is not there.
+        assert one.page.locator("main").inner_text().count("undefined") == 0, path
 
 
 def look_at_an_outage(one, testbed, root, look):

@@ -18,6 +18,7 @@ from pulumi_keystore.declarations.problems import Problem, ProblemFilter
 
 PLANE = SimpleNamespace(settings=Settings())
 NOW = now_utc()
+VISITOR = SimpleNamespace(may_administer=True, form_token="token", actor=SimpleNamespace(name="ops", role="viewer"))
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 
 
@@ -184,7 +185,7 @@ def test_a_page_of_the_console_stays_under_100_kb(factory):
         session.flush()
         rows, first = listed(session, limit=100), listed(session, limit=10, problem=ProblemFilter.ANY)
         counts = {problem: count for problem, count in overview.count_problems(session, PLANE, NOW).items() if count}
-    shown = page("organizations.html", visitor=None, rows=rows, first=first, counts=counts, busy=["org-000001"] * 20,
+    shown = page("organizations.html", visitor=VISITOR, rows=rows, first=first, counts=counts, busy=["org-000001"] * 20,
                  more="org-000100", after="", search="", problem=None, sort="name")  # fmt: skip
     assert len(rows) == 100
     assert shown.body.count(b"No alerts") >= 110

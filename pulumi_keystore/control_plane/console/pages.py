@@ -59,7 +59,9 @@ _HISTORY: Final = 100
 CLEAN_UPS: Final = 20
 """How many that are pending are shown, and retried by the button."""
 _LATEST_INCIDENTS: Final = 5
-"""How many the page of an organization shows; that of the keystore shows all."""
+"""How many the page of an organization shows."""
+_INCIDENTS: Final = 100
+"""How many the page of a keystore shows."""
 SAVED: Final = {
     "registered": "The keystore was proved and registered.",
     "edited": "The keystore was proved with the new settings, and they are in use.",
@@ -299,7 +301,7 @@ def one_keystore(
         shown = {
             **frame(session, owner),
             "keystore": keystores.describe(owner, row),
-            **_health(session, services, row if monitored else None, now, period, incidents.MOST),
+            **_health(session, services, row if monitored else None, now, period, _INCIDENTS),
             "monitor": monitors.describe(services.plane, owner, row, monitor) if monitor else None,
             "certificate_days": _days(row.certificate_not_after, now),
             "path": f"{HOME}/organizations/{owner.name}/keystores/{quote(row.name, safe='')}",

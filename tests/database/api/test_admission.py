@@ -12,7 +12,7 @@ from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.organizations import history, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreFault, TooManyRequests
-from tests.database.api.conftest import CHANGES, SHARE
+from tests.database.served import CHANGES, SHARE
 
 
 @pytest.fixture

@@ -1,0 +1,5 @@
+"""The application, for tests of its pages."""
+
+from tests.database.served import client, client_of, plane, served
+
+__all__ = ["client", "client_of", "plane", "served"]

@@ -1,0 +1,86 @@
+"""Pages that have much to show stay small, and lead to the rest."""
+
+import re
+from datetime import timedelta
+
+import httpx
+import pytest
+from sqlalchemy import insert
+
+from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.identity import tokens
+from pulumi_keystore.control_plane.monitoring.tables import Incident, KeystoreHealth
+from pulumi_keystore.control_plane.organizations.tables import HistoryEntry, Keystore, Organization
+from tests.database.served import Bridge
+
+MANY = 600
+LONG = "vault-a.example.com (https://vault-a.example.com:8200): " + "the certificate has expired; " * 6
+
+
+@pytest.fixture
+def browser(served, plane):
+    """Somebody who is signed in, and an organization of whose keystore there is much to tell."""
+    now = now_utc()
+    with plane.transaction() as session:
+        _, token = tokens.create(session, "test", "ops", "provider-admin")
+        session.add(Organization(id=500, name="busy", environment="cloud"))
+        session.flush()
+        session.add(
+            Keystore(
+                id=500, organization_id=500, name="first", kind="self-administered", mount="kv", cluster_id="c",
+                address="https://vault-a.example.com:8200", certificate_not_after=now + timedelta(days=300),
+            )
+        )  # fmt: skip
+        session.flush()
+        session.get_one(Organization, 500).active_keystore_id = 500
+        session.add(KeystoreHealth(keystore_id=500, phase=0.0, minute=int(now.timestamp() // 60), online=True,
+                                   seconds=0.1, since=now, tested_at=now))  # fmt: skip
+        session.execute(
+            insert(HistoryEntry),
+            [{"organization_id": 500, "at": now, "actor": "ops", "action": f"Keystore edited {number}", "detail": LONG}
+             for number in range(MANY)],
+        )  # fmt: skip
+        session.execute(
+            insert(Incident),
+            [{"keystore_id": 500, "begun_at": now - timedelta(hours=number + 2), "reason": "Host unavailable",
+              "ended_at": now - timedelta(hours=number + 1), "cause": "expired", "detail": LONG, "alerts": 2}
+             for number in range(MANY)],
+        )  # fmt: skip
+    with httpx.Client(transport=Bridge(served[0]), base_url="http://127.0.0.1", follow_redirects=True) as browser:
+        browser.post("/console/sign-in", data={"token": token})
+        yield browser
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "?period=month", "/live", "/history", "/keystores/first", "/keystores/first?period=day", "/verify", "/register",
+     "/migrate", "/keystores/first/edit", "/keystores/first/alerts", "/keystores/first/accept-cluster"],
+)  # fmt: skip
+def test_a_page_stays_under_100_kb(browser, path):
+    answer = browser.get(f"/console/organizations/busy{path}")
+    assert answer.status_code == 200
+    assert "busy" in answer.text
+    assert len(answer.content) < 100_000, f"{len(answer.content):,}"
+
+
+def test_the_whole_history_is_reached_page_by_page(browser):
+    path, seen = "/console/organizations/busy/history", []
+    while path:
+        text = browser.get(path).text
+        seen += map(int, re.findall(r"Keystore edited (\d+)<", text))
+        older = re.search(r'rel="next" href="([^"]+)"', text)
+        path = older and older[1]
+    assert seen == list(range(MANY))[::-1]
+    assert "There are no older entries." in browser.get("/console/organizations/busy/history?before=1").text
+    assert "Latest entries" in browser.get("/console/organizations/busy/history?before=9").text
+
+
+def test_an_export_in_the_browser_is_whole(browser):
+    answer = browser.get("/console/organizations/busy/history.csv")
+    assert answer.headers["content-disposition"] == 'attachment; filename="busy-history.csv"'
+    assert answer.text.count("Keystore edited") == MANY
+
+
+def test_incidents_that_are_not_shown_are_said_to_be_there(browser):
+    text = browser.get("/console/organizations/busy/keystores/first").text
+    assert "The latest 100 incidents" in text

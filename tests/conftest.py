@@ -107,6 +107,15 @@ def engine() -> Path:
     return Path(subprocess.run(script, check=True, capture_output=True, text=True, timeout=1800).stdout.strip())
 
 
+@pytest.fixture(scope="session")
+def policy_pack() -> Path:
+    """The folder of the policy pack, with the virtual environment of its own, from its lock file."""
+    command = [os.environ.get("UV", "uv"), "sync", "--frozen", "--quiet", "--system-certs"]
+    clean = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    subprocess.run(command, cwd=ROOT / "policies", check=True, timeout=600, env=clean)
+    return ROOT / "policies"
+
+
 @dataclass
 class Customer:
     """One organization with keystores `first` (on server a) and `second` (on server b), and its users' keys."""

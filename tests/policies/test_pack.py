@@ -1,9 +1,7 @@
 """The policy pack by the real engine: in preview and in up."""
 
 import json
-import os
 import re
-import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,19 +14,10 @@ from tests.conftest import ROOT
 from tests.integration.test_pulumi import team
 
 __all__ = ["team"]
-PACK = ROOT / "policies"
-
-
-@pytest.fixture(scope="session")
-def installed():
-    """The pack with the virtual environment of its own, from its lock file."""
-    command = [os.environ.get("UV", "uv"), "sync", "--frozen", "--quiet", "--system-certs"]
-    clean = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    subprocess.run(command, cwd=PACK, check=True, timeout=600, env=clean)
 
 
 @pytest.fixture
-def mistakes(installed, engine, tmp_path):
+def mistakes(engine, tmp_path):
     """The program that makes every mistake; what it asks the service for is never reached."""
     ca = CertificateAuthority()
     (tmp_path / "good.p12").write_bytes(ca.issue("acme").pkcs12("pw"))
@@ -43,9 +32,9 @@ def mistakes(installed, engine, tmp_path):
 ALL = {f"KS{number}" for number in (100, 101, 102, 103, 104, 105, 106, 107, 108, 110, 111)}
 
 
-def test_every_policy_speaks_in_preview_and_in_up_and_the_update_does_not_begin(mistakes):
+def test_every_policy_speaks_in_preview_and_in_up_and_the_update_does_not_begin(mistakes, policy_pack):
     for command in (["preview"], ["up", "--yes"]):
-        done = mistakes.run(*command, "--policy-pack", str(PACK), check=False)
+        done = mistakes.run(*command, "--policy-pack", str(policy_pack), check=False)
         assert done.returncode != 0
         assert set(re.findall(r"\[(KS\d+)\]", done.stdout)) >= ALL, done.stdout
         assert "Traceback" not in done.stdout
@@ -74,7 +63,7 @@ def test_the_command_says_where_in_the_program_it_is_written(mistakes, tmp_path)
         assert name in written or "name" in written, row
 
 
-def test_levels_and_limits_are_chosen_and_weak_timings_mended(mistakes, tmp_path):
+def test_levels_and_limits_are_chosen_and_weak_timings_mended(mistakes, policy_pack, tmp_path):
     config = tmp_path / "config.json"
     config.write_text(
         json.dumps(
@@ -86,7 +75,7 @@ def test_levels_and_limits_are_chosen_and_weak_timings_mended(mistakes, tmp_path
             }
         )
     )
-    done = mistakes.run("preview", "--policy-pack", str(PACK), "--policy-pack-config", str(config), check=False)
+    done = mistakes.run("preview", "--policy-pack", str(policy_pack), "--policy-pack-config", str(config), check=False)
     told = set(re.findall(r"\[(KS\d+)\]", done.stdout))
     assert "KS102" in told
     assert not {"KS101", "KS104"} & told, done.stdout
@@ -94,8 +83,8 @@ def test_levels_and_limits_are_chosen_and_weak_timings_mended(mistakes, tmp_path
     assert done.returncode != 0
 
 
-def test_what_is_only_advised_does_not_hold_up_an_update(team, installed):
-    done = team.stack.run("up", "--yes", "--policy-pack", str(PACK))
+def test_what_is_only_advised_does_not_hold_up_an_update(team, policy_pack):
+    done = team.stack.run("up", "--yes", "--policy-pack", str(policy_pack))
     assert "5 created" in done.stdout
     assert {"KS102", "KS108"} <= set(re.findall(r"\[(KS\d+)\]", done.stdout))
     assert "advisory" in done.stdout

@@ -1,9 +1,11 @@
 """Each program in stacks/ by the real engine on real servers: up, up again, refresh, destroy, and what it is for."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 from keystore_harness import Testbed
 from keystore_harness.engine import PulumiStack
+from typer.testing import CliRunner
 
+from pulumi_keystore import cli
 from pulumi_keystore.client import Client
 from tests.conftest import PASSWORD, ROOT, SETTINGS, Customer
 from tests.stacks.vault_provider import serving
@@ -28,6 +32,7 @@ class Program:
     stack: PulumiStack
     customer: Customer
     folder: Path
+    policy_pack: Path
 
     def certificate(self, name: str, organization: str = "") -> str:
         """Issue a client certificate as a file; return its path."""
@@ -49,18 +54,31 @@ class Program:
     def lifecycle(self, resources: int) -> None:
         """Make it, find that nothing changes, take it away."""
         assert f"{resources} created" in self.stack.up().stdout
+        self.assert_judged_alike()
         for again in (self.stack.up(), self.stack.refresh()):
             assert f"{resources} unchanged" in again.stdout
             assert TRACEBACK not in again.stdout
         assert f"{resources} deleted" in self.stack.destroy().stdout
         assert PASSWORD not in json.dumps(self.stack.export())
 
+    def assert_judged_alike(self) -> None:
+        """The policy pack says the same of the program as `keystore check` says of what it has made."""
+        told = self.stack.run("up", "--yes", "--skip-preview", "--policy-pack", str(self.policy_pack))
+        exported = self.folder / "exported.json"
+        exported.write_text(json.dumps(self.stack.export()))
+        done = CliRunner().invoke(cli.app, ["check", str(exported), "--format", "json"])
+        rows = json.loads(done.stdout)
+        # What is secret is encrypted in an exported stack: there the command says that it cannot look at it.
+        by_check = Counter(row["id"] for row in rows if row["id"] != "KS100")
+        by_pack = Counter(re.findall(r"\[(KS\d+)\]", told.stdout))
+        assert by_pack == by_check, f"{told.stdout}\n{rows}"
+
 
 Make = Callable[..., Any]
 
 
 @pytest.fixture
-def program(customer: Callable[..., Customer], engine: Path, tmp_path: Path) -> Make:
+def program(customer: Callable[..., Customer], engine: Path, policy_pack: Path, tmp_path: Path) -> Make:
     """Make a program of a folder of stacks/, for a customer: a new one by default."""
 
     @contextmanager
@@ -72,7 +90,7 @@ def program(customer: Callable[..., Customer], engine: Path, tmp_path: Path) -> 
         known = {"KEYSTORE_URL": service.url, "KEYSTORE_TOKEN": service.make_token("ops", "provider-admin")}
         with PulumiStack(engine, ROOT / "stacks" / name, tmp_path / "state", {**known, **(environment or {})}) as stack:
             (tmp_path / "ca.pem").write_text(acme.testbed.ca.pem)
-            yield Program(stack, acme, tmp_path)
+            yield Program(stack, acme, tmp_path, policy_pack)
 
     return make
 

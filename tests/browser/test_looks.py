@@ -92,7 +92,7 @@ def test_every_page_is_accessible_and_fits(desk, customer, testbed, size, scheme
 
 @pytest.mark.parametrize(
     ("size", "scheme"),
-    list(itertools.product(SIZES, ("light", "dark"))) if WHOLE else [("1280", "dark"), ("390", "light")],
+    list(itertools.product(SIZES, ("light", "dark"))) if WHOLE else [("390", "light")],
 )
 def test_pages_of_what_is_rare_are_accessible_and_fit(desk, customer, testbed, admin, size, scheme):
     """Nothing registered, federal, legacy, the provider's, a migration that has ended, and what is suspended."""

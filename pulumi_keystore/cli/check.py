@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pulumi_keystore.cli.output import err, out
+from pulumi_keystore.cli.output import err, out, wrapped
 from pulumi_keystore.rules import Severity
 
 commands = typer.Typer()
@@ -55,13 +55,12 @@ def check(
         sys.stdout.write(report.to_sarif(findings, shown))
     else:
         for finding in findings:
-            out.print(
-                f"{finding.rule.severity:<8}{finding.rule.id}  {finding.resource}: {finding.message}", markup=False
-            )
+            line = f"{finding.rule.severity:<8}{finding.rule.id}  {finding.resource}: {finding.message}"
+            out.print(wrapped(line, 15), markup=False)
             if finding.at:
                 column = f":{finding.at.column}" if finding.at.column else ""
                 out.print(f"{'':8}at: {finding.at.file or shown}:{finding.at.line}{column}", markup=False)
-            out.print(f"{'':8}hint: {finding.remedy}", markup=False)
+            out.print(wrapped(f"{'':8}hint: {finding.remedy}", 14), markup=False)
         counts = [_count(sum(one.rule.severity is level for one in findings), level) for level in Severity]
         err.print(f"{_count(len(resources), 'declaration')}: {', '.join(counts)}", markup=False)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}

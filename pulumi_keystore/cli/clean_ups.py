@@ -66,4 +66,5 @@ def clean_up_abandon(
 ) -> None:
     """Abandon a clean-up, for example of a server that is gone for good. Copies of keys may remain there."""
     with ask() as service:
-        show(service.abandon_clean_up(organization, number, reason), output)
+        row = service.abandon_clean_up(organization, number, reason)
+    show({**row, "next_at": None} if output is Format.TABLE else row, output)

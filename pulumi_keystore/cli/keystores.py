@@ -194,7 +194,7 @@ def _health_lines(monitored: HealthAnswer | None) -> dict[str, Any]:
         return {}
     past, shown_until = monitored["reliability"], monitored["server_certificate_not_after"]
     ratio = past["ratio"]
-    since = f" since {local_time(monitored['since'])} ({span(monitored['for_s'] or 0)})" if monitored["since"] else ""
+    since = f" since {local_time(monitored['since'])}" if monitored["since"] else ""
     return {
         "each minute": f"{_connection(monitored)}{since}",
         "last tested": monitored["tested_at"] and local_time(monitored["tested_at"]),

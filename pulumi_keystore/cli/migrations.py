@@ -198,7 +198,11 @@ def migration_undo(
     enrolled since the migration are copied back first.
     """
     with ask() as service:
-        _show(service.undo_migration(organization, _find(service, organization, migration)), output)
+        row = service.undo_migration(organization, _find(service, organization, migration))
+    if output is Format.JSON:
+        print_json(row)
+    else:
+        out.print(f"undone: {_name(row['source'])} is the active keystore again", markup=False)
 
 
 def _find(service: Client, organization: str, given: str | None) -> str:
@@ -221,7 +225,10 @@ def _find(service: Client, organization: str, given: str | None) -> str:
 
 def _show(row: MigrationAnswer, output: Format) -> None:
     """Print a migration; its receipt is for `migration show`."""
-    show({**row, "receipt": None} if output is Format.TABLE else row, output)
+    if output is Format.TABLE and row["cancel_by"] and row["state"] == "canceled":
+        show({**row, "receipt": None, "ending": _ended(row), "detail": None, "cancel_by": None}, output)
+    else:
+        show({**row, "receipt": None} if output is Format.TABLE else row, output)
 
 
 def _watch(service: Client, organization: str, migration: str, output: Format) -> None:

@@ -1,7 +1,10 @@
 """The policy pack by the real engine: in preview and in up."""
 
 import json
+import os
 import re
+import subprocess
+import tomllib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -90,3 +93,29 @@ def test_what_is_only_advised_does_not_hold_up_an_update(team, policy_pack):
     assert "advisory" in done.stdout
     # It would find nothing if it fired for every program.
     assert "no-secrets-in-clear" not in done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_the_wheel_makes_a_pack_elsewhere(mistakes, tmp_path):
+    """As policies/README.md says it: the wheel in an environment of its own, and two files."""
+    uv, folder = os.environ.get("UV", "uv"), tmp_path / "pack"
+    folder.mkdir()
+    clean = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    wheels = tmp_path / "wheels"
+    for command in (
+        [uv, "build", "--quiet", "--system-certs", "--wheel", "--out-dir", str(wheels), str(ROOT)],
+        [uv, "build", "--quiet", "--system-certs", "--wheel", "--out-dir", str(wheels), str(ROOT / "policies")],
+        [uv, "venv", "--quiet", str(folder / ".venv")],
+        [uv, "pip", "install", "--quiet", "--system-certs", "--python", str(folder / ".venv/bin/python"),
+         "--find-links", str(wheels), "keystore-policies"],
+    ):  # fmt: skip
+        subprocess.run(command, check=True, timeout=300, env=clean)
+    readme = (ROOT / "policies/README.md").read_text()
+    (folder / "__main__.py").write_text(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])
+    (folder / "PulumiPolicy.yaml").write_text((ROOT / "policies/PulumiPolicy.yaml").read_text())
+    version = tomllib.loads((ROOT / "policies/pyproject.toml").read_text())["project"]["version"]
+    [wheel] = wheels.glob("keystore_policies-*.whl")
+    assert wheel.name.startswith(f"keystore_policies-{version}-")
+    assert f"\nversion: {version}\n" in (folder / "PulumiPolicy.yaml").read_text()
+    done = mistakes.run("preview", "--policy-pack", str(folder), check=False)
+    assert set(re.findall(r"\[(KS\d+)\]", done.stdout)) >= ALL, done.stdout

@@ -112,6 +112,7 @@ class IncidentAnswer(TypedDict):
     Reason, cause and detail are those of its first failed test; `alerts` is how often its recipients were alerted.
     """
 
+    id: int
     begun_at: str
     ended_at: str | None
     duration_s: int

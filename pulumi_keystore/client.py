@@ -121,13 +121,13 @@ class Client:
             )
         raise from_problem(document)
 
-    def _pages(self, *path: str, by: str = "id", **query: Any) -> Iterator[Any]:
-        """Yield the rows of a list that comes page by page; `by` is what the next page begins after."""
+    def _pages(self, *path: str, by: str = "id", next_page: str = "after", **query: Any) -> Iterator[Any]:
+        """Yield the rows of a list that comes page by page; `by` is what the next page begins after, or before."""
         while page := self.request("GET", *path, limit=_PAGE, **query):
             yield from page
             if len(page) < _PAGE:
                 return
-            query["after"] = page[-1][by]
+            query[next_page] = page[-1][by]
 
     # Organizations.
 
@@ -271,7 +271,7 @@ class Client:
     def incidents(self, organization: str, keystore: str, limit: int = 100) -> list[IncidentAnswer]:
         """List the times in which a self-administered keystore was offline, the latest first."""
         path = ("organizations", organization, "keystores", keystore, "incidents")
-        return cast("list[IncidentAnswer]", self.request("GET", *path, limit=limit))
+        return list(islice(self._pages(*path, next_page="before"), limit))
 
     def monitor(self, organization: str, keystore: str) -> MonitorAnswer:
         """Return the alert recipients and timings of a keystore."""

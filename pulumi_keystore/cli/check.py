@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pulumi_keystore.cli.output import err, out, wrapped
+from pulumi_keystore.counting import count
 from pulumi_keystore.rules import Severity
 
 commands = typer.Typer()
@@ -61,12 +62,8 @@ def check(
                 column = f":{finding.at.column}" if finding.at.column else ""
                 out.print(f"{'':8}at: {finding.at.file or shown}:{finding.at.line}{column}", markup=False)
             out.print(wrapped(f"{'':8}hint: {finding.remedy}", 14), markup=False)
-        counts = [_count(sum(one.rule.severity is level for one in findings), level) for level in Severity]
-        err.print(f"{_count(len(resources), 'declaration')}: {', '.join(counts)}", markup=False)
+        counts = [count(sum(one.rule.severity is level for one in findings), level) for level in Severity]
+        err.print(f"{count(len(resources), 'declaration')}: {', '.join(counts)}", markup=False)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     if any(finding.rule.severity in bad for finding in findings):
         raise typer.Exit(1)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pulumi_keystore.cli.output import OrganizationArgument, ReasonOption, YesOption, ask, count, err
+from pulumi_keystore.cli.output import OrganizationArgument, ReasonOption, YesOption, ask, err
+from pulumi_keystore.counting import count
 from pulumi_keystore.errors import KeystoreError
 
 key_app = typer.Typer(help="Destroy single archive keys, or give them up as lost.", no_args_is_help=True)

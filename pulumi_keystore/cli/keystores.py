@@ -28,7 +28,6 @@ from pulumi_keystore.cli.output import (
     OrganizationArgument,
     YesOption,
     ask,
-    count,
     local_day,
     local_minute,
     local_time,
@@ -42,6 +41,7 @@ from pulumi_keystore.cli.output import (
     wrapped,
 )
 from pulumi_keystore.client import Client
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.monitor import Period
 from pulumi_keystore.errors import KeystoreError, ServiceUnavailable
 
@@ -257,7 +257,7 @@ def reliability(
 def incidents(
     organization: OrganizationArgument,
     keystore: KeystoreOrActive = None,
-    limit: Annotated[int, typer.Option(help="Maximum number of incidents, newest first.", min=1, max=500)] = 20,
+    limit: Annotated[int, typer.Option(help="Maximum number of incidents, newest first.", min=1)] = 20,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """List the times in which a self-administered keystore was offline, newest first. They are kept for 90 days.

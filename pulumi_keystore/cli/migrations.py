@@ -27,6 +27,7 @@ from pulumi_keystore.cli.output import (
     span,
 )
 from pulumi_keystore.client import Client
+from pulumi_keystore.counting import count
 from pulumi_keystore.errors import KeystoreError
 
 _WHOLE_ID: Final = 36
@@ -274,7 +275,7 @@ def _moved(row: MigrationAnswer) -> int:
 
 def progress_line(row: MigrationAnswer) -> str:
     """Return in one line how far a migration is."""
-    parts = [f"{row['phase']}: {_moved(row):,} of {row['total']:,} keys"]
+    parts = [f"{row['phase']}: {_moved(row):,} of {count(row['total'], 'key')}"]
     if row["rate"]:
         parts.append(f"{row['rate']:,.0f} keys/s")
     if row["remaining_s"]:

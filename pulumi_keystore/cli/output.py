@@ -81,11 +81,6 @@ def without_password(context: typer.Context, option: typer.CallbackParam, value:
     return value
 
 
-def count(number: int, noun: str) -> str:
-    """Return how many there are, as in "1 key" and "2 keys"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def span(seconds: float) -> str:
     """Return a duration as people say it, as in "2 h 5 min"."""
     minutes, seconds = divmod(int(seconds), 60)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -54,7 +54,13 @@ def create(services: ServicesOfApp | None) -> FastAPI:
     app.add_middleware(BodyLimit, refuse=_refuse)
     if services is not None:
         share = services.plane.settings.requests_per_organization
-        app.add_middleware(Admission, doorkeeper=partial(_doorkeeper, services), refuse=_refuse, share=share)
+        app.add_middleware(
+            Admission,
+            doorkeeper=partial(_doorkeeper, services),
+            check=partial(_require_changes_left, services),
+            refuse=_refuse,
+            share=share,
+        )
     app.add_middleware(_RequestLog)
     handle_errors(app)
     describe(app)
@@ -86,21 +92,17 @@ async def _with_threads(_: FastAPI) -> AsyncIterator[None]:
 def _doorkeeper(services: ServicesOfApp, path: str) -> Doorkeeper | None:
     """Return what recognises those who ask the API by their token, and who look at the console by their session."""
     if path == "/metrics" or (path.startswith("/v1/") and path != _DESCRIPTION):
-        return partial(_admit, services, api_access.recognise)
-    return partial(_admit, services, console_access.recognise) if console_access.is_private(path) else None
+        return partial(api_access.recognise, services)
+    return partial(console_access.recognise, services) if console_access.is_private(path) else None
 
 
-def _admit(
-    services: ServicesOfApp, recognise: Callable[[ServicesOfApp, Request], Principal], request: Request
-) -> Principal:
-    """Return who asks, unless it is for a change too many."""
-    actor = recognise(services, request)
+def _require_changes_left(services: ServicesOfApp, request: Request, actor: Principal) -> None:
+    """Raise where a request is for a change too many."""
     changes = request.method not in ("GET", "HEAD") and Right.MANAGE in RIGHTS[actor.role]
     if changes and actor.organization is not None:
         plane = services.plane
         with plane.transaction() as session:
             history.require_changes_left(session, actor.organization, plane.settings.changes_per_day)
-    return actor
 
 
 def _refuse(request: Request, error: KeystoreError) -> Response:

@@ -27,6 +27,7 @@ from pulumi_keystore.control_plane.migration.resuming import Unfinished
 from pulumi_keystore.control_plane.migration.worker import Workers
 from pulumi_keystore.control_plane.monitoring import expiry, results, schedule
 from pulumi_keystore.control_plane.monitoring.runner import HealthChecks
+from pulumi_keystore.control_plane.notifications import outbox
 from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.notifications.webhooks import WebhookSender
 from pulumi_keystore.control_plane.runtime import background, leadership, listener, logs, workflows
@@ -165,3 +166,4 @@ def _forget_old(plane: ControlPlane) -> None:
     with plane.transaction() as session:
         results.forget_old(session, now_utc())
         sessions.forget_expired(session, now_utc())
+        outbox.forget_old(session, now_utc())

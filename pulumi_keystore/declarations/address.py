@@ -54,8 +54,8 @@ class KeystoreAddress:
         if text[:8].lower() != "https://":
             raise rules.ADDRESS_SCHEME.violation(f"{_quoted(text)} does not begin with https://")
         authority = text[8:].removesuffix("/")
-        if extra := re.search(r"[/?#;]", authority):
-            what = {"/": "a path", "?": "a query", "#": "a fragment", ";": "parameters"}[extra.group()]
+        if extra := re.search(r"[/?#;&]", unicodedata.normalize("NFKC", authority)):
+            what = {"/": "a path", "?": "a query", "#": "a fragment"}.get(extra.group(), "parameters")
             raise rules.ADDRESS_EXTRA.violation(f"{_quoted(text)} has {what}")
         if "[" in authority or (authority.count(":") > 1 and _HEXADECIMAL.fullmatch(authority)):
             raise rules.ADDRESS_IP.violation(f"{_quoted(text)} names an IPv6 address")
@@ -63,7 +63,7 @@ class KeystoreAddress:
         if not colon:
             raise rules.ADDRESS_PORT.violation(f"{_quoted(text)} has no port")
         if not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
-            raise rules.ADDRESS_PORT.violation(f"{_quoted(text)} has {_quoted(port)} for a port")
+            raise rules.ADDRESS_PORT.violation(f"{_quoted(text)} has no number up to {_MAX_PORT} for a port")
         return cls(_public_name(host, text), int(port))
 
     @property
@@ -78,7 +78,10 @@ class KeystoreAddress:
 def _quoted(text: str) -> str:
     """Return what may be shown of an address, or a part of one: nothing that comes after host and port."""
     scheme, slashes, rest = text.partition("//") if text.find("//") in range(_LONGEST_SCHEME) else ("", "", text)
-    shown = scheme + slashes + re.split(r"[/?#;%]", rest, maxsplit=1)[0]
+    # In whatever width it is written; of a port the digits alone.
+    host = re.split(r"[/?#;%&]", unicodedata.normalize("NFKC", rest), maxsplit=1)[0]
+    kept = re.match(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)*", host)
+    shown = scheme + slashes + (kept[0] if kept else "")
     return repr(shown if shown == text and len(text) <= _QUOTE else shown[:_QUOTE] + "…")
 
 

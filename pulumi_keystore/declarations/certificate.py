@@ -34,6 +34,10 @@ _UNREADABLE: Final = (
 """What the parser of certificates raises, besides of what it says, where it is asked for a part it cannot read."""
 
 
+_LONGEST_CHAIN: Final = 20
+"""Certificates of CAs beside the client's own: they are sent with each connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
     """A client certificate with its private key, judged and ready for mutual TLS.
@@ -75,6 +79,8 @@ class ClientCertificate:
                 raise rules.CERTIFICATE_PASSWORD.violation("a password was given but the file has none") from None
             raise
         certificate, others = _leaf(contents, now)
+        if len(others) > _LONGEST_CHAIN:
+            raise rules.CERTIFICATE_SIZE.violation(f"the file holds {len(others) + 1} certificates")
         _check_strength(certificate)
         _check_usage(certificate)
         _check_validity(certificate, now)
@@ -101,7 +107,7 @@ class ClientCertificate:
     @classmethod
     def from_pem(cls, certificate_pem: bytes, key_pem: bytes) -> ClientCertificate:
         """Return a certificate that `load` accepted before, from what was kept of it."""
-        leaf = x509.load_pem_x509_certificates(certificate_pem)[0]
+        leaf = x509.load_pem_x509_certificate(certificate_pem)  # the first
         return cls(
             certificate_pem=certificate_pem,
             key_pem=key_pem,

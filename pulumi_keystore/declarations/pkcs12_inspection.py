@@ -10,6 +10,8 @@ from pulumi_keystore import rules
 
 MAX_SIZE: Final = 1 << 20
 MAX_ITERATIONS: Final = 2_000_000
+_MOST_TOGETHER: Final = 4 * MAX_ITERATIONS
+"""Of a key, its certificates, and the MAC; a file of many parts would keep a helper busy for a minute."""
 _MAX_DEPTH: Final = 32
 _MAX_NODES: Final = 20_000
 _DATA = "1.2.840.113549.1.7.1"
@@ -378,3 +380,5 @@ def _check_iterations(count: int, found: Inspection) -> None:
     found.iterations += max(count, 0)
     if not 1 <= count <= MAX_ITERATIONS:
         raise rules.CERTIFICATE_COST.violation(f"the file asks for {count:,} iterations")
+    if found.iterations > _MOST_TOGETHER:
+        raise rules.CERTIFICATE_COST.violation(f"the file asks for {found.iterations:,} iterations in all")

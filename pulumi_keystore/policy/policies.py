@@ -14,6 +14,7 @@ from typing import Final
 
 from pulumi_keystore import rules
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
 from pulumi_keystore.declarations.keystore import Declaration
@@ -186,7 +187,7 @@ def _certificate_ends(declared: Sequence[Declared], settings: Settings) -> Found
             continue  # told by its rule
         left = certificate.not_after - now_utc()
         if left < timedelta(days=settings.certificate_days):
-            yield one, f"the client certificate ends in {left.days} days"
+            yield one, f"the client certificate ends in {count(left.days, 'day')}"
 
 
 def _unmonitored(declared: Sequence[Declared], _: Settings) -> Found:

@@ -10,6 +10,7 @@ from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Re
 
 from pulumi_keystore.answers import MigrationAnswer
 from pulumi_keystore.client import Client
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.names import check_email, check_mode, check_name, check_organization
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound, ServiceUnavailable
 from pulumi_keystore.resources.provider import (
@@ -106,7 +107,7 @@ def _wait(service: Client, organization: str, row: MigrationAnswer) -> Migration
         ServiceUnavailable: The service has been away for two minutes.
 
     """
-    tell(f"{organization}: migrating {row['total']:,} keys from {row['source']} to {row['destination']}")
+    tell(f"{organization}: migrating {count(row['total'], 'key')} from {row['source']} to {row['destination']}")
     told, gone_since = time.monotonic(), None
     while not (row["state"] != "running" and row["phase"] == "ended"):
         time.sleep(_POLL_S)
@@ -132,7 +133,7 @@ def _wait(service: Client, organization: str, row: MigrationAnswer) -> Migration
 
 def _progress(row: MigrationAnswer) -> str:
     moved = row["verified"] if row["phase"] == "verify" else row["done"]
-    text = f"{row['phase']}, {moved:,} of {row['total']:,} keys"
+    text = f"{row['phase']}, {moved:,} of {count(row['total'], 'key')}"
     if row["rate"]:
         text += f", {row['rate']:,.0f} keys/s"
     if row["remaining_s"]:
@@ -195,7 +196,7 @@ class KeystoreMigration(Resource, module="keystore", name="KeystoreMigration"):
         if plan["moves"]:
             kept = f"; they stay at the source for another {plan['retain_s']:,.0f} s" if plan["retain_s"] else ""
             pulumi.log.info(
-                f"will migrate {plan['keys']:,} keys from {plan['source']} to {plan['destination']}, "
+                f"will migrate {count(plan['keys'], 'key')} from {plan['source']} to {plan['destination']}, "
                 f"about {plan['estimate_s']:,.0f} s{kept}",
                 self,
             )

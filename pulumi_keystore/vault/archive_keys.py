@@ -21,7 +21,7 @@ from pulumi_keystore.errors import (
 from pulumi_keystore.vault import checkpoint
 from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.exchange import OK, as_object
-from pulumi_keystore.vault.listing import Listing, is_empty
+from pulumi_keystore.vault.listing import MAX_LIST_BYTES, Listing, is_empty
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.session import VaultSession
@@ -31,6 +31,13 @@ PAGE: Final = 1000
 """How many names a list asks for at a time."""
 _MOST_NAMES: Final = 50_000
 """How many are kept, some MiB, where a server gives all that it has: a million are looked through 20 times then."""
+_MOST_CHECKPOINTS: Final = 200
+_LONGEST_NAME: Final = 300
+"""Bytes of a name in a list, with what stands around it."""
+MOST_ENTRIES: Final = 5_000_000
+"""No organization has so many keys at one place."""
+_SOME_MORE: Final = 10_000
+"""How many more entries than expected are counted."""
 _OURS: Final = re.compile(r"[a-z0-9.-]{1,250}")
 """What names of ours look like; another one was not written by us, and may need quoting."""
 _NOT_KEYS: Final = (CANARY_PREFIX, checkpoint.FOLDER)
@@ -175,7 +182,8 @@ class ArchiveKeys(VaultSession):
             KeystoreFault: The keystore cannot be reached or does not allow it.
 
         """
-        yield from self._list("?limit=1" if self._kv_version == 2 else "", Listing)  # noqa: PLR2004
+        first = lambda: Listing(first_is_enough=True)  # noqa: E731
+        yield from self._list("?limit=1" if self._kv_version == 2 else "", first)  # noqa: PLR2004
 
     def count(self, transport: Transport) -> int:
         """Return how many names there are in the organization's path, canaries and checkpoints not counted.
@@ -186,12 +194,19 @@ class ArchiveKeys(VaultSession):
         """
         return transport.run_one(self.entries())
 
-    def entries(self) -> Flow[int]:
-        """Return the same, as a flow."""
+    def entries(self, expected: int = MOST_ENTRIES) -> Flow[int]:
+        """Return the same, as a flow.
+
+        Args:
+            expected: About how many there should be; of a list that is far longer it is said that it cannot be right.
+
+        """
+        most = min(expected + _SOME_MORE, MOST_ENTRIES)
         if self._kv_version == 1:
-            return (yield from self._list("", lambda: Listing(without=_NOT_KEYS))).count
+            at_most = min(most * _LONGEST_NAME, MAX_LIST_BYTES)
+            return (yield from self._list("", lambda: Listing(without=_NOT_KEYS, at_most=at_most))).count
         total, page = 0, (yield from self.names())
-        while page:
+        while page and total <= most:
             total += sum(not name.startswith(_NOT_KEYS) for name in page)
             page = yield from self.names(page[-1])
         return total
@@ -218,9 +233,12 @@ class ArchiveKeys(VaultSession):
             KeystoreFault: The keystore cannot be reached or does not allow it.
 
         """
-        names = transport.run_one(self.names())
+        names, seen = transport.run_one(self.names()), 0
         while names:
             yield names
+            seen += len(names)
+            if seen > MOST_ENTRIES:
+                raise HostUnavailable(f"{self}: lists more than {MOST_ENTRIES:,} entries, and no end of them")
             names = transport.run_one(self.names(names[-1]))
 
     def key_pages(self, transport: Transport) -> Iterator[list[str]]:
@@ -243,8 +261,7 @@ class ArchiveKeys(VaultSession):
             KeystoreFault: The keystore cannot be reached or does not allow it.
 
         """
-        names = (yield from self._list("", lambda: Listing(most=_MOST_NAMES), checkpoint.FOLDER)).names
-        name = checkpoint.latest(names)
+        name = checkpoint.latest((yield from self._checkpoints()))
         body = (yield from self._body(f"{checkpoint.FOLDER}{name}")) if name else None
         return None if body is None else Checkpoint.from_body(body)
 
@@ -259,10 +276,15 @@ class ArchiveKeys(VaultSession):
         found = yield from self._put(made.name, made.to_body())
         if found is not None:
             return Checkpoint.from_body(found[0]).nonce == made.nonce
-        for name in (yield from self._list("", lambda: Listing(most=_MOST_NAMES), checkpoint.FOLDER)).names:
+        for name in filter(checkpoint.is_ours, (yield from self._checkpoints())):
             if name < made.name.removeprefix(checkpoint.FOLDER):
                 yield from self.erase(f"{checkpoint.FOLDER}{name}")
         return True
+
+    def _checkpoints(self) -> Flow[list[str]]:
+        """Return the names in the folder of checkpoints: one, and a few where some could not be removed."""
+        make = lambda: Listing(most=_MOST_CHECKPOINTS, at_most=_MOST_CHECKPOINTS * _LONGEST_NAME)  # noqa: E731
+        return (yield from self._list("", make, checkpoint.FOLDER)).names
 
 
 def _as_key(stored: _Stored | None) -> ArchiveKey | None:

@@ -9,6 +9,7 @@ another service, and must change nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from pulumi_keystore.vault.record import DamagedRecordError
@@ -90,10 +91,26 @@ class Checkpoint:
         if not 0 <= epoch < 10**_DIGITS or not 0 <= keys < 10**_DIGITS or len(str(texts[0])) > _LONGEST_NONCE:
             raise DamagedRecordError("not a checkpoint of ours")
         nonce, organization, at = (str(text) for text in texts)
+        # What is read here is stored, and shown to people.
+        if not (
+            f"{nonce}{organization}{at}".isascii() and f"{nonce}{organization}{at}".isprintable() and _is_moment(at)
+        ):
+            raise DamagedRecordError("not a checkpoint of ours")
         return cls(epoch, nonce, organization, active, keys, at)
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether a name in the folder is that of a checkpoint."""
+    return len(name) == _DIGITS and name.isascii() and name.isdigit()
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def latest(names: list[str]) -> str | None:
     """Return the name of the latest checkpoint of those listed in the folder; what looks like none is passed over."""
-    known = [name for name in names if len(name) == _DIGITS and name.isascii() and name.isdigit()]
-    return max(known, default=None)
+    return max(filter(is_ours, names), default=None)

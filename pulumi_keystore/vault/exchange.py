@@ -34,6 +34,8 @@ class Token:
     renewable: bool
     index: str = ""
     """The server's state after the login, which is a write: what is read with this token is not older."""
+    ended: Callable[[], None] | None = None
+    """Is called when the server has ended it."""
 
     def __repr__(self) -> str:
         return f"Token(ttl_s={self.ttl_s:g})"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from bisect import insort
 from typing import Final
 
 from pulumi_keystore.vault.parsing import parse
+
+MAX_LIST_BYTES: Final = 256 << 20
+"""Of an answer that is looked at while it comes in, and not kept: a million names take a quarter of it."""
 
 _KEYS: Final = re.compile(rb'"data"\s*:\s*\{\s*"keys"\s*:\s*\[')
 _STRING: Final = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")')
 _END: Final = re.compile(rb"[\s,]*\]")
 _LONGEST: Final = 1 << 16
 """No name takes more bytes, nor what comes before the first one."""
+_SOME: Final = 1000
 
 
 class Listing:
@@ -22,26 +25,48 @@ class Listing:
         after: Names up to this one are passed over.
         most: How many of the names after it are kept, the first ones in order.
         without: Names that begin with one of these are not counted.
+        at_most: How many bytes are looked at: a longer list is none that may lie there.
+        first_is_enough: Whether nothing is asked but that there is a list: its rest is not looked at.
 
     """
 
-    def __init__(self, after: str = "", most: int = 0, without: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        after: str = "",
+        most: int = 0,
+        without: tuple[str, ...] = (),
+        *,
+        at_most: int = MAX_LIST_BYTES,
+        first_is_enough: bool = False,
+    ) -> None:
         self._after = after
         self._most = most
         self._without = without
+        self._left = at_most
+        self._first_is_enough = first_is_enough
         self._rest = b""
         self._begun = False
         self._broken = False
-        self.names: list[str] = []
-        """The names that are kept, in order."""
+        self._kept: list[str] = []
+        self._last: str | None = None
         self.count = 0
         """How many names there are, but for those that are not counted."""
         self.complete = False
-        """Whether the whole list has been seen."""
+        """Whether the whole list has been seen, or enough of it."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names that are kept, in order."""
+        self._trim()
+        return self._kept
 
     def __call__(self, piece: bytes) -> None:
         """Take the next piece of the answer."""
         if self.complete or self._broken:
+            return
+        self._left -= len(piece)
+        if self._left < 0:
+            self._broken = True
             return
         data, position = self._rest + piece, 0
         if not self._begun:
@@ -49,8 +74,11 @@ class Listing:
             self._begun, position = start is not None, start.end() if start else 0
         try:
             while self._begun and (found := _STRING.match(data, position)):
-                self._see(parse(found[1]))
+                self._see(_text_of(found[1]))
                 position = found.end()
+                if self._first_is_enough:
+                    self.complete = True
+                    return
         except ValueError:
             self._broken = True
             return
@@ -60,9 +88,32 @@ class Listing:
 
     def _see(self, name: str) -> None:
         self.count += not name.startswith(self._without)
-        if name > self._after and (len(self.names) < self._most or (self.names and name < self.names[-1])):
-            insort(self.names, name)
-            del self.names[self._most :]
+        if name > self._after and self._most and (self._last is None or name < self._last):
+            self._kept.append(name)
+            # Now and then, and not for each: servers give them in any order they like.
+            if len(self._kept) >= 2 * self._most + _SOME:
+                self._trim()
+
+    def _trim(self) -> None:
+        self._kept.sort()
+        del self._kept[self._most :]
+        self._last = self._kept[-1] if self._most and len(self._kept) == self._most else None
+
+
+def _text_of(token: bytes) -> str:
+    """Return a JSON string; one without escapes, as all of ours are, is read as it stands.
+
+    Raises:
+        ValueError: It is none, or holds what is no Unicode text.
+
+    """
+    if b"\\" not in token and token.isascii():
+        text = token[1:-1].decode("ascii")
+        if text.isprintable():
+            return text
+    text = parse(token)
+    text.encode()  # half of a pair of surrogates is no text
+    return str(text)
 
 
 def is_empty(body: bytes) -> bool:

@@ -14,8 +14,6 @@ from pulumi_keystore.vault.resolver import Resolver
 
 REQUEST_TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 1 << 20
-MAX_LIST_BYTES: Final = 256 << 20
-"""Of an answer that is looked at while it comes in, and not kept: a million names take a quarter of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,9 +35,9 @@ _TRIES: Final = 10
 REVOKE_TIMEOUT_S: Final = 3.0
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 """What can be sent back in a header."""
-Announce = Callable[[str, str, str], None]
+Announce = Callable[[str, str, str], Callable[[], None]]
 """Is told each token, and the cluster and the namespace that gave it, before it is used for anything; what it raises
-ends the request."""
+ends the request. It returns what is called when the token was ended."""
 
 
 class VaultSession(Exchange):
@@ -131,7 +131,7 @@ class VaultSession(Exchange):
                 continue
             if self._announce:
                 try:
-                    self._announce(token.text, self.cluster_id, self.tenancy.namespace)
+                    token.ended = self._announce(token.text, self.cluster_id, self.tenancy.namespace)
                 except BaseException:
                     yield from self.surrender(token.text)
                     raise
@@ -139,11 +139,13 @@ class VaultSession(Exchange):
         raise self._unsteady()
 
     def _give_back(self, token: Token) -> Flow[None]:
-        """End a token that was used for nothing, if that can be done."""
+        """End a token, if that can be done."""
         try:
-            yield from self.surrender(token.text)
+            response = yield from self.surrender(token.text)
         except KeystoreFault:
             return
+        if response.status in OK and token.ended:
+            token.ended()
 
     def _log_in(self) -> Generator[Request | Pause, Response | None, tuple[Token, Response]]:
         body = {"name": self.tenancy.role_name}

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any, Final, Generic
 
 # libcurl and OpenSSL would write TLS secrets to the file this names; they read it when they are loaded.
@@ -28,9 +29,9 @@ import pycurl
 
 from pulumi_keystore.errors import HostUnavailable
 from pulumi_keystore.vault.faults import fault_of
+from pulumi_keystore.vault.listing import MAX_LIST_BYTES
 from pulumi_keystore.vault.requests import (
     MAX_ANSWER_BYTES,
-    MAX_LIST_BYTES,
     Endpoint,
     Flow,
     Pause,
@@ -261,7 +262,8 @@ class Transport:
             curl.setopt(pycurl.HTTPHEADER, _headers(request))
         if request.timeout_s != handle.timeout_s:
             handle.timeout_s = request.timeout_s
-            curl.setopt(pycurl.TIMEOUT_MS, int(request.timeout_s * 1000))
+            # 0 would be no deadline at all.
+            curl.setopt(pycurl.TIMEOUT_MS, max(1, ceil(request.timeout_s * 1000)))
         self._multi.add_handle(curl)
         return None
 

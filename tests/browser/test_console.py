@@ -464,7 +464,7 @@ def test_a_migration_is_canceled(desk, customer, testbed):
         one = desk()
         one.open_keystore(acme.name)
         one.page.get_by_role("button", name="Cancel the migration").click()
-    expect(one.page.get_by_text("Migration canceled")).to_be_visible(timeout=120_000)
+    expect(one.page.get_by_text("Migration canceled by ops")).to_be_visible(timeout=120_000)
     acme.assert_complete("first", empty="second")
 
 
@@ -547,7 +547,7 @@ def test_a_start_that_is_refused_leaves_no_keystore_behind(desk, customer, testb
     place = Tenant(testbed.vaults["b"], acme.tenancy("second"), 1)
     place.put("mzqxg.1", {"of": "others"})
     button.click()
-    expect(page.get_by_role("alert")).to_contain_text("holds 1 entries")
+    expect(page.get_by_role("alert")).to_contain_text("holds 1 entry")
     assert [row["name"] for row in acme.admin.request("GET", "organizations", acme.name, "keystores")] == ["first"]
     assert place.names() == ["mzqxg.1"]
     acme.assert_complete("first")
@@ -567,7 +567,7 @@ def test_a_start_that_is_refused_leaves_the_keystore_that_somebody_else_has_regi
     acme.admin.put_keystore(acme.name, "brand new", declared)
     Tenant(testbed.vaults["b"], acme.tenancy("second"), 1).put("mzqxg.1", {"of": "others"})
     button.click()
-    expect(one.page.get_by_role("alert")).to_contain_text("holds 1 entries")
+    expect(one.page.get_by_role("alert")).to_contain_text("holds 1 entry")
     rows = acme.admin.request("GET", "organizations", acme.name, "keystores")
     assert [row["name"] for row in rows] == ["brand new", "first"]
 
@@ -838,6 +838,7 @@ def test_a_suspended_organization_says_so_on_every_page(desk, customer):
     # The way out is here, too.
     page = one.page
     page.get_by_role("link", name="recovers the organization").click()
+    page.get_by_role("button", name="See what would be done").click()
     expect(page.get_by_role("table", name="What the keystores remember")).to_contain_text("first")
     expect(page.get_by_text("Becomes the keystore in use")).to_be_visible()
     page.get_by_role("button", name="Recover as shown").click()
@@ -854,6 +855,7 @@ def test_a_keystore_that_cannot_be_read_is_left_out_of_a_recovery_by_a_person_al
     page = one.page
     with testbed.servers["a"].sealed_for_a_while():
         one.open(f"/console/organizations/{acme.name}/recover")
+        page.get_by_role("button", name="See what would be done").click()
         expect(page.get_by_text("one of them may hold the keys")).to_be_visible()
         expect(page.get_by_role("button", name="Recover as shown")).to_have_count(0)
         page.get_by_label("first is gone for good").check()
@@ -863,6 +865,7 @@ def test_a_keystore_that_cannot_be_read_is_left_out_of_a_recovery_by_a_person_al
     acme.enrol(1)
     page.get_by_role("button", name="Recover as shown").click()
     expect(page.get_by_role("alert")).to_contain_text("not what was confirmed any more")
+    page.get_by_role("button", name="See what would be done").click()
     page.get_by_role("button", name="Recover as shown").click()
     expect(page.locator(".saved")).to_contain_text("The organization was recovered")
     assert acme.active == "second"

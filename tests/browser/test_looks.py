@@ -124,6 +124,10 @@ def test_pages_of_what_is_rare_are_accessible_and_fit(desk, customer, testbed, a
     expect(one.page.get_by_text("All keys are sound")).to_be_visible()
     judge(one.page, f"verified {size} {scheme}")
     look("create", "/console/create")
+    one.open(f"{root}/recover")
+    one.page.get_by_role("button", name="See what would be done").click()
+    expect(one.page.get_by_role("button", name="Recover as shown")).to_be_visible()
+    judge(one.page, f"plan of a recovery {size} {scheme}")
     suspend(acme, "b")
     for path in ("", "/recover"):
         look(f"suspended {path}", f"{root}{path}")

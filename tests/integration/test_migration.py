@@ -181,7 +181,7 @@ def test_a_destination_that_holds_something_is_refused_before_any_write_and_left
     client = acme.testbed.vaults["b"].client()
     path = f"archive-keys/{acme.name}/{key_name(next(iter(acme.keys)), 1)}"
     client.write_data(path, data={"whose": "not ours"})
-    with pytest.raises(Unsuitable, match="holds 1 entries"):
+    with pytest.raises(Unsuitable, match="holds 1 entry"):
         acme.admin.start_migration(acme.name, "second")
     assert client.read(path)["data"] == {"whose": "not ours"}
     assert acme.active == "first"

@@ -117,7 +117,7 @@ def test_a_key_that_the_active_keystore_has_lost_is_brought_back_before_the_old_
     waiting.assert_complete("second", empty="first")
     told = [row["detail"] for row in waiting.history() if row["action"] == "Keys restored"]
     assert len(told) == 1
-    assert "1 keys that it lacked were written there" in told[0]
+    assert "1 key that it lacked written there" in told[0]
 
 
 def test_a_key_that_differs_at_the_active_keystore_is_kept_on_both_sides_and_told(waiting):
@@ -126,7 +126,7 @@ def test_a_key_that_differs_at_the_active_keystore_is_kept_on_both_sides_and_tol
     with waiting.place("b").flipped_bit(name):
         allow_deletion(waiting)
         wait_until(lambda: waiting.names("first") == [name], "all others to be removed")
-        wait_until(lambda: "1 keys are not the ones" in (waiting.pending()[0]["detail"] or ""), "the reason")
+        wait_until(lambda: "1 key not deleted" in (waiting.pending()[0]["detail"] or ""), "the reason")
         assert waiting.place("a").record(name)["archive_key"] == right["archive_key"]
     waiting.await_no_clean_up()
     waiting.assert_complete("second", empty="first")

@@ -136,7 +136,7 @@ def test_a_path_that_holds_keys_is_registered_with_a_word_and_nothing_is_written
     acme.admin.delete_keystore(acme.name, "first")
     acme.place("a").add(user, key)
     answer = acme.register("first")
-    assert "1 entries lie in" in str(answer["warnings"])
+    assert "1 entry found in" in str(answer["warnings"])
     assert isinstance(acme.refused(acme.enrol_keys, {user: b"n" * 32}), RecoveryNeeded)
     assert list(acme.place("a").stored().values()) == [key]
     recovered(bed, acme)

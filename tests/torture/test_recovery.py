@@ -184,7 +184,7 @@ def test_another_value_at_the_destination_is_never_written_over(scene):
     place = scene.place(scene.there)
     name = scene.place(scene.here).names()[0]
     place.put(name, {"whose": "not ours"})
-    with pytest.raises(Unsuitable, match="holds 1 entries"):
+    with pytest.raises(Unsuitable, match="holds 1 entry"):
         scene.admin.start_migration("acme", scene.there)
     assert place.names() == [name]  # not even a canary
     assert place.record(name) == {"whose": "not ours"}

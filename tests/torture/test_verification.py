@@ -91,7 +91,7 @@ def test_somebody_adds_a_key_at_the_destination(scene, moment):
     scene.go()
     ended = scene.finish_cleanly(row)
     assert ended["ending"] == VERIFICATION
-    assert "1 entries at the destination are not of this migration" in ended["detail"]
+    assert "1 entry too many at the destination: not of this migration" in ended["detail"]
     assert place.names() == [added]
     assert place.record(added) == before
     place.remove(added)
@@ -104,7 +104,7 @@ def test_a_key_is_gone_after_it_was_read_back(scene):
     place.remove(place.names()[20])
     scene.go()
     ended = scene.finish(row)
-    assert (ended["ending"], ended["detail"]) == (VERIFICATION, "1 keys are missing at the destination")
+    assert (ended["ending"], ended["detail"]) == (VERIFICATION, "1 key missing at the destination")
     scene.settle(row)
 
 

@@ -79,6 +79,7 @@ class Admission:
     Args:
         app: What answers those that are admitted.
         doorkeeper: Returns, for a path, what tells who sends a request by its head alone; None where anybody may.
+        check: Raises `KeystoreError` for a request that somebody who was admitted may not make.
         refuse: Makes the answer to a request.
         share: How many requests of one organization are worked on at a time.
 
@@ -88,11 +89,13 @@ class Admission:
         self,
         app: ASGIApp,
         doorkeeper: Callable[[str], Doorkeeper | None],
+        check: Callable[[Request, Principal], None],
         refuse: Callable[[Request, KeystoreError], Response],
         share: int,
     ) -> None:
         self._app = app
         self._doorkeeper = doorkeeper
+        self._check = check
         self._refuse = refuse
         self._share = share
         self._queues: dict[str, _Queue] = {}
@@ -122,10 +125,12 @@ class Admission:
             await self._refuse(request, of_database(error))(scope, receive, send)
             return
         request.state.actor = actor
-        if organization is None or actor.organization not in (None, organization):
+        # Who belongs to an organization takes of its share, whatever they ask for.
+        whose = actor.organization or organization
+        if whose is None:
             await self._app(scope, receive, send)
         else:
-            await self._in_turn(organization, request, receive, send)
+            await self._in_turn(whose, request, receive, send)
 
     async def _in_turn(self, organization: str, request: Request, receive: Receive, send: Send) -> None:
         """Pass a request on when fewer of its organization are worked on; nothing of its body is read before."""
@@ -150,7 +155,10 @@ class Admission:
                 await send(message)
 
             try:
-                await self._app(request.scope, receive, noting)
+                if refusal := await to_thread.run_sync(self._refused, request):
+                    await self._refuse(request, refusal)(request.scope, receive, noting)
+                else:
+                    await self._app(request.scope, receive, noting)
             finally:
                 if succeeded:
                     queue.turns.release()
@@ -159,6 +167,15 @@ class Admission:
         finally:
             queue.present -= 1
             self._forget_empty(organization, queue)
+
+    def _refused(self, request: Request) -> KeystoreError | None:
+        try:
+            self._check(request, request.state.actor)
+        except KeystoreError as error:
+            return error
+        except SQLAlchemyError as error:
+            return of_database(error)
+        return None
 
     def _forget_empty(self, organization: str, queue: _Queue) -> None:
         if queue.is_empty:
@@ -170,6 +187,6 @@ def _has_failed(status: int) -> bool:
 
 
 def _organization(path: str) -> str | None:
-    """Return the organization that a request is about, None where it is about none, or the organization itself."""
+    """Return the organization that a request is about, None where it is about none."""
     parts = path.split("/", 4)
-    return parts[3] if len(parts) > 4 and parts[2] == "organizations" else None  # noqa: PLR2004
+    return parts[3] if len(parts) > 3 and parts[2] == "organizations" else None  # noqa: PLR2004

@@ -12,6 +12,7 @@ from pulumi_keystore.answers import HealthAnswer, IncidentAnswer, MonitorAnswer,
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import metrics
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
+from pulumi_keystore.control_plane.api.paging import Before, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.monitoring import incidents, monitors, rehearsal, views
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
@@ -73,13 +74,14 @@ def list_incidents(
     name: str,
     actor: Actor,
     services: Services,
-    limit: Annotated[int, Query(ge=1, le=incidents.MOST, description="how many at the most")] = 100,
+    limit: Limit = 100,
+    before: Before = None,
 ) -> list[IncidentAnswer]:
-    """List the times in which a keystore was offline, the latest first; they are kept for 90 days."""
+    """List the times in which a keystore was offline, the latest first, a page at a time; kept for 90 days."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         row = _tested(session, registry.find(session, organization), name)
-        return incidents.of_keystore(session, row, now_utc(), limit)
+        return incidents.of_keystore(session, row, now_utc(), limit, before)
 
 
 def _tested(session: Session, owner: Organization, name: str) -> Keystore:

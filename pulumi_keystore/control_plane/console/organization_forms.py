@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Form, Query, Response
+from fastapi import APIRouter, Form, Response
 
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.console.access import HOME, Page, Sent, Visit, Visitor
@@ -89,16 +90,25 @@ def _verification(
 # Recover.
 
 
+LeftOut = Annotated[list[str], Form(max_length=_LEFT_OUT)]
+
+
 @router.get(f"{PREFIX}/recover")
-def recover_page(
-    organization: str,
-    visitor: Visit,
-    services: Services,
-    without: Annotated[list[str], Query(max_length=_LEFT_OUT)] = [],  # noqa: B006 - FastAPI copies it
-) -> Response:
+def recover_page(organization: str, visitor: Visit, services: Services) -> Response:
+    """Say what a recovery is; every key is read only when that is asked for."""
+    visitor.actor.require(Right.MANAGE, organization)
+    return _recovery(services, visitor, organization)
+
+
+@router.post(f"{PREFIX}/recover/plan")
+def plan_recovery(organization: str, visitor: Sent, services: Services, without: LeftOut = []) -> Response:  # noqa: B006 - FastAPI copies it
     """Read every keystore, and show what a recovery would do."""
     visitor.actor.require(Right.MANAGE, organization)
-    return _recovery(services, visitor, organization, without)
+    return or_form(
+        lambda: recovery.plan(services.plane, organization, without),
+        lambda plan: _recovery(services, visitor, organization, plan, without),
+        lambda error: _recovery(services, visitor, organization, error=error),
+    )
 
 
 @router.post(f"{PREFIX}/recover")
@@ -107,29 +117,26 @@ def recover(
     visitor: Sent,
     services: Services,
     code: Text = "",
-    without: Annotated[list[str], Form(max_length=_LEFT_OUT)] = [],  # noqa: B006
+    without: LeftOut = [],  # noqa: B006
 ) -> Response:
-    """Recover an organization as was confirmed; where it is not so any more, the page shows how it is now."""
+    """Recover an organization as was confirmed; where it is not so any more, the page says so."""
     visitor.actor.require(Right.MANAGE, organization)
     return or_form(
         lambda: recovery.apply(services.plane, visitor.actor.name, organization, code, without),
         lambda _: led_to(organization, saved="recovered"),
-        lambda error: _recovery(services, visitor, organization, without, error),
+        lambda error: _recovery(services, visitor, organization, error=error),
     )
 
 
 def _recovery(
-    services: ServicesOfApp, visitor: Visitor, organization: str, without: list[str], error: KeystoreError | None = None
+    services: ServicesOfApp,
+    visitor: Visitor,
+    organization: str,
+    plan: Plan | None = None,
+    without: Sequence[str] = (),
+    error: KeystoreError | None = None,
 ) -> Response:
     with services.plane.transaction() as session:
         shown = frame(session, registry.find(session, organization))
-
-    def show(plan: Plan | None, error: KeystoreError | None) -> Response:
-        values: dict[str, Any] = {"plan": plan.to_document() if plan else None, "without": without, "error": error}
-        return page("recover.html", error.status if error else 200, visitor=visitor, **shown, **values)
-
-    return or_form(
-        lambda: recovery.plan(services.plane, organization, without),
-        lambda plan: show(plan, error),
-        lambda refused: show(None, error or refused),
-    )
+    values: dict[str, Any] = {"plan": plan.to_document() if plan else None, "without": without, "error": error}
+    return page("recover.html", error.status if error else 200, visitor=visitor, **shown, **values)

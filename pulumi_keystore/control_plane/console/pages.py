@@ -238,17 +238,24 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: P
 
 
 def _health(
-    session: Session, services: ServicesOfApp, row: Keystore | None, now: datetime, period: Period, most: int
+    session: Session,
+    services: ServicesOfApp,
+    row: Keystore | None,
+    now: datetime,
+    period: Period,
+    most: int,
+    before: int | None = None,
 ) -> dict[str, Any]:
     """Return what is shown of the health of a keystore that is tested, and its latest incidents."""
     if row is None:
-        return {"health": None, "incidents": [], "server_days": None, "most_incidents": most}
+        return {"health": None, "incidents": [], "server_days": None, "older_incidents": None}
     health = monitoring_views.describe(session, services.plane, row, now, period)
     shown_until = health["server_certificate_not_after"]
+    found = incidents.of_keystore(session, row, now, most + 1, before)
     return {
         "health": health,
-        "incidents": incidents.of_keystore(session, row, now, most),
-        "most_incidents": most,
+        "incidents": found[:most],
+        "older_incidents": found[most - 1]["id"] if len(found) > most else None,
         "server_days": _days(datetime.fromisoformat(shown_until) if shown_until else None, now),
     }
 
@@ -276,10 +283,11 @@ def keystore_page(
     services: Services,
     saved: str = "",
     period: Period = Period.HOUR,
+    before: Before = None,
 ) -> Response:
     """Show one keystore, in use or not: what it is bound to, its connection, and what can be done with it."""
     visitor.actor.require(Right.VIEW, organization)
-    return one_keystore(services, visitor, organization, name, SAVED.get(saved), period=period)
+    return one_keystore(services, visitor, organization, name, SAVED.get(saved), period=period, before=before)
 
 
 def one_keystore(
@@ -290,6 +298,7 @@ def one_keystore(
     saved: str | None = None,
     error: KeystoreError | None = None,
     period: Period = Period.HOUR,
+    before: int | None = None,
 ) -> Response:
     """Return the page of a keystore, with what was saved, or why something was refused."""
     now = now_utc()
@@ -301,7 +310,7 @@ def one_keystore(
         shown = {
             **frame(session, owner),
             "keystore": keystores.describe(owner, row),
-            **_health(session, services, row if monitored else None, now, period, _INCIDENTS),
+            **_health(session, services, row if monitored else None, now, period, _INCIDENTS, before),
             "monitor": monitors.describe(services.plane, owner, row, monitor) if monitor else None,
             "certificate_days": _days(row.certificate_not_after, now),
             "path": f"{HOME}/organizations/{owner.name}/keystores/{quote(row.name, safe='')}",

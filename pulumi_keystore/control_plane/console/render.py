@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pulumi_keystore.control_plane.console.wording import here, hint_of, summary_of
+from pulumi_keystore.counting import count
 
 STATIC: Final = files("pulumi_keystore.control_plane.console") / "static"
 _NEAR: Final = timedelta(days=300)
@@ -68,6 +69,11 @@ def commands(text: str) -> Markup:
     )
 
 
+def sentence(text: str) -> Markup:
+    """Return the same with a capital letter at the beginning."""
+    return commands(f"{text[:1].upper()}{text[1:]}")
+
+
 def segment(text: str) -> str:
     """Return a text as one part of a path in a URL."""
     return quote(text, safe="")
@@ -116,6 +122,8 @@ _environment.filters |= {
     "number": number,
     "segment": segment,
     "commands": commands,
+    "count": count,
+    "sentence": sentence,
     "latency": latency,
     "summary": summary_of,
     "hint": hint_of,

@@ -45,6 +45,18 @@ HERE: Final = (
     (r"declare it under another name", "give it another name"),
     (r"see why with `keystore clean-up list .*", "see why on the page of the organization, and try again there"),
     (r"list them with `keystore (migration|clean-up) list .*", "see the page of the organization"),
+    (
+        r"set adopt=True to take it over and change it to what is declared",
+        "edit it on its page, or give this one another name",
+    ),
+    (
+        r"declare the keystores that it had, or make their servers reachable",
+        "register the keystores that it had (Actions, Register Keystore), or make their servers reachable",
+    ),
+    (r"declare a HealthMonitor, or run `keystore monitor set`", "set alerts on its page (Edit Alerts)"),
+    (r"see `keystore clean-up list .* --all`", "see the page of the organization"),
+    (r"compare with `keystore verify .*", "compare with Verify Keys in the menu Actions, then try again"),
+    (r"give this clean-up up with `keystore clean-up abandon`", "ask the administrator of the service"),
     (r"ask the provider, who can raise KEYSTORE_KEYS_PER_ORGANIZATION", "ask the provider for more"),
     (
         r"ask for its connection now with `keystore status .*",

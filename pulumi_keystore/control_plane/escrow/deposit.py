@@ -100,7 +100,7 @@ def escrow(
         check_user_id(user)
     with plane.transaction() as session:
         owner = registry.find(session, organization)
-    with plane.gate.passing(owner.id):
+    with plane.gate.passing(owner.id), contextlib.ExitStack() as stack:
         with plane.transaction() as session:
             owner = registry.find(session, organization)
             registry.require_known(owner)
@@ -108,7 +108,8 @@ def escrow(
             active = require_active(session, owner)
             mirror = ledger.mirror(session, owner)
             sorted_out = _sort_out(plane, session, owner, keys)
-            quota.take(session, owner, sum(generation == FIRST_GENERATION for _, generation in sorted_out.new))
+            new_users = sum(generation == FIRST_GENERATION for _, generation in sorted_out.new)
+            stack.enter_context(quota.room(session, owner, new_users))
         failpoints.reach("enrolment.sorted-out")
         restored = 0
         if active.kind != Kind.LEGACY and keys:

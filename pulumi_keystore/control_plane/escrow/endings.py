@@ -20,6 +20,7 @@ from pulumi_keystore.control_plane.organizations.tables import (
     Organization,
 )
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.names import Kind, check_user_id
 from pulumi_keystore.declarations.tenancy import key_name
 from pulumi_keystore.errors import NotFound
@@ -128,6 +129,6 @@ def give_up(plane: ControlPlane, actor: str, organization: str, users: Sequence[
         mine = (ArchiveKeyEntry.organization_id == owner.id, ArchiveKeyEntry.user.in_(list(known)))
         session.execute(update(ArchiveKeyEntry).where(*mine).values(given_up_at=now_utc()))
         shown = ", ".join(sorted(known)[:20]) + (", …" if len(known) > 20 else "")  # noqa: PLR2004
-        detail = f"{len(known):,} archive keys: {shown}; reason: {reason}"
+        detail = f"{count(len(known), 'archive key')}: {shown}; reason: {reason}"
         history.append(session, owner.id, actor, "Archive keys given up", detail)
     return len(known)

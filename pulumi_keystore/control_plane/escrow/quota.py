@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.organizations import ledger
 from pulumi_keystore.control_plane.organizations.tables import Organization
+from pulumi_keystore.counting import count
 from pulumi_keystore.errors import TooManyRequests
 
 
@@ -25,24 +29,37 @@ class Quota:
     def __init__(self, most: int) -> None:
         self._most = most
         self._left: dict[int, int] = {}
+        self._under_way: Counter[int] = Counter()
         self._lock = threading.Lock()
+        self._counting: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
-    def take(self, session: Session, owner: Organization, more: int) -> None:
-        """Note that an organization is about to enrol so many new keys.
+    @contextmanager
+    def room(self, session: Session, owner: Organization, more: int) -> Iterator[None]:
+        """Keep room for so many new keys of an organization while they are written and entered in the ledger.
 
         Raises:
             TooManyRequests: It would have more than it may.
 
         """
-        with self._lock:
+        if not more:
+            yield
+            return
+        with self._counting[owner.id]:
             left = self._left.get(owner.id, 0)
-        if left < more:
-            left = self._most - ledger.count_keys(session, owner)
-        if left < more:
-            raise TooManyRequests(
-                f"the organization {owner.name!r} may have {self._most:,} archive keys in escrow; "
-                f"there is room for {max(left, 0):,}, and not for {more:,}",
-                hint="ask the provider, who can raise KEYSTORE_KEYS_PER_ORGANIZATION",
-            )
-        with self._lock:
+            if left < more:
+                # Those under way may be in the ledger already or not: room is kept for them in any case.
+                left = self._most - ledger.count_keys(session, owner) - self._under_way[owner.id]
+            if left < more:
+                raise TooManyRequests(
+                    f"the organization {owner.name!r} may have {count(self._most, 'archive key')} in escrow; "
+                    f"there is room for {max(left, 0):,}, and not for {more:,}",
+                    hint="ask the provider, who can raise KEYSTORE_KEYS_PER_ORGANIZATION",
+                )
             self._left[owner.id] = left - more
+            with self._lock:
+                self._under_way[owner.id] += more
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way[owner.id] -= more

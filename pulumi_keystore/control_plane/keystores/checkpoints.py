@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from typing import Final
 
 import structlog
@@ -23,7 +24,7 @@ from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
-from pulumi_keystore.control_plane.runtime.background import isolated, take_turns
+from pulumi_keystore.control_plane.runtime.background import Turns, isolated
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, RecoveryNeeded, Unsuitable
@@ -32,7 +33,9 @@ from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError
 from pulumi_keystore.vault.transport import Transport
 
-_AT_A_TIME: Final = 8
+_AT_A_TIME: Final = 16
+_LONGEST_S: Final = 30.0
+"""How long it may take to leave one."""
 _log = structlog.get_logger(__name__)
 
 
@@ -173,6 +176,7 @@ class Checkpoints:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
         self._lock = threading.Lock()
+        self._turns = Turns("checkpoints", _AT_A_TIME)
         with plane.transaction() as session:
             # Those that an earlier process was killed before.
             latest = select(func.max(ArchiveKeyEntry.number)).where(ArchiveKeyEntry.organization_id == Organization.id)
@@ -188,7 +192,7 @@ class Checkpoints:
         """Leave a checkpoint for each organization whose ledger has changed; what fails is tried again."""
         with self._lock:
             due = set(self._due)
-        take_turns(((number, number) for number in due), self._try, at_a_time=_AT_A_TIME)
+        self._turns.take(((number, number) for number in due), self._try)
 
     def _try(self, organization_id: int) -> None:
         with self._lock:
@@ -210,7 +214,8 @@ class Checkpoints:
                 return
             advance(owner)
             covered = ledger.highest(session, organization_id)
-        vault = opening.vault_of(self._plane, owner, active, announce=fencing.for_leader(self._plane, active))
+        announce, until = fencing.for_leader(self._plane, active), time.monotonic() + _LONGEST_S
+        vault = opening.vault_of(self._plane, owner, active, announce=announce, until=until)
         with Transport() as transport:
             try:
                 leave(self._plane, transport, vault, organization_id, active=True)

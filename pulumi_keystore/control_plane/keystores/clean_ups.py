@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from datetime import timedelta
 
@@ -18,16 +19,19 @@ from pulumi_keystore.control_plane.keystores.removal import Tally
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
-from pulumi_keystore.control_plane.runtime.background import isolated, take_turns
+from pulumi_keystore.control_plane.runtime.background import Turns, isolated
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import is_due
+from pulumi_keystore.counting import count
 from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.place import Place
 from pulumi_keystore.vault.transport import Transport
 
 _LONGEST_REASON = 300
-_AT_A_TIME = 8
+_AT_A_TIME = 16
+_LONGEST_S = 1800.0
+"""How long one attempt may take: a million keys take a third of it, and the next attempt goes on from there."""
 _log = structlog.get_logger(__name__)
 
 
@@ -161,6 +165,7 @@ class CleanUps:
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
+        self._turns = Turns("clean-ups", _AT_A_TIME)
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
     def work(self) -> None:
@@ -178,7 +183,7 @@ class CleanUps:
             with isolated("clean-up", clean_up=number), self._locks[keystore_id]:
                 self._attempt(number)
 
-        take_turns(due, attempt, at_a_time=_AT_A_TIME)
+        self._turns.take(due, attempt)
 
     def release(self, number: int) -> None:
         """Have a reserved clean-up done: who reserved it writes there no more."""
@@ -245,11 +250,12 @@ class CleanUps:
             return None
         fault: KeystoreError | None = None
         tally = Tally()
+        until = time.monotonic() + _LONGEST_S
         with Transport() as transport:
-            vault = self._vault(owner, keystore, row)
+            vault = self._vault(owner, keystore, row, until)
             try:
                 registry.require_known(owner)
-                tally = self._remove(transport, vault, row, owner, active)
+                tally = self._remove(transport, vault, row, owner, active, until)
                 failpoints.reach("clean-up.removed")
             except KeystoreError as raised:
                 fault = raised
@@ -267,7 +273,7 @@ class CleanUps:
             if keystore is not None:
                 history.append(session, keystore.organization_id, history.SYSTEM, "Clean-up dropped", row.detail)
 
-    def _vault(self, owner: Organization, keystore: Keystore, row: CleanUp) -> VaultKeystore:
+    def _vault(self, owner: Organization, keystore: Keystore, row: CleanUp, until: float) -> VaultKeystore:
         """Return the place that the clean-up is of, by way of what the keystore is reached with today."""
         return opening.vault_of(
             self._plane,
@@ -277,10 +283,17 @@ class CleanUps:
             announce=fencing.for_leader(self._plane, keystore),
             path=row.path,
             cluster_id=row.cluster_id,
+            until=until,
         )
 
     def _remove(
-        self, transport: Transport, vault: VaultKeystore, row: CleanUp, owner: Organization, active: Keystore | None
+        self,
+        transport: Transport,
+        vault: VaultKeystore,
+        row: CleanUp,
+        owner: Organization,
+        active: Keystore | None,
+        until: float,
     ) -> Tally:
         if row.side == Side.PROOF:
             transport.run_one(vault.remove_canaries(row.migration_id))
@@ -290,7 +303,7 @@ class CleanUps:
         plane = self._plane
         # Whoever worked here before, and was replaced, can neither write nor delete from now on.
         fencing.fence(plane, transport, vault, owner.id)
-        with opening.witness(plane, transport, owner, active) as witness:
+        with opening.witness(plane, transport, owner, active, until) as witness:
             removal = opening.removal(plane, transport, owner, vault, witness)
             if witness.vault is not None:
                 # Before anything is deleted both sides know of the decision that makes it right.
@@ -319,7 +332,7 @@ class CleanUps:
 
 def _kept(owner: Organization, tally: Tally) -> Conflict:
     return Conflict(
-        f"{tally.kept:,} keys are not the ones that the active keystore holds under their names, and are not deleted",
+        f"{count(tally.kept, 'key')} not deleted: the active keystore holds another one under the same name",
         hint=f"compare with `keystore verify {owner.name}`; then retry this clean-up, or abandon it",
     )
 
@@ -335,6 +348,6 @@ def _tell(
             history.append(session, owner.id, history.SYSTEM, "Clean-up pending", detail)
         return
     if tally.foreign and row.side == Side.SOURCE:
-        where += f"; {tally.foreign:,} entries that are not archive keys remain there"
+        where += f"; {count(tally.foreign, 'entry')} that are no archive keys: left there"
     if tally.foreign or row.attempts > 1 or row.side == Side.DESTINATION:
         history.append(session, owner.id, history.SYSTEM, "Clean-up finished", where)

@@ -9,9 +9,13 @@ still holds the work may do that. (Sources: Kleppmann, "How to do distributed lo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from sqlalchemy import delete, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.control_plane.keystores.tables import JournalledToken
@@ -28,10 +32,10 @@ _PURPOSE: Final = "vault-token"
 def for_leader(plane: ControlPlane, keystore: Keystore, holder: str | None = None) -> Announce:
     """Return what a keystore announces its tokens to while the leading service works on it."""
 
-    def announce(token: str, cluster_id: str, namespace: str) -> None:
+    def announce(token: str, cluster_id: str, namespace: str) -> Callable[[], None]:
         with plane.transaction() as session:
             require_lead(session, plane)
-            record(plane, session, keystore, holder or plane.instance, token, cluster_id, namespace)
+            return record(plane, session, keystore, holder or plane.instance, token, cluster_id, namespace)
 
     return announce
 
@@ -44,19 +48,29 @@ def record(
     token: str,
     cluster_id: str,
     namespace: str,
-) -> None:
-    """Write a token down, sealed, before it is used: whoever takes over can end it."""
+) -> Callable[[], None]:
+    """Write a token down, sealed, before it is used: whoever takes over can end it.
+
+    Returns what is called when it was ended: nobody has to end it any more.
+    """
     sealed = plane.master_key.seal(_PURPOSE, str(keystore.id), token.encode())
-    session.add(
-        JournalledToken(
-            organization_id=keystore.organization_id,
-            keystore_id=keystore.id,
-            cluster_id=cluster_id,
-            namespace=namespace,
-            holder=holder,
-            token_sealed=sealed,
-        )
+    row = JournalledToken(
+        organization_id=keystore.organization_id,
+        keystore_id=keystore.id,
+        cluster_id=cluster_id,
+        namespace=namespace,
+        holder=holder,
+        token_sealed=sealed,
     )
+    session.add(row)
+    session.flush()
+    return partial(_forget, plane, row.id)
+
+
+def _forget(plane: ControlPlane, number: int) -> None:
+    # If the database is away just now, the token is ended once more later on.
+    with suppress(SQLAlchemyError), plane.transaction() as session:
+        session.execute(delete(JournalledToken).where(JournalledToken.id == number))
 
 
 def fence(

@@ -14,6 +14,7 @@ from pulumi_keystore.control_plane.organizations import history, legacy
 from pulumi_keystore.control_plane.organizations.ledger import is_enrolled, of_users, was_destroyed
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.names import Kind
@@ -95,12 +96,14 @@ class Witness:
 
 
 @contextmanager
-def witness(plane: ControlPlane, transport: Transport, owner: Organization, active: Keystore) -> Iterator[Witness]:
+def witness(
+    plane: ControlPlane, transport: Transport, owner: Organization, active: Keystore, until: float = inf
+) -> Iterator[Witness]:
     """Lend the active keystore; history tells of keys that it was given meanwhile, however the work ends."""
     if active.kind == Kind.LEGACY:
         yield Witness(_LegacyWitness(plane, owner), None)
         return
-    with opened(plane, transport, owner, active) as vault:
+    with opened(plane, transport, owner, active, until) as vault:
         asked = ActiveVault(vault, lambda record: _is_in_ledger(plane, owner, record))
         try:
             yield Witness(asked, vault)
@@ -129,19 +132,20 @@ def removal(
     )
 
 
-def _tell_restored(plane: ControlPlane, owner: Organization, active: Keystore, count: int) -> None:
-    detail = f"{active.name} ({active.address}): {count:,} keys that it lacked were written there from other copies"
+def _tell_restored(plane: ControlPlane, owner: Organization, active: Keystore, keys: int) -> None:
+    detail = f"{active.name} ({active.address}): {count(keys, 'key')} that it lacked written there from other copies"
     with plane.transaction() as session:
         history.append(session, owner.id, history.SYSTEM, "Keys restored", detail)
 
 
 @contextmanager
 def opened(
-    plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore
+    plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore, until: float = inf
 ) -> Iterator[VaultKeystore]:
     """Lend a registered Vault keystore to the leading service, with patience for one that asks for fewer requests."""
     retry_s = min(plane.settings.retry_s, PATIENCE_S)
-    vault = vault_of(plane, owner, keystore, retry_for_s=retry_s, announce=fencing.for_leader(plane, keystore))
+    announce = fencing.for_leader(plane, keystore)
+    vault = vault_of(plane, owner, keystore, retry_for_s=retry_s, announce=announce, until=until)
     try:
         yield vault
     finally:

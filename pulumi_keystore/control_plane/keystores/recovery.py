@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Final, cast
 
@@ -21,13 +23,14 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.answers import RecoveryAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import checkpoints, opening
+from pulumi_keystore.control_plane.keystores.alone import LONGEST_S, alone
 from pulumi_keystore.control_plane.organizations import history, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations import keystores as keystores_of
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.tenancy import KEY_NAME, key_name
-from pulumi_keystore.errors import Conflict, KeystoreFault
+from pulumi_keystore.errors import Conflict, KeystoreFault, Unsuitable
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Flow
@@ -127,12 +130,12 @@ def plan(plane: ControlPlane, organization: str, without: Collection[str] = ()) 
         without: Keystores to leave out: their servers are gone for good.
 
     Raises:
-        Conflict: There is no Vault keystore to recover from, or none can be read.
+        Conflict: There is no Vault keystore to recover from, none can be read, or somebody reads the keys just now.
         NotFound: There is no keystore of that name.
         InMaintenance: A migration has not come to its end yet.
 
     """
-    with Transport() as transport:
+    with _alone(plane, organization), Transport() as transport:
         return _find(plane, transport, organization, without).plan
 
 
@@ -146,7 +149,7 @@ def apply(plane: ControlPlane, actor: str, organization: str, code: str, without
         KeystoreFault: A keystore cannot be reached; what was done can be done again.
 
     """
-    with Transport() as transport:
+    with _alone(plane, organization), Transport() as transport:
         found = _find(plane, transport, organization, without)
         if found.plan.unread:
             raise _unread(found.plan)
@@ -174,6 +177,14 @@ def apply(plane: ControlPlane, actor: str, organization: str, code: str, without
             )  # fmt: skip
         _remember(plane, transport, owner, found.active)
     return found.plan
+
+
+@contextmanager
+def _alone(plane: ControlPlane, organization: str) -> Iterator[None]:
+    with plane.transaction() as session:
+        owner = registry.find(session, organization)
+    with alone(owner.id, owner.name):
+        yield
 
 
 def _unread(drawn: Plan) -> Conflict:
@@ -239,7 +250,7 @@ def _left_out(keystore: Keystore) -> Side:
 
 def _side(plane: ControlPlane, transport: Transport, owner: Organization, keystore: Keystore) -> Side:
     address = keystore.address or ""
-    with opening.opened(plane, transport, owner, keystore) as vault:
+    with opening.opened(plane, transport, owner, keystore, time.monotonic() + LONGEST_S) as vault:
         try:
             found = checkpoints.remembered(transport, vault)
             keys = sum(bool(KEY_NAME.fullmatch(name)) for page in vault.key_pages(transport) for name in page)
@@ -258,7 +269,8 @@ def _keys(
 ) -> dict[str, tuple[int, bytes]]:
     """Return generation and fingerprint of every archive key at a keystore, by user: of each the last generation."""
     found: dict[str, tuple[int, bytes]] = {}
-    with opening.opened(plane, transport, owner, keystore) as vault:
+    most = plane.settings.keys_per_organization
+    with opening.opened(plane, transport, owner, keystore, time.monotonic() + LONGEST_S) as vault:
 
         def read(name: str) -> Flow[ArchiveKey | None]:
             try:
@@ -273,6 +285,11 @@ def _keys(
                 digest = plane.master_key.fingerprint(owner.name, record.user, record.key)
                 if record.generation > found.get(record.user, (0, b""))[0]:
                     found[record.user] = (record.generation, digest)
+            if len(found) > most:
+                raise Unsuitable(
+                    f"{vault}: holds more than the {most:,} archive keys that an organization may have",
+                    hint="ask the provider, who can raise KEYSTORE_KEYS_PER_ORGANIZATION",
+                )
     return found
 
 

@@ -21,6 +21,7 @@ from pulumi_keystore.control_plane.organizations import history, ledger, mainten
 from pulumi_keystore.control_plane.organizations.keystores import describe, find, named
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.keystore import Binding, Declaration
 from pulumi_keystore.declarations.names import check_name
 from pulumi_keystore.errors import Conflict, TooManyRequests, Unsuitable
@@ -90,7 +91,7 @@ def put(
         history.append(session, owner.id, actor, "Keystore registered", f"{name}: {where(row)}")
         keys = ledger.count_keys(session, owner)
         if found.holds_keys and (not keys or found.is_newer_than(owner)):
-            reason = f"the keystore {name!r} holds {found.entries:,} entries that this database does not know"
+            reason = f"the keystore {name!r} holds {count(found.entries, 'entry')} that this database does not know"
             checkpoints.suspend(session, owner, reason)
         elif first and not keys and found.checkpoint is not None and found.checkpoint.active:
             # Of an organization of this name that was deleted when it held no key any more.
@@ -98,7 +99,7 @@ def put(
             checkpoints.advance(owner)
         if found.entries:
             warnings.append(
-                f"{found.entries:,} entries lie in {found.place}; nothing of them is deleted or written over"
+                f"{count(found.entries, 'entry')} found in {found.place}; nothing there is deleted or written over"
                 + (f": run `keystore recover {organization}` to take the archive keys in" if owner.suspended else "")
             )
         return describe(owner, row), warnings
@@ -109,7 +110,7 @@ def _require_quota(session: Session, plane: ControlPlane, owner: Organization) -
     query = select(func.count()).where(Keystore.organization_id == owner.id)
     if (session.scalar(query) or 0) >= most:
         raise TooManyRequests(
-            f"the organization {owner.name!r} has {most} keystores, and may not have more",
+            f"the organization {owner.name!r} has {count(most, 'keystore')}, and may not have more",
             hint="delete those that nobody uses any more",
         )
 
@@ -136,7 +137,7 @@ def rehearse(plane: ControlPlane, organization: str, name: str, declared: Declar
         require_free(session, owner, binding, found.proof)
     if found.entries:
         raise Unsuitable(
-            f"{binding.address}: {found.place} holds {found.entries:,} entries already",
+            f"{binding.address}: {found.place} holds {count(found.entries, 'entry')} already",
             hint="nothing is written over: find out whose they are; if in doubt, use another mount or server",
         )
     return binding, found.proof
@@ -162,7 +163,7 @@ def remove(plane: ControlPlane, actor: str, organization: str, name: str, mark: 
         if owner.active_keystore_id == row.id:
             if keys := ledger.count_keys(session, owner):
                 raise Conflict(
-                    f"the keystore {name!r} is active and holds {keys:,} archive keys of {organization!r}",
+                    f"the keystore {name!r} is active and holds {count(keys, 'archive key')} of {organization!r}",
                     hint="migrate them to another keystore first (KeystoreMigration), then delete this one",
                 )
             owner.active_keystore_id = None

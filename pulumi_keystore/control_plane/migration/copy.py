@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.counting import count
 from pulumi_keystore.errors import KeystoreFault
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError, Entry
@@ -120,9 +121,9 @@ def check_inventory(transport: Transport, keystore: VaultKeystore, expected: int
     """
     found = keystore.count(transport)
     if found < expected:
-        raise _unverified(f"{expected - found:,} keys are missing at the destination")
+        raise _unverified(f"{count(expected - found, 'key')} missing at the destination")
     if found > expected:
-        raise _unverified(f"{found - expected:,} entries at the destination are not of this migration")
+        raise _unverified(f"{count(found - expected, 'entry')} too many at the destination: not of this migration")
 
 
 def _unverified(detail: str) -> MigrationFailed:

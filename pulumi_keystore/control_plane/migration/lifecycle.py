@@ -26,6 +26,7 @@ from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, LateKey, LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.migration import Mode, Phase, State
 from pulumi_keystore.declarations.names import Kind, check_email, check_mode
 from pulumi_keystore.errors import Conflict, InMaintenance
@@ -76,8 +77,8 @@ def _remove_old_copies(plane: ControlPlane, transport: Transport, parties: Parti
         tally = opening.removal(plane, transport, owner, destination, witness).all_keys()
     if tally.removed:
         detail = (
-            f"{parties.destination.name} ({parties.destination.address}): {tally.removed:,} copies of keys that the "
-            "active keystore holds were removed"
+            f"{parties.destination.name} ({parties.destination.address}): {count(tally.removed, 'copy')} of keys "
+            "that the active keystore holds: removed"
         )
         with plane.transaction() as session:
             history.append(session, owner.id, history.SYSTEM, "Old copies removed", detail)
@@ -218,7 +219,11 @@ def start(
         maintenance.begin(owner, migration_id, chosen)
         online = ", online" if chosen == Mode.ONLINE else ""
         history.append(
-            session, owner.id, actor, "Migration started", f"{row.source} → {row.destination}, {keys:,} keys{online}"
+            session,
+            owner.id,
+            actor,
+            "Migration started",
+            f"{row.source} → {row.destination}, {count(keys, 'key')}{online}",
         )
         message = messages.migration_starts(owner.name, row.source, row.destination, keys, online=chosen == Mode.ONLINE)
         mail.put(session, row.organization_id, migration_id, row.notify_email, message)
@@ -339,10 +344,10 @@ def decide(plane: ControlPlane, session: Session, migration_id: str) -> None:
         retain_s = plane.settings.retain_s
         session.add(clean_ups_of.new(migration_id, source, Side.SOURCE, wait_s=retain_s))
     annotated = shards.annotated(session, migration_id)
-    remark = f"; {annotated:,} keys had custom metadata, which is not moved" if annotated else ""
+    remark = f"; {count(annotated, 'key')} had custom metadata, which is not moved" if annotated else ""
     if left_behind := receipt["given_up"]:
         remark += f"; {left_behind:,} keys that were given up are missing"
-    detail = f"{row.source} → {row.destination}, {row.done:,} keys{remark}; {receipt_text(row)}"
+    detail = f"{row.source} → {row.destination}, {count(row.done, 'key')}{remark}; {receipt_text(row)}"
     history.append(session, owner.id, history.SYSTEM, Ending.SUCCEEDED.value, detail)
     destination = session.get_one(Keystore, row.destination_id)
     if (told := handover.carry_alerts(session, plane, source, destination)) is not None:

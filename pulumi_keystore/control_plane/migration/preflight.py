@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
+from pulumi_keystore.counting import count
 from pulumi_keystore.errors import AnotherCluster, Conflict, HostUnavailable, KeystoreFault, Unsuitable
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError
@@ -67,8 +68,8 @@ def preflight(
             make_room(transport)
             if foreign := destination.count(transport):
                 raise Unsuitable(
-                    f"{destination}: {destination.place} holds {foreign:,} entries that are not keys of the active "
-                    "keystore",
+                    f"{destination}: {destination.place} holds {count(foreign, 'entry')} that are not keys of the "
+                    "active keystore",
                     hint="nothing is written over: find out whose they are; if in doubt, use another mount or server",
                 )
             transport.run_one(destination.prove(origin))

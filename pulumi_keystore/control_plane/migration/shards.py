@@ -6,7 +6,7 @@ only as long as it holds the shard: one that was replaced changes nothing any mo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import CursorResult, Update, delete, func, select, text, update
@@ -252,12 +252,13 @@ def _must_change(result: object) -> None:
 def for_holder(plane: ControlPlane, keystore: Keystore, holder: str) -> Announce:
     """Return what a keystore announces its tokens to while a worker's session works on a shard."""
 
-    def announce(token: str, cluster_id: str, namespace: str) -> None:
+    def announce(token: str, cluster_id: str, namespace: str) -> Callable[[], None]:
         with plane.transaction() as session:
             held = select(Shard.id).where(Shard.holder == holder, Shard.state == ShardState.LEASED).limit(1)
             if session.scalar(held.with_for_update(read=True)) is None:
                 raise Superseded("the shard was given to another worker")
-            fencing.record(plane, session, keystore, holder, token, cluster_id, namespace)
+            ended = fencing.record(plane, session, keystore, holder, token, cluster_id, namespace)
         failpoints.reach("shard.granted")
+        return ended
 
     return announce

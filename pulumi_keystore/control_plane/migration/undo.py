@@ -20,6 +20,7 @@ from pulumi_keystore.control_plane.organizations import history, ledger, mainten
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import leadership
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.counting import count
 from pulumi_keystore.errors import Conflict, KeystoreFault
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import DamagedRecordError, Entry
@@ -152,5 +153,5 @@ def _decide(session: Session, actor: str, owner: Organization, way: _Way) -> Non
     done = session.get_one(CleanUp, way.clean_up)
     done.state, done.detail = CleanUpState.DONE, "nothing was removed: the migration was undone"
     session.add(clean_ups.new(way.migration.id, way.destination, Side.SOURCE))
-    detail = f"{way.destination.name} → {way.source.name}, {ledger.count_keys(session, owner):,} keys"
+    detail = f"{way.destination.name} → {way.source.name}, {count(ledger.count_keys(session, owner), 'key')}"
     history.append(session, owner.id, actor, "Migration undone", detail)

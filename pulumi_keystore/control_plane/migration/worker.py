@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -78,7 +77,7 @@ class Workers:
                 # What was held is given to somebody else by the supervisor; the token is ended then, too.
                 _log.warning("worker interrupted; goes on", error=type(error).__name__)
                 _close_all(leases)
-            except Exception:  # noqa: BLE001 - a migration that always fails stalls, and is rolled back; others go on
+            except BaseException:  # noqa: BLE001 - a migration that always fails stalls, and is rolled back; others go on
                 _log.exception("worker interrupted by a mistake in the program; goes on")
                 _close_all(leases)
 
@@ -112,5 +111,9 @@ def _close_all(leases: OrderedDict[str, Lease]) -> None:
 
 
 def _close(lease: Lease) -> None:
-    with suppress(SQLAlchemyError, KeystoreError):
+    try:
         lease.close()
+    except (SQLAlchemyError, KeystoreError):
+        return
+    except Exception:  # noqa: BLE001 - the thread that closes it has other work
+        _log.exception("a shard's lease cannot be closed by a mistake in the program")

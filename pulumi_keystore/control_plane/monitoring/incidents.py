@@ -18,8 +18,6 @@ from pulumi_keystore.declarations.monitor import ONLINE_MINUTES
 
 KEPT: Final = timedelta(days=90)
 """How long incidents are kept."""
-MOST: Final = 500
-"""How many are told at a time."""
 
 
 def latest(session: Session, keystores: Collection[int]) -> dict[int, Incident]:
@@ -71,11 +69,16 @@ def count_alert(session: Session, keystore: int) -> None:
     session.execute(update(Incident).where(Incident.id == number).values(alerts=Incident.alerts + 1))
 
 
-def of_keystore(session: Session, keystore: Keystore, now: datetime, limit: int = MOST) -> list[IncidentAnswer]:
-    """Return the incidents of a keystore that are remembered, the latest first."""
-    rows = select(Incident).where(Incident.keystore_id == keystore.id).order_by(Incident.id.desc()).limit(limit)
+def of_keystore(
+    session: Session, keystore: Keystore, now: datetime, limit: int, before: int | None = None
+) -> list[IncidentAnswer]:
+    """Return the incidents of a keystore that are remembered, the latest first; those before the one of an id."""
+    mine = select(Incident).where(Incident.keystore_id == keystore.id)
+    wanted = mine if before is None else mine.where(Incident.id < before)
+    rows = wanted.order_by(Incident.id.desc()).limit(limit)
     return [
         {
+            "id": row.id,
             "begun_at": row.begun_at.isoformat(),
             "ended_at": iso(row.ended_at),
             "duration_s": round(max(((row.ended_at or now) - row.begun_at).total_seconds(), 0.0)),

@@ -28,13 +28,13 @@ _FIRST_PAUSE_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A keystore to test; `counts` says whether its entries are counted, too."""
+    """A keystore to test; `counts` is how many keys should be there, where its entries are counted, too."""
 
     endpoint: Endpoint
     tenancy: Tenancy
     kv_version: int | None
     cluster_id: str | None = None
-    counts: bool = False
+    counts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def _within_its_quota(vault: VaultKeystore, subject: Subject, until: float) -> F
 def _look(vault: VaultKeystore, subject: Subject) -> Flow[Seen]:
     """See what the keystore remembers and holds; what is unfit about its mount is a warning, for it does work."""
     checkpoint = yield from vault.remembered()
-    entries = (yield from vault.entries()) if subject.counts else None
+    entries = None if subject.counts is None else (yield from vault.entries(subject.counts))
     try:
         yield from vault.detect()
     except Unsuitable as unfit:

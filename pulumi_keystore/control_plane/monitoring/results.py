@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -117,6 +117,8 @@ def _keep(session: Session, samples: Sequence[dict[str, Any]]) -> None:
                 "tested": 1,
                 "online": int(sample["online"]),
                 "slowest_s": sample["seconds"],
+                "reason": sample["reason"],
+                "cause": sample["cause"],
             }
             for sample in samples
         ]
@@ -129,6 +131,10 @@ def _keep(session: Session, samples: Sequence[dict[str, Any]]) -> None:
                 "tested": HealthHour.tested + added.tested,
                 "online": HealthHour.online + added.online,
                 "slowest_s": func.greatest(HealthHour.slowest_s, added.slowest_s),
+                **{
+                    name: case((added.online == 0, added[name]), else_=getattr(HealthHour, name))
+                    for name in ("reason", "cause")
+                },
             },
         )
     )

@@ -25,6 +25,7 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore, Organiz
 from pulumi_keystore.control_plane.runtime import background
 from pulumi_keystore.control_plane.runtime.background import Work
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.tables import is_away
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport
@@ -64,10 +65,15 @@ class HealthChecks:
             pass
 
     def begin_due(self) -> bool:
-        """Begin the tests that are due, as many as a round has; return whether there may be more."""
+        """Begin the tests that are due, as many as a round has; return whether there may be more.
+
+        Raises:
+            KeystoreError: None can begin: as many rounds as there may be are under way.
+
+        """
         # A keystore is claimed only when its test can begin at once.
         if not self._free.acquire(timeout=1):
-            return False
+            raise KeystoreError(f"{_ROUNDS} rounds of health checks have not come to their end")
         try:
             lease_s = self._plane.settings.health_check_s + _MARGIN_S
             interval_s = self._plane.settings.health_check_interval_s
@@ -126,7 +132,7 @@ class HealthChecks:
                     # Its certificate does not open: that is our own fault, so there is no result.
                     _log.error("a keystore cannot be tested", keystore=keystore.id, error=type(error).__name__)
                     continue
-                counts = keystore.id in ledger
+                counts = ledger.get(keystore.id)
                 there = tenancy(owner, keystore)
                 subject = Subject(endpoint, there, keystore.kv_version, keystore.cluster_id, counts)
                 subjects.append((by_id[keystore.id], subject))
@@ -145,6 +151,17 @@ class HealthChecks:
     def _record(self, found: dict[Turn, Result | None], ledger: Mapping[int, int]) -> None:
         if not found:
             return
+        try:
+            self._record_together(found, ledger)
+        except Exception as error:
+            if is_away(error):
+                raise  # each alone would wait for it again
+            _log.exception("results of health checks cannot be recorded together; recorded one by one")
+            for turn, result in found.items():
+                with background.isolated("health check", keystore=turn.keystore_id):
+                    self._record_together({turn: result}, ledger)
+
+    def _record_together(self, found: dict[Turn, Result | None], ledger: Mapping[int, int]) -> None:
         interval_s = self._plane.settings.health_check_interval_s
         with self._plane.transaction() as session:
             told = results.record(session, self._plane.instance, found, interval_s, ledger)

@@ -66,7 +66,7 @@ class HealthSample(Base):
 
 
 class HealthHour(Base):
-    """The tests of an hour, counted: they are kept for longer than single minutes."""
+    """The tests of an hour, counted, and why the last that failed did: they are kept for longer than single minutes."""
 
     __tablename__ = "health_hours"
     __table_args__ = (Index("ix_health_hours_hour", "hour"),)
@@ -75,6 +75,8 @@ class HealthHour(Base):
     tested: Mapped[int]
     online: Mapped[int]
     slowest_s: Mapped[float]
+    reason: Mapped[str | None] = mapped_column(String(40))
+    cause: Mapped[Cause | None] = mapped_column(word(Cause, 20))
 
 
 class Incident(Base):

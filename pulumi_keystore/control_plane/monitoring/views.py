@@ -101,7 +101,9 @@ def reliability(
         rows = session.scalars(
             select(HealthHour).where(HealthHour.keystore_id == keystore.id, HealthHour.hour >= since)
         )
-        return timeline.month({row.hour: Stretch(row.tested, row.online, row.slowest_s) for row in rows}, now)
+        return timeline.month(
+            {row.hour: Stretch(row.tested, row.online, row.slowest_s, _why(row)) for row in rows}, now
+        )
     each, count = (1, timeline.HOUR) if period is Period.HOUR else (timeline.QUARTER, timeline.QUARTERS)
     minutes = _minutes(plane, session.get(KeystoreHealth, keystore.id))
     first = minutes.at(now) - each * count
@@ -112,7 +114,7 @@ def reliability(
     return timeline.reliability(tests, minutes, now, each, count)
 
 
-def _why(row: HealthSample) -> str | None:
+def _why(row: HealthSample | HealthHour) -> str | None:
     cause = row.cause.replace("-", " ") if row.cause else None
     return ", ".join(filter(None, (row.reason, cause))) or None
 

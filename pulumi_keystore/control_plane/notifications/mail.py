@@ -8,6 +8,7 @@ import ipaddress
 import secrets
 import ssl
 from dataclasses import dataclass
+from datetime import timedelta
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -16,6 +17,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
+import structlog
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -31,6 +34,10 @@ _TIMEOUT_S: Final = 20
 _PERMANENT: Final = 500
 """Replies from here on are for good (RFC 5321 §4.2.1)."""
 _LONGEST_REPLY: Final = 200
+_DAY: Final = timedelta(days=1)
+MOST_A_DAY: Final = 2000
+"""How many mails about one organization are left in 24 hours."""
+_log = structlog.get_logger(__name__)
 
 
 def put_to_each(session: Session, organization_id: int, event: str, recipients: list[str], message: Message) -> None:
@@ -48,6 +55,11 @@ def put_to_each(session: Session, organization_id: int, event: str, recipients: 
 def put(session: Session, organization_id: int, event: str, recipient: str | None, message: Message) -> None:
     """Leave a mail about an organization for one recipient; the same message about the same event is left only once."""
     if not recipient:
+        return
+    today = select(func.count()).where(Mail.organization_id == organization_id, Mail.created_at > now_utc() - _DAY)
+    if (session.scalar(today) or 0) >= MOST_A_DAY:
+        # A keystore that comes and goes each minute: its history and its incidents have all of it.
+        _log.warning("mail not left: its organization has had too many today", organization=organization_id)
         return
     row = {
         "message_id": f"<{event}.{message.kind}@pulumi-keystore>",

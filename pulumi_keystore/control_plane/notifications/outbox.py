@@ -6,16 +6,16 @@ A mail keeps its Message-ID through every attempt, so that a doubtful repeat is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.notifications.tables import OutboxMessage
+from pulumi_keystore.control_plane.notifications.tables import Hook, Mail, OutboxMessage
 from pulumi_keystore.control_plane.runtime.background import take_turns
 from pulumi_keystore.control_plane.runtime.tables import is_due
 
@@ -25,6 +25,10 @@ _GIVEN_UP_AFTER: Final = timedelta(days=5)
 _AT_A_TIME: Final = 8
 """Organizations whose messages are sent side by side. Those of one are sent one after the other, in order; and one
 whose servers let us wait holds up no other, however many messages and receivers it has, and whoever they are."""
+_MOST_OF_ONE: Final = 100
+"""How many messages of one organization are looked at in a round."""
+KEPT: Final = timedelta(days=30)
+"""How long what was sent, or given up, is kept."""
 _log = structlog.get_logger(__name__)
 P = TypeVar("P", bound=OutboxMessage)
 
@@ -51,9 +55,19 @@ def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[
     with sessions() as session:
         due_now = is_due(table.next_at, now_utc(), _LONGEST_WAIT_S)
         waits = (table.sent_at.is_(None), table.given_up_at.is_(None), due_now)
-        due = session.execute(select(table.owner(), table.id).where(*waits).order_by(table.id)).all()
+        turn = func.row_number().over(partition_by=table.owner(), order_by=table.id)
+        waiting = select(table.owner().label("owner"), table.id, turn.label("turn")).where(*waits).subquery()
+        first = select(waiting.c.owner, waiting.c.id).where(waiting.c.turn <= _MOST_OF_ONE).order_by(waiting.c.id)
+        due = session.execute(first).all()
     messages = ((owner, number) for owner, number in due)
     return sum(take_turns(messages, lambda number: _try(sessions, table, number, deliver), at_a_time=_AT_A_TIME))
+
+
+def forget_old(session: Session, now: datetime) -> None:
+    """Remove what was sent or given up long ago."""
+    for table in (Mail, Hook):
+        ended = func.coalesce(table.sent_at, table.given_up_at)
+        session.execute(delete(table).where(ended < now - KEPT))
 
 
 def _try(sessions: sessionmaker[Session], table: type[P], number: int, deliver: Callable[[P], None]) -> bool:

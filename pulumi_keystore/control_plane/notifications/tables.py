@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, func
+from sqlalchemy import ColumnElement, Index, String, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -35,6 +35,7 @@ class Mail(OutboxMessage, Base):
     """A mail to one recipient."""
 
     __tablename__ = "mails"
+    __table_args__ = (Index("ix_mails_organization_id", "organization_id", "created_at"),)
     message_id: Mapped[str] = mapped_column(String(100), unique=True)
     organization_id: Mapped[int] = mapped_column(server_default="0")
     recipient: Mapped[str] = mapped_column(String(254))

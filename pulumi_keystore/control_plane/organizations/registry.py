@@ -15,6 +15,7 @@ from pulumi_keystore.control_plane.organizations import history, ownership
 from pulumi_keystore.control_plane.organizations.ledger import count_keys, count_keys_of_all
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.tables import one_of
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.names import Kind, check_organization
 from pulumi_keystore.declarations.problems import Order
 from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNeeded
@@ -117,7 +118,8 @@ def remove(session: Session, actor: str, name: str, mark: str | None = None) -> 
     keys = count_keys(session, row)
     if keys:
         raise Conflict(
-            f"the organization {name!r} holds {keys:,} archive keys", hint="nothing that holds keys can be deleted"
+            f"the organization {name!r} holds {count(keys, 'archive key')}",
+            hint="nothing that holds keys can be deleted",
         )
     if session.scalar(select(exists().where(Keystore.organization_id == row.id))):
         raise Conflict(f"the organization {name!r} has keystores", hint="delete its keystores first")

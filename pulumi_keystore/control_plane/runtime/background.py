@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -67,7 +67,7 @@ def _repeat(work: Work) -> None:
             os._exit(SUPERSEDED_STATUS)
         except (SQLAlchemyError, KeystoreError) as error:
             _log.warning("background work failed; tried again", work=work.name, error=type(error).__name__)
-        except Exception:  # noqa: BLE001 - nobody would do it any more
+        except BaseException:  # noqa: BLE001 - nobody would do it any more (and DBOS has some of its own)
             _log.exception("background work failed by a mistake in the program; tried again", work=work.name)
 
 
@@ -85,6 +85,14 @@ def isolated(what: str, **of: object) -> Iterator[None]:
         raise
     except Exception:  # noqa: BLE001 - that is the point
         _log.exception(f"{what} failed by a mistake in the program", **of)
+
+
+def _until(ends: float, items: list[T], do: Callable[[T], R]) -> Iterator[R]:
+    """Do something with one item after the other, the first in any case, until a moment."""
+    for item in items:
+        yield do(item)
+        if time.monotonic() >= ends:
+            return
 
 
 def take_turns(items: Iterable[tuple[Hashable, T]], do: Callable[[T], R], *, at_a_time: int) -> list[R]:
@@ -108,15 +116,47 @@ def take_turns(items: Iterable[tuple[Hashable, T]], do: Callable[[T], R], *, at_
     ends = time.monotonic() + TURN_S
 
     def serve(mine: list[T]) -> list[R]:
-        done = []
-        for item in mine:
-            done.append(do(item))
-            if time.monotonic() >= ends:
-                break
-        return done
+        return list(_until(ends, mine, do))
 
     with ThreadPoolExecutor(at_a_time, thread_name_prefix="turns") as several:
         return [one for done in several.map(serve, by_owner.values()) for one in done]
+
+
+class Turns:
+    """Does the same as `take_turns` for work that may take long: nobody waits for an owner that is still busy.
+
+    Args:
+        name: What the threads are called.
+        at_a_time: How many owners are served side by side.
+
+    """
+
+    def __init__(self, name: str, at_a_time: int) -> None:
+        self._several = ThreadPoolExecutor(at_a_time, thread_name_prefix=name)
+        self._busy: set[Hashable] = set()
+        self._lock = threading.Lock()
+
+    def take(self, items: Iterable[tuple[Hashable, T]], do: Callable[[T], object]) -> None:
+        """Begin with each owner that is not busy; return when all have ended, or at the end of a turn.
+
+        What an owner has no time for is left out: it is due again the next time.
+        """
+        by_owner: dict[Hashable, list[T]] = {}
+        for owner, item in items:
+            by_owner.setdefault(owner, []).append(item)
+        with self._lock:
+            free = by_owner.keys() - self._busy
+            self._busy |= free
+        begun = [self._several.submit(self._serve, owner, by_owner[owner], do) for owner in by_owner if owner in free]
+        wait(begun, TURN_S)
+
+    def _serve(self, owner: Hashable, mine: list[T], do: Callable[[T], object]) -> None:
+        try:
+            for _ in _until(time.monotonic() + TURN_S, mine, do):
+                pass
+        finally:
+            with self._lock:
+                self._busy.discard(owner)
 
 
 def stop_unless(leads: bool, otherwise: str) -> None:

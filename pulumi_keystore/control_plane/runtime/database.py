@@ -100,7 +100,7 @@ def _with_hosts_in_query(url: str) -> str:
     ends = [
         end.rpartition(":") if re.search(r":[0-9]+$", end) else (end, "", "5432") for end in found["hosts"].split(",")
     ]
-    query = f"host={','.join(host for host, _, _ in ends)}&port={','.join(port for _, _, port in ends)}"
+    query = f"host={','.join(host.strip('[]') for host, _, _ in ends)}&port={','.join(port for _, _, port in ends)}"
     if "target_session_attrs" not in (found["query"] or ""):
         query += "&target_session_attrs=read-write"
     rest = f"&{found['query']}" if found["query"] else ""

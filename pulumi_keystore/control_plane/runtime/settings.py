@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pulumi_keystore.control_plane.runtime import mail_settings
@@ -120,6 +120,18 @@ class Settings(BaseSettings):
             except (OSError, ssl.SSLError):
                 raise ValueError(f"{path} cannot be read, or holds no certificates in PEM") from None
         return path
+
+    @model_validator(mode="after")
+    def _speaks_tls(self) -> Settings:
+        """Find out at once that certificate and key cannot be used, not when everything else has begun."""
+        if self.tls_certificate is not None and self.tls_key is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_certificate, self.tls_key, lambda: "")
+            except (OSError, ssl.SSLError):
+                raise ValueError(
+                    "tls_certificate and tls_key cannot be read, or do not belong together (PEM, without a password)"
+                ) from None
+        return self
 
     @field_validator("smtp_url")
     @classmethod

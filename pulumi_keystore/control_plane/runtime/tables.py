@@ -21,6 +21,7 @@ from sqlalchemy import (
     or_,
     true,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 _MANY: Final = 1000
@@ -69,6 +70,14 @@ def one_of(column: InstrumentedAttribute[int], numbers: Sequence[int]) -> Column
     if len(numbers) > _MANY:
         return true()
     return column == any_(bindparam(None, list(numbers), ARRAY(Integer)))
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether the database is what fails, and not what was asked of it (PostgreSQL, "Error Codes")."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return error.connection_invalidated or not state or state[:2] in ("08", "53", "57", "58")
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -134,6 +134,35 @@ def test_half_sent_requests_of_one_organization_leave_room_for_others(served, mo
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/tokens"),
+        ("POST", "/v1/test-mail"),
+        ("PUT", "/v1/organizations/acme"),
+        ("POST", "/v1/organizations/other/archive-keys"),
+    ],
+)
+def test_who_belongs_to_an_organization_takes_of_its_share_whatever_they_ask_for(served, monkeypatch, method, path):
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    with served[0].state.services.plane.transaction() as session:
+        _, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
+
+    async def run():
+        half = [Caller(served, method, path, theirs) for _ in range(SHARE)]
+        await until(lambda: all(caller.asked for caller in half))
+        further = [Caller(served, method, path, theirs) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        assert not any(caller.asked for caller in further)
+        assert await Caller(served, "GET", "/v1/organizations/other/history").end() == 200
+        for caller in [*half, *further]:
+            caller.body.set()
+        for caller in [*half, *further]:
+            await caller.end()
+
+    asyncio.run(run())
+
+
 FORM = "/console/organizations/acme/keystores/first/edit"
 
 

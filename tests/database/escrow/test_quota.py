@@ -1,5 +1,9 @@
 """An organization has so many keys in escrow, and no more."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from pulumi_keystore.control_plane.escrow.quota import Quota
@@ -15,6 +19,11 @@ def owners(factory):
     return [1, 2]
 
 
+def take(quota, session, owner, more):
+    with quota.room(session, owner, more):
+        pass
+
+
 def enter(session, owner, count, first=0):
     session.add_all(
         ArchiveKeyEntry(organization_id=owner, user=f"u{number}", generation=1, fingerprint=b"")
@@ -27,16 +36,16 @@ def test_it_is_refused_beyond_its_keys_and_no_other_is(factory, owners):
     quota = Quota(5)
     with factory() as session:
         mine, other = (session.get_one(Organization, number) for number in owners)
-        quota.take(session, mine, 3)
+        take(quota, session, mine, 3)
         enter(session, 1, 3)
         with pytest.raises(TooManyRequests, match=r"'a' may have 5 archive keys in escrow; there is room for 2, and"):
-            quota.take(session, mine, 3)
-        quota.take(session, mine, 2)
+            take(quota, session, mine, 3)
+        take(quota, session, mine, 2)
         enter(session, 1, 2, 3)
-        quota.take(session, mine, 0)
+        take(quota, session, mine, 0)
         with pytest.raises(TooManyRequests, match="room for 0"):
-            quota.take(session, mine, 1)
-        quota.take(session, other, 5)
+            take(quota, session, mine, 1)
+        take(quota, session, other, 5)
 
 
 def test_what_failed_or_was_destroyed_leaves_its_room(factory, owners):
@@ -44,14 +53,14 @@ def test_what_failed_or_was_destroyed_leaves_its_room(factory, owners):
     with factory() as session:
         mine = session.get_one(Organization, 1)
         for _ in range(20):
-            quota.take(session, mine, 4)  # none of it was enrolled
-        quota.take(session, mine, 5)
+            take(quota, session, mine, 4)  # none of it was enrolled
+        take(quota, session, mine, 5)
         enter(session, 1, 5)
         with pytest.raises(TooManyRequests):
-            quota.take(session, mine, 1)
+            take(quota, session, mine, 1)
         session.delete(session.get_one(ArchiveKeyEntry, (1, "u0")))
         session.flush()
-        quota.take(session, mine, 1)
+        take(quota, session, mine, 1)
 
 
 def test_keys_are_counted_when_there_may_be_too_many_and_not_for_each(factory, owners, monkeypatch):
@@ -62,5 +71,37 @@ def test_keys_are_counted_when_there_may_be_too_many_and_not_for_each(factory, o
     with factory() as session:
         mine = session.get_one(Organization, 1)
         for _ in range(100):
-            quota.take(session, mine, 10)
+            take(quota, session, mine, 10)
     assert len(counted) == 1
+
+
+def test_many_at_a_time_have_no_more_than_one_after_the_other(factory, owners, monkeypatch):
+    """All ask before any of them is in the ledger: who counts does not see the others there."""
+    quota, together, taken, refused = Quota(20), threading.Barrier(16), [], []
+    known = ledger.count_keys
+
+    def count_keys(*given):
+        time.sleep(0.02)
+        return known(*given)
+
+    monkeypatch.setattr(ledger, "count_keys", count_keys)
+
+    def enrol(number):
+        with factory.begin() as session:
+            owner = session.get_one(Organization, 1)
+            together.wait(60)
+            try:
+                with quota.room(session, owner, 2):
+                    time.sleep(0.05)
+                    enter(session, 1, 2, 2 * number)
+                    taken.append(number)
+                    session.commit()
+            except TooManyRequests:
+                refused.append(number)
+
+    with ThreadPoolExecutor(16) as several:
+        list(several.map(enrol, range(16)))
+    assert len(taken) <= 10
+    assert len(taken) + len(refused) == 16
+    with factory() as session:
+        assert known(session, session.get_one(Organization, 1)) == 2 * len(taken)

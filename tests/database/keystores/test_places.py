@@ -1,5 +1,7 @@
 """One place, one keystore, whatever namespace and mount are said to be; and what is pinned is pinned with its namespace."""
 
+from math import inf
+
 import pytest
 from alembic import command
 from keystore_harness import CertificateAuthority
@@ -100,6 +102,18 @@ def test_each_token_is_ended_in_the_namespace_that_gave_it(plane, monkeypatch):
         assert session.scalars(select(JournalledToken)).all() == []
 
 
+def test_a_token_that_was_ended_is_written_down_no_more(plane):
+    with plane.transaction() as session:
+        row = keystore("first", "", "kv")
+        session.add(row)
+        session.flush()
+        forget = [fencing.record(plane, session, row, "somebody", f"token {number}", "c", "") for number in range(3)]
+    forget[1]()
+    forget[1]()
+    with plane.transaction() as session:
+        assert [each.id for each in session.scalars(select(JournalledToken).order_by(JournalledToken.id))] == [1, 3]
+
+
 def test_a_clean_up_is_of_the_place_of_its_time(plane, monkeypatch):
     monkeypatch.setattr(opening, "endpoint_of", lambda *_: None)
     with plane.transaction() as session:
@@ -111,7 +125,7 @@ def test_a_clean_up_is_of_the_place_of_its_time(plane, monkeypatch):
     with plane.transaction() as session:
         [pending] = session.scalars(select(CleanUp))
         assert clean_ups.list_page(session, owner, 1)[0]["place"] == "ns1/kv/o1/ on cluster c"
-    vault = clean_ups.CleanUps(plane)._vault(owner, row, pending)
+    vault = clean_ups.CleanUps(plane)._vault(owner, row, pending, inf)
     assert vault.place == Place("c", "ns1/kv", "o1")
     assert vault.tenancy.namespace == "ns1/child"
 

@@ -1,17 +1,19 @@
 """Incidents in a real database: when one begins and ends, and how often somebody was told."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select
 
 from pulumi_keystore.causes import Cause
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.monitoring import incidents, results
+from pulumi_keystore.control_plane.monitoring import incidents, results, views
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.monitoring.tables import HealthHour, HealthSample, Incident, KeystoreHealth
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.declarations.monitor import Period
 
 BEGIN = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 WELL = Result(online=True, seconds=0.04)
@@ -45,7 +47,7 @@ def watched(factory):
                 results.record(session, "me", {Turn(1, minute, BEGIN + timedelta(minutes=minute)): result}, 60)
         with factory.begin() as session:
             now = BEGIN + timedelta(minutes=minute)
-            return incidents.of_keystore(session, session.get_one(Keystore, 1), now)
+            return incidents.of_keystore(session, session.get_one(Keystore, 1), now, 500)
 
     return go_on
 
@@ -53,6 +55,7 @@ def watched(factory):
 def test_an_incident_begins_with_the_first_failed_test_and_ends_with_the_first_good_one(watched):
     assert watched(WELL, WELL) == []
     (one,) = watched(SEALED, REFUSED)
+    assert one.pop("id") > 0
     assert one == {
         "begun_at": (BEGIN + timedelta(minutes=3)).isoformat(),
         "ended_at": None,
@@ -108,3 +111,14 @@ def test_what_is_old_is_forgotten_and_an_incident_that_lasts_is_not(watched, fac
         results.forget_old(session, BEGIN + timedelta(days=100))
         assert [row.cause for row in session.scalars(select(Incident))] == [Cause.REFUSED]
         assert session.scalars(select(HealthHour)).all() == session.scalars(select(HealthSample)).all() == []
+
+
+def test_a_bar_of_a_month_says_why_it_was_offline(watched, factory):
+    """The reason is kept with the hour: single minutes are not."""
+    watched(WELL, SEALED, REFUSED, WELL)
+    with factory() as session:
+        plane = SimpleNamespace(settings=SimpleNamespace(health_check_interval_s=60))
+        now = BEGIN + timedelta(minutes=10)
+        past = views.reliability(session, plane, session.get_one(Keystore, 1), now, Period.MONTH)
+    [bar] = [each for each in past.tests if each.made]
+    assert str(bar) == "2 of 4 tests offline: Host unavailable, refused"

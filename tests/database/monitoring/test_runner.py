@@ -3,6 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import opening
@@ -11,6 +13,7 @@ from pulumi_keystore.control_plane.monitoring.runner import HealthChecks
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.errors import KeystoreError
 
 
 @pytest.mark.parametrize("where", ["endpoint", "probe"])
@@ -40,3 +43,43 @@ def test_a_foreign_exception_in_one_check_ends_no_other(factory, monkeypatch, wh
     plane = SimpleNamespace(settings=SimpleNamespace(health_check_s=2), transaction=factory.begin)
     HealthChecks(plane)._test([Turn(number, 7, now_utc()) for number in (1, 2, 3)])
     assert {turn.keystore_id for turn, result in found.items() if result} == {1, 3}
+
+
+def test_what_one_keystore_makes_the_database_refuse_costs_no_other_its_result(factory, monkeypatch):
+    """All results of a round are one transaction, as long as nothing is wrong with any of them."""
+    recorded = []
+
+    def record(session, instance, found, interval_s, ledger):
+        if any(turn.keystore_id == 2 for turn in found):
+            session.execute(text("select chr(0)"))
+        recorded.extend(turn.keystore_id for turn in found)
+        return []
+
+    monkeypatch.setattr(runner.results, "record", record)
+    settings = SimpleNamespace(health_check_interval_s=60)
+    plane = SimpleNamespace(settings=settings, transaction=factory.begin, instance="me")
+    HealthChecks(plane)._record({Turn(number, 7, now_utc()): Result(online=True) for number in (1, 2, 3)}, {})
+    assert recorded == [1, 3]
+
+
+def test_a_database_that_is_away_is_waited_for_once(factory, monkeypatch):
+    tries = []
+
+    def record(*_):
+        tries.append(1)
+        raise OperationalError("", {}, Exception())
+
+    monkeypatch.setattr(runner.results, "record", record)
+    settings = SimpleNamespace(health_check_interval_s=60)
+    plane = SimpleNamespace(settings=settings, transaction=factory.begin, instance="me")
+    with pytest.raises(OperationalError):
+        HealthChecks(plane)._record({Turn(number, 7, now_utc()): None for number in range(50)}, {})
+    assert len(tries) == 1
+
+
+def test_no_round_that_can_begin_is_no_turn_that_went_well(monkeypatch):
+    """The gauge of health checks falls behind then."""
+    checks = HealthChecks(SimpleNamespace(settings=SimpleNamespace(health_check_s=2)))
+    monkeypatch.setattr(checks, "_free", SimpleNamespace(acquire=lambda **_: False))
+    with pytest.raises(KeystoreError, match="not come to their end"):
+        checks.begin_due()

@@ -92,8 +92,9 @@ def test_an_organization_whose_webhooks_let_us_wait_holds_up_no_other(factory):
     assert waiting[0] == "slow-0"
 
 
-def test_an_organization_that_names_those_of_another_as_its_own_delays_no_alert_of_theirs(factory, leave):
+def test_an_organization_that_names_those_of_another_as_its_own_delays_no_alert_of_theirs(factory, leave, monkeypatch):
     """Its mails let us wait, and there are many: those of the other go to the same person meanwhile."""
+    monkeypatch.setattr(background, "TURN_S", 600)  # all in one turn, on a busy machine, too
     leave(*(["victim@example.com"] * 30), *(f"slow{number}@example.com" for number in range(30)), owner=1)
     leave("victim@example.com", owner=2)
     theirs_is_there = threading.Event()
@@ -171,3 +172,36 @@ def test_a_mail_goes_to_the_address_that_was_checked_or_nowhere(factory, leave, 
         return
     assert message["To"].addresses == (Address(addr_spec=recipient),)
     assert message["To"].addresses[0].addr_spec == recipient
+
+
+def test_an_organization_leaves_so_many_mails_in_a_day(factory, leave, monkeypatch):
+    """A keystore that comes and goes each minute, with twenty recipients, would send thirty thousand."""
+    monkeypatch.setattr(mail, "MOST_A_DAY", 3)
+    leave(*(f"a{number}@example.com" for number in range(5)), owner=1)
+    leave("b@example.com", owner=2)
+    assert sorted(rows(factory)) == ["a0@example.com", "a1@example.com", "a2@example.com", "b@example.com"]
+    with factory.begin() as session:
+        session.execute(update(Mail).values(created_at=now_utc() - timedelta(days=1, minutes=1)))
+    leave("later@example.com", owner=1)
+    assert "later@example.com" in rows(factory)
+
+
+def test_of_many_messages_of_one_organization_the_first_are_looked_at(factory, leave, monkeypatch):
+    monkeypatch.setattr(outbox, "_MOST_OF_ONE", 2)
+    leave(*(["a@example.com"] * 5), owner=1)
+    leave("b@example.com", owner=2)
+    assert [outbox.send_due(factory, Mail, lambda _: None) for _ in range(4)] == [3, 2, 1, 0]
+
+
+def test_what_was_sent_or_given_up_long_ago_is_forgotten(factory, leave):
+    leave("sent@example.com", "given-up@example.com", "waiting@example.com", "today@example.com")
+    long_ago = now_utc() - timedelta(days=31)
+    with factory.begin() as session:
+        of = {
+            name: update(Mail).where(Mail.recipient == f"{name}@example.com") for name in ("sent", "given-up", "today")
+        }
+        session.execute(of["sent"].values(sent_at=long_ago))
+        session.execute(of["given-up"].values(given_up_at=long_ago))
+        session.execute(of["today"].values(sent_at=now_utc()))
+        outbox.forget_old(session, now_utc())
+    assert sorted(rows(factory)) == ["today@example.com", "waiting@example.com"]

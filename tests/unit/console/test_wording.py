@@ -1,5 +1,6 @@
 """Errors on pages speak of what is on pages."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -52,6 +53,34 @@ def test_each_hint_that_is_said_otherwise_is_one_that_is_given():
     for pattern, _ in HERE:
         literal = re.split(r"[.(\\]", pattern)[0].strip()
         assert literal in given, pattern
+
+
+def hints():
+    """Yield every hint that a form or a page can show, as far as it is written down; X stands for what is put in."""
+    rooms = ("control_plane/keystores", "control_plane/migration", "control_plane/monitoring", "vault", "declarations",
+             "control_plane/organizations/keystores.py", "control_plane/organizations/maintenance.py")  # fmt: skip
+    files = [
+        path for room in rooms for path in ([PACKAGE / room] if room.endswith(".py") else (PACKAGE / room).glob("*.py"))
+    ]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                parts = [each for each in ast.walk(node.value) if isinstance(each, ast.Constant | ast.FormattedValue)]
+                inner = {id(each) for part in parts if isinstance(part, ast.FormattedValue) for each in ast.walk(part)}
+                inner -= {id(part) for part in parts if isinstance(part, ast.FormattedValue)}
+                shown = [part for part in parts if id(part) not in inner]
+                shown.sort(key=lambda part: (part.lineno, part.col_offset))
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in shown)
+
+
+def test_no_hint_on_a_page_speaks_of_programs_or_of_commands_for_what_can_be_done_there():
+    seen = [hint for hint in hints() if hint]
+    assert len(seen) > 60
+    for hint in seen:
+        said = here(hint_of(Conflict("no", hint=hint)))
+        assert not re.search(r"declare|adopt=|HealthMonitor|KeystoreMigration|Pulumi|pulumi", said), hint
+        # What is left can be done by a command alone.
+        assert all(left.startswith("key ") for left in re.findall(r"`keystore ([^`]*)`", said)), (hint, said)
 
 
 def test_what_the_console_can_do_is_not_called_a_command_there():

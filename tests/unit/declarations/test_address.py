@@ -167,6 +167,13 @@ def test_an_international_name_is_shown_in_both_forms():
         ("https://vault.example.com%CANARY:8200", "KS006"),
         ("https://vault.example.com?token=CANARY", "KS003"),
         ("https://vault.example.com:82;CANARY", "KS003"),
+        ("https://vault.example.com:8200？token=CANARY", "KS003"),
+        ("https://vault.example.com:8200／CANARY", "KS003"),
+        ("https://vault.example.com:8200＃CANARY", "KS003"),
+        ("https://vault.example.com:8200；CANARY", "KS003"),
+        ("https://vault.example.com:8200&token=CANARY", "KS003"),
+        ("https://vault.example.com:8200CANARY", "KS002"),
+        ("https://vault.example.com:CANARY", "KS002"),
     ],
 )
 def test_credentials_in_an_address_are_not_repeated(text, rule):

@@ -68,6 +68,39 @@ def test_a_mistake_with_one_item_ends_with_it_but_not_that_another_service_leads
         raise Superseded
 
 
+def test_nobody_waits_for_an_owner_that_is_busy_and_it_has_one_turn_at_a_time():
+    turns, slow, done = background.Turns("test", 2), threading.Event(), []
+
+    def do(item):
+        if item == "a slow one":
+            assert slow.wait(60)
+        done.append(item)
+
+    turns.take([("a", "a slow one"), ("a", "a later one"), ("b", "b1")], do)
+    assert done == ["b1"]
+    for number in range(3):
+        turns.take([("a", "a again"), ("b", f"b{number + 2}")], do)
+    assert done == ["b1", "b2", "b3", "b4"]
+    slow.set()
+    wait_until(lambda: "a slow one" in done, "the slow one", 60, 0.01)
+    wait_until(lambda: not turns._busy, "its turn to end", 60, 0.01)
+    turns.take([("a", "a again")], do)
+    assert done[-1] == "a again"
+
+
+def test_an_owner_whose_item_fails_is_not_busy_for_ever():
+    turns, tries = background.Turns("test", 1), []
+
+    def fails(_item):
+        tries.append(1)
+        raise ZeroDivisionError
+
+    for _ in range(3):
+        turns.take([("a", 1)], fails)
+        wait_until(lambda: not turns._busy, "the turn to end", 60, 0.01)
+    assert len(tries) == 3
+
+
 def test_each_owner_has_its_items_done_in_order_and_those_of_others_beside():
     order = []
 

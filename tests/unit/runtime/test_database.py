@@ -13,7 +13,7 @@ from pulumi_keystore.errors import KeystoreError
         ("postgresql://u:p@a:1,b:2/n", "a,b", "1,2", {"target_session_attrs": "read-write"}),
         ("postgres://a,b,c:5433/n?sslmode=require", "a,b,c", "5432,5432,5433", {"sslmode": "require"}),
         ("postgresql+psycopg://u:p%40@a,b/n?target_session_attrs=any", "a,b", "5432,5432", {"target_session_attrs": "any"}),
-        ("postgresql://[::1]:1,[::2]:2/n", "[::1],[::2]", "1,2", {}),
+        ("postgresql://[::1]:1,[::2]:2/n", "::1,::2", "1,2", {}),
     ],
 )  # fmt: skip
 def test_several_hosts_are_read_as_libpq_reads_them(url, hosts, ports, query):

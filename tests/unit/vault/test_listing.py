@@ -89,3 +89,49 @@ def test_many_names_are_looked_through_in_the_memory_of_those_that_are_kept():
 )
 def test_an_empty_path_is_one_with_a_warning_in_place_of_a_list(body, expected):
     assert is_empty(body) is expected
+
+
+def test_a_list_that_falls_is_looked_through_as_quickly_as_one_that_rises():
+    """What a server does with the order costs nothing: names are sorted now and then, and not for each."""
+
+    class Kept(Listing):
+        trims = 0
+
+        def _trim(self):
+            type(self).trims += 1
+            super()._trim()
+
+    names = [f"k{number:06}" for number in range(20_000)]
+    listing = Kept(most=1000)
+    for begin in range(0, len(names), 500):
+        head = b'{"data":{"keys":[' if not begin else b","
+        piece = ",".join(f'"{name}"' for name in names[::-1][begin : begin + 500])
+        listing(head + piece.encode())
+    listing(b"]}}")
+    assert listing.complete
+    assert listing.names == names[:1000]
+    assert Kept.trims < 50
+
+
+@pytest.mark.parametrize("name", [b"\\ud800", b"a\\udfffb", b"\xff"])
+def test_a_name_that_is_no_text_makes_it_no_list(name):
+    listing = Listing(most=10)
+    listing(b'{"data":{"keys":["a","' + name + b'"]}}')
+    assert not listing.complete
+
+
+def test_of_a_list_that_is_longer_than_it_can_be_nothing_more_is_looked_at():
+    listing = Listing(most=10, at_most=100)
+    listing(b'{"data":{"keys":["a"')
+    for number in range(50):
+        listing(f',"k{number}"'.encode())
+    listing(b"]}}")
+    assert not listing.complete
+    assert listing.count < 25
+
+
+def test_where_it_is_only_asked_whether_there_is_a_list_its_first_name_is_enough():
+    listing = Listing(first_is_enough=True)
+    listing(b'{"data":{"keys":["a","b"')
+    assert listing.complete
+    assert listing.count == 1

@@ -71,7 +71,20 @@ def test_a_record_that_the_ledger_could_not_hold_is_damaged(change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"epoch": 10**12}, {"epoch": -1}, {"keys": 10**15}, {"nonce": "n" * 33}, {"at": "x" * 5000}, {"active": 1}],
+    [
+        {"epoch": 10**12},
+        {"epoch": -1},
+        {"keys": 10**15},
+        {"nonce": "n" * 33},
+        {"at": "x" * 5000},
+        {"active": 1},
+        {"at": "\0"},
+        {"at": "\ud800"},
+        {"at": "x"},
+        {"at": "2026-01-01T00:00:00"},
+        {"nonce": "\0"},
+        {"organization": "\n"},
+    ],
 )
 def test_a_checkpoint_that_the_database_could_not_hold_is_none(change):
     assert Checkpoint.from_body(CHECKPOINT).epoch == 3

@@ -180,3 +180,23 @@ def test_a_path_that_a_server_finds_in_another_mount_is_not_a_mount(endpoint, st
     vault = VaultKeystore(endpoint, Tenancy("acme", "a/kv", namespace="team"))
     with pytest.raises(Unsuitable, match="'team/a/kv' is a path in another mount"):
         Server(stated_path=stated).run(vault.detect())
+
+
+@pytest.mark.parametrize(("status", "ended"), [(204, True), (200, True), (403, False), (500, False)])
+def test_who_is_told_of_a_token_is_told_when_it_was_ended_and_only_then(endpoint, status, ended):
+    """What is written down of it would have to be ended by somebody else, for ever, and is not needed any more."""
+    calls = []
+
+    class Ending(Server):
+        def answer(self, request):
+            if request.path.endswith("/revoke-self"):
+                return Response(status, b"{}")
+            return super().answer(request)
+
+    server = Ending(1)
+    vault = VaultKeystore(endpoint, Tenancy("acme"), cluster_id="c", announce=lambda *_: lambda: calls.append(1))
+    server.run(vault.read("x.1"))
+    assert calls == []
+    server.run(vault.revoke())
+    server.run(vault.revoke())
+    assert calls == [1] * ended

@@ -107,9 +107,7 @@ def migration_start(
     with ask() as service:
         if asks:
             plan = service.plan_migration(organization, destination)
-            for name, value in _planned(plan).items():
-                if value is not None:
-                    err.print(f"{name}: {value}", markup=False)
+            pairs(_planned(plan), err)
             if plan["moves"]:
                 notify = notify or typer.prompt("Email address to notify (none for no one)", err=True)
                 if not typer.confirm("Start the migration?", err=True):

@@ -113,13 +113,13 @@ def show(row: Mapping[str, object], output: Format) -> None:
         pairs({name.replace("_", " "): value for name, value in row.items() if value not in (None, [])})
 
 
-def pairs(values: Mapping[str, object]) -> None:
-    """Print names and values below each other."""
+def pairs(values: Mapping[str, object], console: Console = out) -> None:
+    """Print names and values below each other, as a result or beside one."""
     width = max(len(name) for name in values)
     for name, value in values.items():
         if value is not None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else text_of(name, value)
-            out.print(wrapped(f"{name:<{width}}  {text}", width + 2), markup=False)
+            console.print(wrapped(f"{name:<{width}}  {text}", width + 2), markup=False)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Columns, output: Format) -> None:

@@ -113,7 +113,7 @@ def importing_service() -> Iterator[None]:
     except ModuleNotFoundError as missing:
         raise KeystoreError(
             f"this command needs what the service needs, which is not installed ({missing.name} is missing)",
-            hint="run `pip install 'pulumi-keystore[server]'`",
+            hint="run `pip install 'pulumi-keystore[server]'`, or in a checkout `pip install '.[server]'`",
         ) from None
     finally:
         gc.freeze()

@@ -65,7 +65,12 @@ def test_a_migration_is_shown_and_asked_about_before_it_starts(customer, termina
     acme = customer(keys=5)
     one = terminal("migration", "start", acme.name, "second")
     one.expect("Email address to notify (none for no one):")
-    for line in ("source: first (https://", "destination: second (https://", "keys: 5", "moves: True"):
+    for line in (
+        "source        first (https://",
+        "destination   second (https://",
+        "keys          5",
+        "moves         yes",
+    ):
         assert line in one.shown
     one.type("none")
     one.expect("Start the migration?")

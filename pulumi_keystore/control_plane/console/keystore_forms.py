@@ -93,7 +93,7 @@ def edit_page(organization: str, name: str, visitor: Visit, services: Services) 
     """Show the form for a new address, certificate, or both."""
     visitor.actor.require(Right.MANAGE, organization)
     shown = _one(services, organization, name, changes=True)
-    _require_edited_here(shown["keystore"]["kind"])
+    _require_edited_here(visitor, shown["keystore"]["kind"])
     values = {"address": shown["keystore"]["address"] or "", "server_ca": shown["keystore"]["server_ca"] or ""}
     return _form("edit.html", visitor, shown, values)
 
@@ -112,7 +112,7 @@ def edit(
     """Prove the new pair and ask whether it shall be used; nothing is changed yet."""
     visitor.actor.require(Right.MANAGE, organization)
     shown = _one(services, organization, name)
-    _require_edited_here(shown["keystore"]["kind"])
+    _require_edited_here(visitor, shown["keystore"]["kind"])
     wanted = swapping.Edit(address.strip(), content_of(certificate), certificate_password or None, server_ca.strip())
 
     def confirm(verified: swapping.Verified) -> Response:
@@ -148,8 +148,8 @@ def save_edit(organization: str, name: str, visitor: Sent, services: Services, d
     )
 
 
-def _require_edited_here(kind: str) -> None:
-    if kind != Kind.SELF_ADMINISTERED:
+def _require_edited_here(visitor: Visitor, kind: str) -> None:
+    if kind == Kind.LEGACY or (kind != Kind.SELF_ADMINISTERED and visitor.actor.organization is not None):
         raise Conflict("only self-administered keystores are edited here", hint="the provider edits its own keystores")
 
 
@@ -252,13 +252,13 @@ def alerts(
         "online_minutes": online_minutes,
     }
 
-    def save() -> None:
+    def save() -> str:
         before = _alerting(services, organization, name)
         kept = webhook.strip() or (before.webhook if before and not remove_webhook else None)
         addresses = tuple(recipients.replace(",", " ").split())
         if not addresses and not kept and before:
             monitors.remove(services.plane, visitor.actor.name, organization, name)
-            return
+            return "alerts-removed"
         # Without a webhook it has no format, whatever the form says.
         form = (webhook_format or (before.webhook_format if before else "")) if kept else ""
         alerting = Alerting(
@@ -270,10 +270,11 @@ def alerts(
             _whole(online_minutes, "online_minutes"),
         )
         monitors.put(services.plane, visitor.actor.name, organization, name, alerting)
+        return "alerts"
 
     return or_form(
         save,
-        lambda _: led_to(organization, name, "alerts"),
+        lambda saved: led_to(organization, name, saved),
         lambda error: _form("alerts.html", visitor, shown, values, error),
     )
 

@@ -68,6 +68,7 @@ SAVED: Final = {
     "proved": "The keystore was proved: login, writing, reading, listing and deleting work.",
     "deleted": "The registration was deleted. Nothing was deleted on the keystore's server.",
     "alerts": "The alerts were saved.",
+    "alerts-removed": "The alerts were removed: no one is told when this keystore is offline.",
     "canceled": "The migration is being canceled.",
     "undone": "The migration was undone.",
     "created": "The organization is there.",

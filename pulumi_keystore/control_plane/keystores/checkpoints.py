@@ -19,11 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import fencing, messages, opening
-from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.notifications import mail
+from pulumi_keystore.control_plane.keystores import fencing, messages, opening, telling
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, registry
-from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
+from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Organization
 from pulumi_keystore.control_plane.runtime.background import Turns, isolated
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import Kind
@@ -52,17 +50,8 @@ def suspend(session: Session, owner: Organization, reason: str) -> None:
     owner.suspended = reason
     history.append(session, owner.id, history.SYSTEM, "Organization suspended", reason)
     message = messages.recovery_needed(owner.name, reason)
-    mail.put_to_each(
-        session, owner.id, f"suspended-{owner.id}-{secrets.token_hex(8)}", recipients(session, owner), message
-    )
+    telling.tell_all(session, owner, f"suspended-{owner.id}-{secrets.token_hex(8)}", message)
     _log.error("organization suspended", organization=owner.name, reason=reason)
-
-
-def recipients(session: Session, owner: Organization) -> list[str]:
-    """Return everybody who is notified about a keystore of the organization."""
-    query = select(HealthMonitor.recipients).join(Keystore, Keystore.id == HealthMonitor.keystore_id)
-    lists = session.scalars(query.where(Keystore.organization_id == owner.id))
-    return sorted({recipient for recipients in lists for recipient in recipients})
 
 
 def judge(plane: ControlPlane, organization_id: int, label: str, found: Checkpoint | None) -> None:

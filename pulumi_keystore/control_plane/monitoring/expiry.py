@@ -10,8 +10,9 @@ from cryptography.x509 import load_pem_x509_certificate
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pulumi_keystore.control_plane.keystores import telling
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.monitoring import messages, monitors
+from pulumi_keystore.control_plane.monitoring import messages
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import background
@@ -92,4 +93,4 @@ def _tell(
     label = f"{keystore.name} ({keystore.address})"
     message = messages.certificate_expires(owner.name, label, end, now, ours=whose is Whose.CLIENT)
     facts = {"certificate": whose, "not_after": end.isoformat()}
-    monitors.tell(session, monitor, keystore, owner, event, message, now, **facts)
+    telling.tell(session, monitor, keystore, owner, event, message, now, **facts)

@@ -11,11 +11,10 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pulumi_keystore.control_plane.keystores import checkpoints
+from pulumi_keystore.control_plane.keystores import checkpoints, telling
 from pulumi_keystore.control_plane.monitoring import messages
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
-from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.vault.checkpoint import Stamp
 
@@ -76,7 +75,7 @@ def _count(
     if lasting and not row.alerted:
         message = messages.keys_missing(owner.name, f"{keystore.name} ({keystore.address})", lasting, before)
         event = f"missing-{keystore.id}-{row.minute}"
-        mail.put_to_each(session, owner.id, event, checkpoints.recipients(session, owner), message)
+        telling.tell_all(session, owner, event, message)
     row.alerted = bool(lasting)
     row.lacking, row.surplus = lacking, surplus
     command = f"`keystore verify {owner.name}` names them"

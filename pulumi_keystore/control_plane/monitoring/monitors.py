@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import MonitorAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.notifications import mail, webhooks
-from pulumi_keystore.control_plane.notifications.message import Message
+from pulumi_keystore.control_plane.notifications import webhooks
 from pulumi_keystore.control_plane.organizations import history, keystores, maintenance, ownership, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -204,41 +202,3 @@ def alerting(plane: ControlPlane, monitor: HealthMonitor) -> Alerting:
         monitor.repeat_hours,
         monitor.online_minutes,
     )
-
-
-def tell(
-    session: Session,
-    monitor: HealthMonitor,
-    keystore: Keystore,
-    owner: Organization,
-    event: str,
-    message: Message,
-    at: datetime,
-    **facts: object,
-) -> None:
-    """Leave a message for everybody a monitor names: a mail for each recipient, and a call of the webhook.
-
-    Args:
-        session: The transaction of what it is about.
-        monitor: Who is told.
-        keystore: What it is about.
-        owner: Whose that is.
-        event: Names what has happened: the same is left only once.
-        message: What mails say; its kind is that of the call's event, too.
-        at: When it happened.
-        facts: What the call says beside that.
-
-    """
-    mail.put_to_each(session, owner.id, event, monitor.recipients, message)
-    if monitor.webhook_sealed:
-        body = {
-            "event": f"keystore.{message.kind}",
-            "organization": owner.name,
-            "keystore": keystore.name,
-            "address": keystore.address,
-            "summary": message.subject,
-            **facts,
-            "at": at.isoformat(),
-        }
-        call = webhooks.Call(monitor.webhook_sealed, str(keystore.id), monitor.webhook_format)
-        webhooks.put(session, f"{event}.{message.kind}", call, body)

@@ -13,8 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores import telling
 from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
-from pulumi_keystore.control_plane.monitoring import alerts, holdings, incidents, messages, monitors
+from pulumi_keystore.control_plane.monitoring import alerts, holdings, incidents, messages
 from pulumi_keystore.control_plane.monitoring.alerts import Alert
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
@@ -181,7 +182,7 @@ def _advance(session: Session, watched: _Monitored, result: Result, passed: int)
         message = messages.connection_resumed(owner.name, label, minutes)
     incidents.count_alert(session, keystore.id)
     facts = {"reason": reason or None, "detail": detail or None, "minutes": minutes}
-    monitors.tell(session, monitor, keystore, owner, event, message, now_utc(), **facts)
+    telling.tell(session, monitor, keystore, owner, event, message, now_utc(), **facts)
     return alert
 
 

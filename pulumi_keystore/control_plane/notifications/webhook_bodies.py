@@ -15,6 +15,8 @@ TEST: Final = "keystore.test"
 TEST_ENDED: Final = "keystore.test-ended"
 _RESOLVES: Final = ("keystore.online", TEST_ENDED)
 _SEVERITIES: Final = {"keystore.certificate": "warning", TEST: "info"}
+_ABOUT: Final = {TEST: "test", TEST_ENDED: "test", "keystore.missing": "keys", "keystore.suspended": "suspension"}
+"""What an event is about where that is no outage: the end of one ends nothing else."""
 _LONGEST_SUMMARY: Final = 1024
 _LONGEST_KEY: Final = 255
 
@@ -50,7 +52,7 @@ def _escaped(text: str) -> str:
 def _event(routing_key: str, facts: dict[str, Any]) -> dict[str, Any]:
     """Return an event; those about one outage, or one certificate, have one key."""
     event, certificate = str(facts.get("event")), facts.get("certificate")
-    about = f"certificate-{certificate}" if certificate else "test" if event in (TEST, TEST_ENDED) else "outage"
+    about = f"certificate-{certificate}" if certificate else _ABOUT.get(event, "outage")
     key = f"{about}/{facts.get('organization')}/{facts.get('keystore')}"[:_LONGEST_KEY]
     if event in _RESOLVES:
         return {"routing_key": routing_key, "event_action": "resolve", "dedup_key": key}

@@ -96,10 +96,9 @@ def _doorkeeper(services: ServicesOfApp, path: str) -> Doorkeeper | None:
     return partial(console_access.recognise, services) if console_access.is_private(path) else None
 
 
-def _require_changes_left(services: ServicesOfApp, request: Request, actor: Principal) -> None:
-    """Raise where a request is for a change too many."""
-    changes = request.method not in ("GET", "HEAD") and Right.MANAGE in RIGHTS[actor.role]
-    if changes and actor.organization is not None:
+def _require_changes_left(services: ServicesOfApp, actor: Principal) -> None:
+    """Raise where somebody has made so many changes that one more would be too much."""
+    if Right.MANAGE in RIGHTS[actor.role] and actor.organization is not None:
         plane = services.plane
         with plane.transaction() as session:
             history.require_changes_left(session, actor.organization, plane.settings.changes_per_day)

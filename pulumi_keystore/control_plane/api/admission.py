@@ -79,7 +79,7 @@ class Admission:
     Args:
         app: What answers those that are admitted.
         doorkeeper: Returns, for a path, what tells who sends a request by its head alone; None where anybody may.
-        check: Raises `KeystoreError` for a request that somebody who was admitted may not make.
+        check: Raises `KeystoreError` for a request to change something that somebody who was admitted may not make.
         refuse: Makes the answer to a request.
         share: How many requests of one organization are worked on at a time.
 
@@ -89,7 +89,7 @@ class Admission:
         self,
         app: ASGIApp,
         doorkeeper: Callable[[str], Doorkeeper | None],
-        check: Callable[[Request, Principal], None],
+        check: Callable[[Principal], None],
         refuse: Callable[[Request, KeystoreError], Response],
         share: int,
     ) -> None:
@@ -155,7 +155,9 @@ class Admission:
                 await send(message)
 
             try:
-                if refusal := await to_thread.run_sync(self._refused, request):
+                # Who only looks changes nothing, and needs no thread for it.
+                looks = request.method in ("GET", "HEAD")
+                if refusal := None if looks else await to_thread.run_sync(self._refused, request):
                     await self._refuse(request, refusal)(request.scope, receive, noting)
                 else:
                     await self._app(request.scope, receive, noting)
@@ -170,7 +172,7 @@ class Admission:
 
     def _refused(self, request: Request) -> KeystoreError | None:
         try:
-            self._check(request, request.state.actor)
+            self._check(request.state.actor)
         except KeystoreError as error:
             return error
         except SQLAlchemyError as error:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Response
+from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.console import drafts
@@ -100,10 +101,10 @@ def start(
             registration.put(plane, actor, organization, goal, declared)
         try:
             migration_id, new = lifecycle.start(plane, actor, organization, goal, email, services.clean_ups, mode)
-        except KeystoreError:
+        except BaseException:
             if made:
                 # For this migration alone; one that somebody else has registered meanwhile stays.
-                with suppress(KeystoreError):
+                with suppress(KeystoreError, SQLAlchemyError):
                     registration.remove(plane, actor, organization, goal)
             raise
         if migration_id is not None and new:

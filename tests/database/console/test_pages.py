@@ -5,10 +5,12 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.identity import tokens
+from pulumi_keystore.control_plane.console import keystore_forms, migration_forms, organization_forms
+from pulumi_keystore.control_plane.console.access import COOKIE
+from pulumi_keystore.control_plane.identity import sessions, tokens
 from pulumi_keystore.control_plane.monitoring.tables import Incident, KeystoreHealth
 from pulumi_keystore.control_plane.organizations.tables import HistoryEntry, Keystore, Organization
 from tests.database.served import Bridge
@@ -89,3 +91,41 @@ def test_all_incidents_are_reached_page_by_page(browser):
         older = re.search(r'rel="next" href="([^"]+)"', text)
         path = older and older[1].replace("&amp;", "&")
     assert seen == MANY
+
+
+ROOMS = (organization_forms, keystore_forms, migration_forms)
+FORMS = sorted({route.path for room in ROOMS for route in room.router.routes if "POST" in route.methods})
+
+
+def sign_in(served, plane, role, organization=None):
+    with plane.transaction() as session:
+        _, token = tokens.create(session, "test", role, role, organization)
+    browser = httpx.Client(transport=Bridge(served[0]), base_url="http://127.0.0.1")
+    assert browser.post("/console/sign-in", data={"token": token}).status_code == 303
+    return browser, sessions.form_token(browser.cookies[COOKIE])
+
+
+@pytest.mark.parametrize(
+    ("role", "organization", "with_token", "status"),
+    [
+        ("viewer", None, True, 403),
+        ("authority", None, True, 403),
+        ("customer-cloud-admin", "other", True, 404),  # for them there is no such organization
+        ("provider-admin", None, False, 403),
+    ],
+)
+def test_no_form_does_anything_for_who_may_not_send_it(served, plane, browser, role, organization, with_token, status):
+    """Every form there is: of who may look only, of another organization, and sent by another site."""
+    assert len(FORMS) > 15
+    mine, token = sign_in(served, plane, role, organization)
+    with plane.transaction() as session:
+        before = session.scalar(select(func.count()).select_from(HistoryEntry))
+    for path in FORMS:
+        target = path.replace("{organization}", "busy").replace("{name}", "first")
+        answer = mine.post(target, data={"form_token": token if with_token else "wrong"})
+        expected = 403 if path == "/console/create" else status
+        assert answer.status_code == expected, (path, answer.status_code)
+    mine.close()
+    with plane.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(HistoryEntry)) == before
+        assert session.scalar(select(func.count()).select_from(Keystore)) == 1

@@ -38,6 +38,16 @@ def test_the_rules_are_rules(promtool):
     assert (done.returncode, "SUCCESS: 10 rules found" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
+def test_prometheus_reads_each_expression_of_the_dashboard(promtool, tmp_path):
+    queries = [re.sub(r"\$\w+", "5m", target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    rules = [{"record": f"panel:{number}:query", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "panels.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = promtool("check", "rules", tmp_path / "panels.yaml")
+    assert (done.returncode, f"SUCCESS: {len(queries)} rules found" in done.stdout) == (0, True), (
+        done.stdout + done.stderr
+    )
+
+
 def test_each_alert_fires_when_it_should_and_not_before(promtool, tmp_path):
     shutil.copy(RULES, tmp_path)
     shutil.copy(ROOT / "tests" / "packaging" / "alert_rules_test.yaml", tmp_path)

@@ -24,6 +24,8 @@ class Cause(StrEnum):
     NOT_VAULT = "not-vault"
     ANOTHER_CLUSTER = "another-cluster"
     FAILING = "failing"
+    CLIENT_EXPIRED = "client-expired"
+    NAME_REFUSED = "name-refused"
     LOGIN_REFUSED = "login-refused"
     LOGIN_DISABLED = "login-disabled"
     POLICY = "policy"
@@ -90,9 +92,14 @@ STEPS: Final[dict[Cause, tuple[str, ...]]] = {
         "The server answers with an error of its own: its log says which.",
         "Check its storage: a full disk is a frequent reason.",
     ),
+    Cause.CLIENT_EXPIRED: ("Issue a new client certificate, edit the keystore and upload it.",),
+    Cause.NAME_REFUSED: (
+        "Compare the names that the role allows (`bao read auth/cert/certs/ROLE`) with those of the certificate.",
+        "If the client certificate was revoked, issue a new one, edit the keystore and upload it.",
+    ),
     Cause.LOGIN_REFUSED: (
-        "See on the server whether the certificate role (`bao read auth/cert/certs/ROLE`) allows the certificate.",
-        "If the client certificate has expired or was revoked, issue a new one, edit the keystore and upload it.",
+        "See on the server whether the certificate role exists (`bao read auth/cert/certs/ROLE`).",
+        "See whether its CA is the one that the client certificate was issued by.",
     ),
     Cause.LOGIN_DISABLED: ("Enable the certificate login on the server (`bao auth enable cert`) and set up the role.",),
     Cause.POLICY: (

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 from pulumi_keystore.causes import Cause
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.declarations.tenancy import Tenancy, within
 from pulumi_keystore.errors import (
     AccessDenied,
@@ -149,7 +150,12 @@ class VaultSession(Exchange):
 
     def _log_in(self) -> Generator[Request | Pause, Response | None, tuple[Token, Response]]:
         body = {"name": self.tenancy.role_name}
-        response = yield from self._send("POST", self._here("auth/cert/login"), body, None, wants_index=True)
+        try:
+            response = yield from self._send("POST", self._here("auth/cert/login"), body, None, wants_index=True)
+        except HostUnavailable as fault:
+            if fault.cause is Cause.FAILING and self.endpoint.certificate.not_after <= now_utc():
+                raise self._expired() from None  # that is what a server fails of then
+            raise
         auth = response.json().get("auth")
         if response.status in OK and isinstance(auth, dict) and _TOKEN.fullmatch(str(auth.get("client_token"))):
             token = Token(
@@ -162,6 +168,15 @@ class VaultSession(Exchange):
             )
             self._kind_of_token = plain(auth.get("token_type")), seconds(auth.get("num_uses"))
             return token, response
+        if response.status in (400, 403) and self.endpoint.certificate.not_after <= now_utc():
+            raise self._expired()
+        if response.status in (400, 403) and "matching all constraints" in response.errors:
+            raise UnableToAuthenticate(
+                f"{self}: refuses this client certificate for the role {self.tenancy.role_name!r}, which allows "
+                "other names",
+                hint="compare the names that the role allows with the certificate's; a revoked one is refused so, too",
+                cause=Cause.NAME_REFUSED,
+            )
         if response.status in (400, 403):
             raise UnableToAuthenticate(
                 f"{self}: refuses this client certificate for the role {self.tenancy.role_name!r}",
@@ -176,6 +191,14 @@ class VaultSession(Exchange):
             )
         raise HostUnavailable(
             f"{self}: the answer to the login is not a Vault server's (HTTP {response.status})", cause=Cause.NOT_VAULT
+        )
+
+    def _expired(self) -> UnableToAuthenticate:
+        ended = self.endpoint.certificate.not_after
+        return UnableToAuthenticate(
+            f"{self}: the client certificate has expired, on {ended:%Y-%m-%d}",
+            hint="issue a new one, edit the keystore and give it",
+            cause=Cause.CLIENT_EXPIRED,
         )
 
     def _certs(self) -> str:

@@ -65,13 +65,19 @@ CAUSES = {
     Cause.OVERLOADED: (lambda watch, _: no_vault(watch.testbed, 429, "{}"), "fewer requests"),
     Cause.NO_ACTIVE_NODE: (lambda watch, _: standby_alone(watch.testbed), "without an active node"),
     Cause.LOGIN_REFUSED: (lambda _, place: place.role_removed(), "refuses this client certificate"),
+    Cause.NAME_REFUSED: (
+        lambda _, place: place.role_changed(allowed_common_names="nobody"),
+        "which allows other names",
+    ),
     Cause.POLICY: (lambda _, place: place.access_removed(), "may not read"),
 }
+REFUSED = (Cause.LOGIN_REFUSED, Cause.NAME_REFUSED, Cause.POLICY)
 ELSEWHERE = {
     Cause.DNS: "tests/unit/vault/test_resolver.py",
     Cause.PRIVATE_ADDRESS: "tests/unit/vault/test_resolver.py",
     Cause.ANOTHER_CLUSTER: "tests/safety/test_other_cluster.py",
     Cause.LOGIN_DISABLED: "tests/unit/vault/test_session.py",
+    Cause.CLIENT_EXPIRED: "tests/unit/vault/test_session.py",
     Cause.MOUNT: "tests/integration/test_keystore.py",
 }
 """Those that are seen elsewhere."""
@@ -83,7 +89,7 @@ def test_each_cause_is_told_with_its_steps(watch, cause):
     place = Tenant(acme.testbed.vaults["a"], acme.customer.tenancy("first"), 1)
     fault, says = CAUSES[cause]
     with fault(acme, place):
-        reason = "Unable to authenticate" if cause in (Cause.LOGIN_REFUSED, Cause.POLICY) else "Host unavailable"
+        reason = "Unable to authenticate" if cause in REFUSED else "Host unavailable"
         shown = acme.await_detail(says)
         assert (shown["status"], shown["reason"], shown["cause"]) == ("Offline", reason, cause)
         assert shown["steps"] == list(STEPS[cause])

@@ -2,6 +2,8 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from keystore_harness.ca import CertificateAuthority
@@ -10,7 +12,7 @@ from pulumi_keystore.causes import Cause
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
-from pulumi_keystore.errors import AccessDenied, HostUnavailable, Unsuitable
+from pulumi_keystore.errors import AccessDenied, HostUnavailable, UnableToAuthenticate, Unsuitable
 from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey
@@ -226,3 +228,42 @@ def test_a_server_that_refuses_each_token_and_lets_none_live_is_soon_left_alone(
     with pytest.raises(AccessDenied):
         run(client, server, client.read(RECORD.name))
     assert server.logins < 12
+
+
+EXPIRED_AT = datetime.now(UTC) - timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("expired", "status", "says", "error", "cause"),
+    [
+        # What OpenBao 2.7 answers: to a role whose names do not fit, to one that is missing, and to what has expired.
+        (False, 400, "no chain matching all constraints could be found", UnableToAuthenticate, Cause.NAME_REFUSED),
+        (
+            False,
+            400,
+            "invalid certificate or no client certificate supplied",
+            UnableToAuthenticate,
+            Cause.LOGIN_REFUSED,
+        ),
+        (True, 500, "certificate has expired or is not yet valid", UnableToAuthenticate, Cause.CLIENT_EXPIRED),
+        (True, 400, "invalid certificate", UnableToAuthenticate, Cause.CLIENT_EXPIRED),
+        (False, 500, "out of memory", HostUnavailable, Cause.FAILING),
+        (True, 503, "Vault is sealed", HostUnavailable, Cause.SEALED),
+    ],
+)
+def test_why_a_login_is_refused(expired, status, says, error, cause):
+    issued = CertificateAuthority().issue("acme")
+    certificate = ClientCertificate.from_pem(issued.certificate_pem.encode(), issued.key_pem.encode())
+    if expired:
+        certificate = replace(certificate, not_after=EXPIRED_AT)
+    endpoint = Endpoint(KeystoreAddress.parse("https://vault.example.com:8200"), certificate)
+
+    def answer(request):
+        if request.path.startswith("/v1/sys/health"):
+            return Response(200, b'{"cluster_id": "c"}')
+        return Response(status, json.dumps({"errors": [says]}).encode())
+
+    keystore = VaultKeystore(endpoint, Tenancy("acme"), cluster_id="c")
+    with pytest.raises(error) as caught:
+        drive(keystore.read("x.1"), answer)
+    assert caught.value.cause is cause

@@ -68,12 +68,19 @@ def test_a_mistake_with_one_item_ends_with_it_but_not_that_another_service_leads
         raise Superseded
 
 
-def test_nobody_waits_for_an_owner_that_is_busy_and_it_has_one_turn_at_a_time():
-    turns, slow, done = background.Turns("test", 2), threading.Event(), []
+@pytest.fixture
+def turns():
+    made = background.Turns("test", 2)
+    yield made
+    made._several.shutdown()
+
+
+def test_nobody_waits_for_an_owner_that_is_busy_and_it_has_one_turn_at_a_time(turns):
+    slow, done = threading.Event(), []
 
     def do(item):
         if item == "a slow one":
-            assert slow.wait(60)
+            assert slow.wait(30)
         done.append(item)
 
     turns.take([("a", "a slow one"), ("a", "a later one"), ("b", "b1")], do)
@@ -88,8 +95,8 @@ def test_nobody_waits_for_an_owner_that_is_busy_and_it_has_one_turn_at_a_time():
     assert done[-1] == "a again"
 
 
-def test_an_owner_whose_item_fails_is_not_busy_for_ever():
-    turns, tries = background.Turns("test", 1), []
+def test_an_owner_whose_item_fails_is_not_busy_for_ever(turns):
+    tries = []
 
     def fails(_item):
         tries.append(1)

@@ -157,6 +157,7 @@ FOCUSED = """() => {
 }"""
 
 
+@pytest.mark.timeout(1200)
 def test_everything_on_every_page_is_reached_and_seen_by_keyboard(desk, customer, testbed):
     acme = customer(keys=1)
     one = desk(testbed.service.make_token("ops-too", "provider-admin"))
@@ -179,6 +180,7 @@ def test_everything_on_every_page_is_reached_and_seen_by_keyboard(desk, customer
         assert unseen == [], path
 
 
+@pytest.mark.timeout(1200)
 def test_every_page_is_whole_without_javascript(desk, customer):
     acme = customer(keys=1)
     one = desk(java_script_enabled=False)

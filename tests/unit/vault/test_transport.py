@@ -175,6 +175,21 @@ def hang_up(handler):
     handler.connection.close()
 
 
+@pytest.mark.timeout(120)
+def test_a_request_for_which_hardly_any_time_is_left_has_a_deadline():
+    """A part of a millisecond is no time, and to libcurl none at all: it would wait for ever."""
+    released = threading.Event()
+    try:
+        with (
+            impostor(lambda _: released.wait(300)) as (endpoint, _),
+            Transport() as transport,
+            pytest.raises(HostUnavailable),
+        ):
+            transport.run_one(ask(endpoint, timeout_s=0.0004))
+    finally:
+        released.set()
+
+
 @pytest.mark.parametrize("behave", [silence, drip, hang_up])
 def test_a_request_ends_at_its_deadline_whatever_the_server_does(behave):
     with impostor(behave) as (endpoint, _), Transport() as transport:

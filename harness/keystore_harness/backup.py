@@ -18,7 +18,7 @@ def dump(url: str, path: Path) -> None:
         HarnessError: It cannot be made.
 
     """
-    _run("pg_dump", "--format=custom", f"--file={path}", f"--dbname={url}")
+    run("pg_dump", "--format=custom", f"--file={path}", f"--dbname={url}")
 
 
 def restore(url: str, path: Path) -> None:
@@ -28,19 +28,26 @@ def restore(url: str, path: Path) -> None:
         HarnessError: It cannot be done; where the backup is none, the database stays.
 
     """
-    _run("pg_restore", "--list", str(path))
+    run("pg_restore", "--list", str(path))
     beside = url.replace("/postgres?", "/template1?")
-    _run("psql", "--quiet", f"--dbname={beside}", "--command=drop database postgres with (force)")
-    _run("psql", "--quiet", f"--dbname={beside}", "--command=create database postgres")
-    _run("pg_restore", "--exit-on-error", f"--dbname={url}", str(path))
+    run("psql", "--quiet", f"--dbname={beside}", "--command=drop database postgres with (force)")
+    run("psql", "--quiet", f"--dbname={beside}", "--command=create database postgres")
+    run("pg_restore", "--exit-on-error", f"--dbname={url}", str(path))
 
 
-def _run(tool: str, *arguments: str) -> None:
+def run(tool: str, *arguments: str, user: str | None = None) -> str:
+    """Run one of PostgreSQL's own tools, as another user where one is named; return what it says.
+
+    Raises:
+        HarnessError: There is no such tool, or it fails.
+
+    """
     done = subprocess.run(  # noqa: S603 - PostgreSQL's own tools
-        [str(_tool(tool)), *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        [str(_tool(tool)), *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, user=user
     )
     if done.returncode:
         raise HarnessError(f"{tool} fails with status {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
 def _tool(name: str) -> Path:

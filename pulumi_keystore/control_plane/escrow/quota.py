@@ -47,8 +47,10 @@ class Quota:
         with self._counting[owner.id]:
             left = self._left.get(owner.id, 0)
             if left < more:
-                # Those under way may be in the ledger already or not: room is kept for them in any case.
-                left = self._most - ledger.count_keys(session, owner) - self._under_way[owner.id]
+                # Those under way may be in the ledger already or not: room is kept for them in any case. Who ends while
+                # the keys are counted would be seen nowhere if they were asked for afterwards.
+                under_way = self._under_way[owner.id]
+                left = self._most - under_way - ledger.count_keys(session, owner)
             if left < more:
                 raise TooManyRequests(
                     f"the organization {owner.name!r} may have {count(self._most, 'archive key')} in escrow; "

@@ -105,3 +105,23 @@ def test_many_at_a_time_have_no_more_than_one_after_the_other(factory, owners, m
     assert len(taken) + len(refused) == 16
     with factory() as session:
         assert known(session, session.get_one(Organization, 1)) == 2 * len(taken)
+
+
+def test_who_ends_while_keys_are_counted_is_counted(factory, owners, monkeypatch):
+    """The one who counts has not seen the other's keys, which are committed in this very moment."""
+    quota, known = Quota(4), ledger.count_keys
+    with factory() as session, factory() as other:
+        mine = session.get_one(Organization, 1)
+        room = quota.room(other, other.get_one(Organization, 1), 3)
+        room.__enter__()
+        enter(other, 1, 3)
+
+        def count_keys(*given):
+            found = known(*given)
+            other.commit()
+            room.__exit__(None, None, None)
+            return found
+
+        monkeypatch.setattr(ledger, "count_keys", count_keys)
+        with pytest.raises(TooManyRequests), quota.room(session, mine, 2):
+            pass

@@ -57,7 +57,7 @@ def span(seconds: float | None) -> str:
     for size, name in units:
         number, left = divmod(left, size)
         if number:
-            parts.append(f"{number} {name}{'' if number == 1 else 's'}")
+            parts.append(count(number, name))
     return " ".join(parts[:2]) or "less than a second"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from pulumi_keystore.control_plane.notifications.message import Message
+from pulumi_keystore.counting import count
 
 
 def connection_failure(
@@ -47,7 +48,7 @@ def _span(minutes: int) -> str:
     days, rest = divmod(minutes, 24 * 60)
     hours, minutes = divmod(rest, 60)
     parts = [(days, "day"), (hours, "hour"), (minutes, "minute")]
-    told = [f"{number} {name}{'' if number == 1 else 's'}" for number, name in parts if number]
+    told = [count(number, name) for number, name in parts if number]
     return " ".join(told) or "less than a minute"
 
 
@@ -66,7 +67,7 @@ def keys_missing(organization: str, keystore: str, lacking: int, keys: int) -> M
 def certificate_expires(organization: str, keystore: str, end: datetime, now: datetime, *, ours: bool) -> Message:
     """Return the mail about a certificate that expires soon: the one we log in with, or the one the server shows."""
     days = (end - now).days
-    left = f"in {days} day{'' if days == 1 else 's'}" if days else "in less than a day"
+    left = f"in {count(days, 'day')}" if days else "in less than a day"
     which, what_to_do = (
         (
             "client certificate that the cloud logs in with",

@@ -210,11 +210,11 @@ KeystoreOrActive = Annotated[
 ]
 _BARS: Final = {"online": ("█", "green"), "partly": ("▄", "yellow"), "offline": ("▁", "red"), "unknown": ("·", "dim")}
 _WHAT: Final = {
-    Period.HOUR: ("{:,} minutes online, {:,} offline, {:,} not tested", 60),
-    Period.DAY: ("{:,} quarters of an hour online, {:,} not always, {:,} not tested", 48),
-    Period.MONTH: ("{:,} quarters of a day online, {:,} not always, {:,} not tested", 60),
+    Period.HOUR: ("minute", "", "offline", 60),
+    Period.DAY: ("quarter", " of an hour", "not always", 48),
+    Period.MONTH: ("quarter", " of a day", "not always", 60),
 }
-"""What is said below the bars, and how many bars a line has."""
+"""What a bar stands for, what one is that was not online throughout, and how many bars a line has."""
 
 
 @commands.command()
@@ -237,7 +237,7 @@ def reliability(
         return
     past = shown["reliability"]
     begin = datetime.fromisoformat(past["begin"]).astimezone()
-    said, in_a_line = _WHAT[period]
+    noun, of_what, otherwise, in_a_line = _WHAT[period]
     pairs({"keystore": f"{organization}/{keystore}", **_health_lines(shown)})
     for first in range(0, len(past["buckets"]), in_a_line):
         bars = Text()
@@ -250,7 +250,8 @@ def reliability(
         )
         out.print(f"{left}{right:>{in_a_line - len(left)}}", markup=False)
     online, unknown = (past["buckets"].count(name) for name in ("online", "unknown"))
-    out.print(said.format(online, len(past["buckets"]) - online - unknown, unknown), markup=False)
+    rest = len(past["buckets"]) - online - unknown
+    out.print(f"{count(online, noun)}{of_what} online, {rest:,} {otherwise}, {unknown:,} not tested", markup=False)
 
 
 @commands.command()

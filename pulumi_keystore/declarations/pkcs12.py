@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from pulumi_keystore import rules
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.pkcs12_decryption import fits, keys_in
 from pulumi_keystore.errors import TooManyRequests
 
@@ -175,7 +176,7 @@ class _Helpers:
                 wait_s = math.ceil(-left_s / _REFILL) + 1
                 raise TooManyRequests(
                     "the certificate files of this organization have taken too much processor time to open",
-                    hint=f"try again in {wait_s} seconds, or export the file with fewer iterations",
+                    hint=f"try again in {count(wait_s, 'second')}, or export the file with fewer iterations",
                 )
             if not self._changed.wait_for(lambda: self.free and owner not in self._served, _TURN_S):
                 raise TooManyRequests("other certificates are being opened", hint="try again in a minute")

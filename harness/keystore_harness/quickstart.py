@@ -60,11 +60,11 @@ Two Vault servers and the service are running. In another terminal:
     pulumi config set active second
     pulumi up                     # move its keys to the other server
 
-The console is at {url}/console; `echo $KEYSTORE_TOKEN` shows the token to sign in with.
-To see an outage, stop a server: kill -STOP {pid}; kill -CONT {pid} lets it go on.
+The console is at {url}/console;
+`echo $KEYSTORE_TOKEN` shows the token to sign in with. To see an outage, stop a
+server with `kill -STOP {pid}`; `kill -CONT {pid}` lets it go on.
 
-Ctrl-C here stops everything and removes it, the folder included.
-"""
+Ctrl-C here stops everything and removes it, the folder included."""
 
 
 @contextmanager

@@ -198,15 +198,11 @@ class ServiceProcess:
         self.settings["host_map"] = json.dumps({**known, public: f"127.0.0.1:{port}"})
         self.restart()
 
-    def run(
-        self, *arguments: str, check: bool = True, token: str = "", columns: int | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the `keystore` command against this service, on a terminal of so many columns or in a pipe."""
+    def run(self, *arguments: str, check: bool = True, token: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the `keystore` command against this service, in a pipe."""
         environment = {**self.environment, "KEYSTORE_URL": self.url}
         if token:
             environment["KEYSTORE_TOKEN"] = token
-        if columns:
-            environment["COLUMNS"] = str(columns)
         return self.program.run(arguments, environment, check=check)
 
     def make_token(self, name: str, role: str, organization: str | None = None) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import version
+from io import StringIO
 from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
@@ -22,7 +22,7 @@ from pulumi_keystore.cli import (
     service,
     tokens,
 )
-from pulumi_keystore.cli.output import fail
+from pulumi_keystore.cli.output import fail, say
 from pulumi_keystore.errors import KeystoreError
 
 _USAGE: Final = 64
@@ -77,9 +77,11 @@ def main() -> NoReturn:
         fail(error)
     except typer.TyperException as error:
         # Not click's 2, which is what is said of keystores that are offline.
-        cast("Any", error).show()
+        shown = StringIO()
+        cast("Any", error).show(shown)
+        say(shown.getvalue(), len("Error: "))
         status = _USAGE
     except typer.Abort:
-        sys.stderr.write("aborted\n")
+        say("aborted")
         status = 1
     raise SystemExit(status)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pulumi_keystore.cli.output import err, out, wrapped
+from pulumi_keystore.cli.output import out, say, wrapped
 from pulumi_keystore.counting import count
 from pulumi_keystore.rules import Severity
 
@@ -63,7 +63,7 @@ def check(
                 out.print(f"{'':8}at: {finding.at.file or shown}:{finding.at.line}{column}", markup=False)
             out.print(wrapped(f"{'':8}hint: {finding.remedy}", 14), markup=False)
         counts = [count(sum(one.rule.severity is level for one in findings), level) for level in Severity]
-        err.print(f"{count(len(resources), 'declaration')}: {', '.join(counts)}", markup=False)
+        say(f"{count(len(resources), 'declaration')}: {', '.join(counts)}")
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     if any(finding.rule.severity in bad for finding in findings):
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pulumi_keystore.cli.output import OrganizationArgument, ReasonOption, YesOption, ask, err
+from pulumi_keystore.cli.output import OrganizationArgument, ReasonOption, YesOption, ask, say
 from pulumi_keystore.counting import count
 from pulumi_keystore.errors import KeystoreError
 
@@ -45,4 +45,4 @@ def key_give_up(
     if not yes and not typer.confirm(f"Give up the archive keys of {count(len(user), 'user')}?", err=True):
         raise typer.Exit(1)
     with ask() as service:
-        err.print(f"{count(service.give_up_keys(organization, user, reason), 'key')} given up", markup=False)
+        say(f"{count(service.give_up_keys(organization, user, reason), 'key')} given up")

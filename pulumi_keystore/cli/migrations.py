@@ -23,6 +23,7 @@ from pulumi_keystore.cli.output import (
     pairs,
     print_json,
     print_rows,
+    say,
     show,
     span,
 )
@@ -114,7 +115,7 @@ def migration_start(
                     raise typer.Exit(1)
         row = service.start_migration(organization, destination, notify, "online" if online else "maintenance")
         if row is None:
-            err.print(f"{destination} is already the active keystore; nothing to move", markup=False)
+            say(f"{destination} is already the active keystore; nothing to move")
             return
         if watch:
             _watch(service, organization, row["id"], output)
@@ -241,7 +242,7 @@ def _watch(service: Client, organization: str, migration: str, output: Format) -
             progress.update(task, description=row["phase"], completed=_moved(row), rate=rate)
             line = progress_line(row)
             if not err.is_terminal and line != told:
-                err.print(line, markup=False)
+                say(line)
                 told = line
             if row["state"] != "running" and row["phase"] == "ended":
                 break

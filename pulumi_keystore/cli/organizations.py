@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from pulumi_keystore.answers import HistoryAnswer
-from pulumi_keystore.cli.output import Columns, Format, FormatOption, OrganizationArgument, ask, err, print_rows, show
+from pulumi_keystore.cli.output import Columns, Format, FormatOption, OrganizationArgument, ask, print_rows, say, show
 from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.problems import Order, ProblemFilter
 from pulumi_keystore.errors import InvalidInput, NotAllowed
@@ -89,11 +89,9 @@ def organization_list(
         counts = _counts(service)
     print_rows(rows[:limit], _COLUMNS, output)
     if output is Format.TABLE and counts:
-        err.print(f"problems: {counts}", markup=False)
+        say(f"problems: {counts}")
     if len(rows) > limit:
-        err.print(
-            "there are more organizations: narrow the list with --search or --problem, or raise --limit", markup=False
-        )
+        say("there are more organizations: narrow the list with --search or --problem, or raise --limit")
 
 
 def _counts(service: Client) -> str:

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -30,21 +30,33 @@ class Format(StrEnum):
 
 OrganizationArgument = Annotated[str, typer.Argument(help="Name of the organization.", show_default=False)]
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
-_IN_A_PIPE: Final = 1000
-# Lines in a pipe are never wrapped, so that grep works on them.
-out = Console(
-    soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _IN_A_PIPE
-)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+_IN_A_PIPE: Final = 1_000_000
+_COMMAND: Final = re.compile("`[^`]*`")
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
+
+
+def _console(stream: TextIO, *, stderr: bool) -> Console:
+    # Lines in a pipe are never wrapped, so that grep works on them.
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else _IN_A_PIPE
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, width=width)
+
+
+out = _console(sys.stdout, stderr=False)
+err = _console(sys.stderr, stderr=True)
 
 
 def fail(error: KeystoreError) -> NoReturn:
     """Say what went wrong and what to do; end with status 1."""
     rule = f" [{error.rule}]" if error.rule else ""
-    sys.stderr.write(f"error: {_by_option(error)}{rule}\n")
+    say(f"error: {_by_option(error)}{rule}", 7)
     if error.hint:
-        sys.stderr.write(f"hint: {error.hint}\n")
+        say(f"hint: {error.hint}", 6)
     raise SystemExit(1)
+
+
+def say(text: str, indent: int = 0) -> None:
+    """Write lines to standard error, each as it fits the terminal, with its further lines indented."""
+    sys.stderr.write("".join(f"{wrapped(line, indent, err)}\n" for line in text.splitlines()))
 
 
 _OPTIONS = {"notify_email": "--notify", "recipients": "--recipient", "webhook": "--webhook-file"}
@@ -110,16 +122,16 @@ def show(row: Mapping[str, object], output: Format) -> None:
     if output is Format.JSON:
         print_json(row)
     else:
-        pairs({name.replace("_", " "): value for name, value in row.items() if value not in (None, [])})
+        pairs({name.replace("_", " "): value for name, value in row.items() if value != []})
 
 
 def pairs(values: Mapping[str, object], console: Console = out) -> None:
     """Print names and values below each other, as a result or beside one."""
-    width = max(len(name) for name in values)
-    for name, value in values.items():
-        if value is not None:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else text_of(name, value)
-            console.print(wrapped(f"{name:<{width}}  {text}", width + 2), markup=False)
+    given = {name: value for name, value in values.items() if value is not None}
+    width = max(map(len, given))
+    for name, value in given.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else text_of(name, value)
+        console.print(wrapped(f"{name:<{width}}  {text}", width + 2, console), markup=False)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Columns, output: Format) -> None:
@@ -136,7 +148,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Columns, output: Form
     if rows:
         out.print(table, markup=False, soft_wrap=False)
     else:
-        err.print("nothing to show", markup=False)
+        say("nothing to show")
 
 
 def print_below(text: str) -> None:
@@ -144,12 +156,16 @@ def print_below(text: str) -> None:
     out.print(wrapped(f"    {text}", 4), markup=False)
 
 
-def wrapped(line: str, indent: int) -> str:
-    """Return a line as it fits the terminal: what follows the first `indent` characters in lines below each other."""
-    if out.width == _IN_A_PIPE:
+def wrapped(line: str, indent: int, console: Console = out) -> str:
+    """Return a line as it fits the terminal: what follows the first `indent` characters in lines below each other.
+
+    A command in a hint stays whole, so that it can be copied.
+    """
+    if len(line) <= console.width:
         return line
-    lines = textwrap.wrap(line[indent:], max(out.width - indent, 20), break_on_hyphens=False)
-    return line[:indent] + ("\n" + " " * indent).join(lines)
+    text = _COMMAND.sub(lambda command: command[0].replace(" ", _NO_BREAK), line[indent:])
+    lines = textwrap.wrap(text, max(console.width - indent, 20), break_on_hyphens=False)
+    return line[:indent] + ("\n" + " " * indent).join(lines).replace(_NO_BREAK, " ")
 
 
 def text_of(name: object, value: object) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pulumi_keystore.cli.output import err, out
+from pulumi_keystore.cli.output import out, say
 from pulumi_keystore.errors import KeystoreError
 
 commands = typer.Typer()
@@ -35,11 +35,11 @@ def quickstart(
     # However it is told to stop, servers and folder have to go.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    err.print("starting two Vault servers and the service ...", markup=False)
+    say("starting two Vault servers and the service ...")
     try:
         with suppress(KeyboardInterrupt), landscape(folder.absolute()) as what_next:
             out.print(what_next, markup=False)
             signal.pause()
     except HarnessError as error:
         raise KeystoreError(str(error)) from None
-    err.print("stopped; everything is removed", markup=False)
+    say("stopped; everything is removed")

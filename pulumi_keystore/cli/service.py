@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pulumi_keystore.cli.output import ask, err, without_password
+from pulumi_keystore.cli.output import ask, say, without_password
 from pulumi_keystore.errors import KeystoreError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def serve(
         from pulumi_keystore.control_plane.processes import serve as run  # noqa: PLC0415
 
     given = {name: value for name, value in locals().items() if value is not None and name != "run"}
-    run(settings_of(given), lambda text: err.print(text, markup=False))
+    run(settings_of(given), say)
 
 
 @commands.command()
@@ -87,7 +87,7 @@ def worker(
         from pulumi_keystore.control_plane.processes import work  # noqa: PLC0415
 
     given = {name: value for name, value in locals().items() if value is not None and name != "work"}
-    work(settings_of(given), lambda text: err.print(text, markup=False))
+    work(settings_of(given), say)
 
 
 @commands.command("test-mail")
@@ -95,7 +95,7 @@ def test_mail(recipient: Annotated[str, typer.Argument(help="E-mail address.", s
     """Have the service send a mail now, to see whether its mail settings are right."""
     with ask() as service:
         service.request("POST", "test-mail", body={"recipient": recipient})
-    err.print(f"the mail server has accepted a mail to {recipient}", markup=False)
+    say(f"the mail server has accepted a mail to {recipient}")
 
 
 @contextmanager

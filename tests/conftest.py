@@ -249,9 +249,13 @@ def customer(testbed: Testbed, admin: Client, escrow_client: Client) -> Iterator
     names = []
 
     def make(
-        keys: int = 0, *, keystores: tuple[str, ...] = ("first", "second"), versions: tuple[int, int] = (1, 1)
+        keys: int = 0,
+        *,
+        name: str = "",
+        keystores: tuple[str, ...] = ("first", "second"),
+        versions: tuple[int, int] = (1, 1),
     ) -> Customer:
-        made = Customer(f"org-{secrets.token_hex(4)}", testbed, admin, escrow_client)
+        made = Customer(name or f"org-{secrets.token_hex(4)}", testbed, admin, escrow_client)
         names.append(made.name)
         made.versions = dict(zip(("first", "second"), versions, strict=True))
         admin.put_organization(made.name)

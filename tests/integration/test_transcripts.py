@@ -1,25 +1,31 @@
 """What the command says, as one reads it on a terminal: each transcript is typed against a real service.
 
-A line that begins with `$ ` is typed; what follows is what is shown, standard error first, and the exit status where it
-is not 0. `...` stands for what differs each time. A line in brackets is done to the stage before the next one is typed
-(`Stage`). The organization is called acme there, its servers have port 8200, and files lie in the working folder.
+A line that begins with `$ ` is typed; what follows is what is shown, and the exit status where it is not 0. `...` stands for what differs each time; all else, spaces included, is as it stands there. `^C` is typed when
+what stands above it is shown. A line in brackets is done to the stage before the next one is typed (`Stage`). The
+organization is called acme there, its servers have port 8200, and files lie in the working folder.
 """
 
 import doctest
 import re
 import shlex
+import signal
+import subprocess
 from contextlib import ExitStack
+from itertools import takewhile
 
 import pytest
-from keystore_harness import wait_until
+from keystore_harness import wait_until, workspace
 from keystore_harness.tenant import Tenant
 
 from tests.conftest import PASSWORD, ROOT
 
 TRANSCRIPTS = sorted((ROOT / "tests/integration/transcripts").glob("*.txt"))
 COLUMNS = 80
+LONGEST_S = 120
+# As long as the name that it has in the transcripts, or else lines would be folded elsewhere; in no other name or id.
+NAMES = {path.stem: f"zz{number:02}" for number, path in enumerate(TRANSCRIPTS)}
+_HEADING = re.compile(r"[A-Z&]+(?: [A-Z&]+)*(?: {2,}[A-Z&]+(?: [A-Z&]+)*)+")
 _SHOWN = doctest.OutputChecker()
-_AS_READ = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 CHECKED = """\
 keystores:
   - organization: acme
@@ -42,6 +48,21 @@ def steps(text):
     return [(typed, shown.strip("\n") + "\n") for typed, _, shown in (part.partition("\n") for part in parts)]
 
 
+def alike(shown, said):
+    """Tell whether a text is what a transcript shows."""
+    return _SHOWN.check_output(shown, said, doctest.ELLIPSIS)
+
+
+def assert_columns_line_up(said):
+    """Check that each cell of a table begins below its heading: `...` in a transcript would hide where it does."""
+    lines = said.splitlines()
+    for number, heading in enumerate(lines):
+        if _HEADING.fullmatch(heading):
+            begin = [cell.start() for cell in re.finditer(r"(?<=  )\S", heading)]
+            for row in takewhile(lambda line: "  " in line, lines[number + 1 :]):
+                assert row.startswith("    ") or {row[at - 2 : at].strip() for at in begin} == {""}, f"{heading}\n{row}"
+
+
 class Stage:
     """What is done between the lines of a transcript, and the files that it names."""
 
@@ -56,11 +77,9 @@ class Stage:
         (folder / "mistakes.yaml").write_text(
             CHECKED.replace("vault.example.com", "10.0.0.1").replace("acme.p12", "no.p12")
         )
-        # The harness hands every setting to the command, as a variable of the environment.
-        self.testbed.service.settings["export_password"] = PASSWORD
+        (folder / "master.key").symlink_to(self.testbed.service.data / "master.key")
 
     def close(self):
-        self.testbed.service.settings.pop("export_password")
         for opened in list(self._open):
             self._open.pop(opened).close()
 
@@ -72,11 +91,13 @@ class Stage:
             return
         server = {"first": "a", "second": "b", "again": "b"}.get(name, "")
         with ExitStack() as stack:
-            if what == "is sealed":
-                # What is known of the server from a test that it passed is shown while it is sealed, too.
+            if what == "is tested":
                 wait_until(lambda: self._health(name)["server_certificate_not_after"], "a test of the keystore", 180)
+            elif what == "is sealed":
                 stack.enter_context(self.testbed.servers[server].sealed_for_a_while())
                 wait_until(lambda: self._health(name)["status"] == "Offline", "the health check", 180)
+            elif what == "has refused a deletion":
+                wait_until(lambda: self.acme.admin.clean_ups(self.acme.name)[0]["attempts"], "a clean-up", 180)
             elif what == "answers slowly":
                 stack.enter_context(self.testbed.servers[server].rate_limited(4))
             elif what == "lets no one delete":
@@ -101,33 +122,59 @@ class Stage:
             return str(self.acme.admin.clean_ups(self.acme.name)[0]["id"])
         if word == "TOKEN":
             return self.acme.admin.tokens()[-1]["id"]
-        if word.endswith((".p12", ".pem", ".yaml")) or word == "password":
-            return str(self.folder / word) if (self.folder / word).exists() else word
+        if word == "DATABASE":
+            return self.testbed.service.database_url
+        if (self.folder / word).exists():
+            return word
         for letter, vault in self.testbed.vaults.items():
             word = word.replace(f"https://vault-{letter}.example.com:8200", vault.address)
         return word.replace("acme", self.acme.name)
 
-    def read(self, text):
+    def run(self, typed, shown, token):
+        """Run a command until it ends, or until it has shown what stands above `^C`; return what it has shown."""
+        service, first = self.testbed.service, shown.partition("^C\n")[0]
+        environment = {
+            **service.environment, "COLUMNS": str(COLUMNS), "KEYSTORE_EXPORT_PASSWORD": PASSWORD,
+            "KEYSTORE_TOKEN": token, "KEYSTORE_URL": service.url,
+            "PYTHONUNBUFFERED": "1",  # or else results stand behind what is said of them
+        }  # fmt: skip
+        # Tests that run in the background begin with SIGINT ignored.
+        command = ["env", "--default-signal=INT", *service.command, *map(self.typed, shlex.split(typed)[2:])]
+        with (self.folder / "said").open("w") as output:
+            process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output)
+        try:
+            if first != shown:
+                wait_until(lambda: process.poll() is not None or alike(first, self.read()), typed, LONGEST_S)
+                process.send_signal(signal.SIGINT)
+            status = process.wait(LONGEST_S)
+        finally:
+            process.kill()
+            process.wait()
+        return self.read(), status
+
+    def read(self):
         """Return what is shown as it stands in the transcript."""
-        return text.replace(f"{self.folder}/", "").replace(self.acme.name, "acme")
+        lines = [line.rstrip() for line in (self.folder / "said").read_text().splitlines()]
+        # What a process logs is for machines.
+        text = "\n".join(line for line in lines if not line.startswith('{"'))
+        return text.replace(f"{self.folder}/", "").replace(self.acme.name, "acme").strip("\n") + "\n"
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
-def test_the_command_says(customer, admin_token, path, tmp_path):
-    acme = customer(25, keystores=("first", "second"))
-    stage = Stage(acme, tmp_path)
+def test_the_command_says(customer, admin_token, path):
+    acme = customer(25, name=NAMES[path.stem], keystores=("first", "second"))
+    # Not a folder of pytest: the path of a database's socket has to be short.
+    stage = Stage(acme, workspace.current().subfolder("typed"))
     try:
         for typed, shown in steps(path.read_text()):
             if typed.startswith("("):
                 stage.do(typed)
                 continue
-            arguments = [stage.typed(word) for word in shlex.split(typed)[2:]]
-            done = acme.testbed.service.run(*arguments, token=admin_token, check=False, columns=COLUMNS)
-            said = stage.read(done.stderr + done.stdout).strip("\n") + "\n"
-            if done.returncode:
-                said += f"[{done.returncode}]\n"
-            for line in stage.read(done.stdout).splitlines():
-                assert len(line) <= COLUMNS, line
-            assert _SHOWN.check_output(shown, said, _AS_READ), f"{typed}\n{said}\ninstead of\n\n{shown}"
+            said, status = stage.run(typed, shown, admin_token)
+            assert max(map(len, said.splitlines())) <= COLUMNS, said
+            assert_columns_line_up(said)
+            if status:
+                said += f"[{status}]\n"
+            assert alike(shown.replace("^C\n", ""), said), f"{typed}\n{said}\ninstead of\n\n{shown}"
     finally:
         stage.close()

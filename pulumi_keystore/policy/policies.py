@@ -272,7 +272,8 @@ def _undeclared(declared: Sequence[Declared], _: Settings) -> Found:
 
 def _same_server(declared: Sequence[Declared], _: Settings) -> Found:
     known: dict[tuple[str | None, str], Declared] = {}
-    for one in _all(declared, "keystore"):
+    # The engine hands resources over in another order each time.
+    for one in sorted(_all(declared, "keystore"), key=_name_of):
         try:
             address = str(KeystoreAddress.parse(str(one.props.get("address") or "")))
         except RuleViolation:

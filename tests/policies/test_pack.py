@@ -14,9 +14,12 @@ from typer.testing import CliRunner
 
 from pulumi_keystore import cli
 from tests.conftest import ROOT
+from tests.integration.conftest import declaring
 from tests.integration.test_pulumi import team
+from tests.integration.test_rules import WARNED, keystore, migration, monitor
+from tests.policies.agreement import assert_agree
 
-__all__ = ["team"]
+__all__ = ["declaring", "team"]
 
 
 @pytest.fixture
@@ -48,6 +51,49 @@ def test_every_policy_speaks_in_preview_and_in_up_and_the_update_does_not_begin(
         assert re.search(r"remediate.*no-secrets-in-clear", done.stdout)  # KS109 makes a secret of it
         assert "CANARY" not in done.stdout
     assert json.loads(mistakes.run("stack", "export").stdout)["deployment"].get("resources", [])[1:] == []
+
+
+def test_the_pack_and_the_command_find_the_same_mistakes(mistakes, policy_pack):
+    printed = mistakes.run("preview", "--policy-pack", str(policy_pack), check=False).stdout
+    assert_agree(printed, mistakes.run("preview", "--json").stdout)
+
+
+def named(name, declared, **options):
+    kind, _, inputs, _ = declared
+    return kind, name, inputs, options
+
+
+DECLARED = {
+    "nothing": [],
+    "warned": [one for one, _ in WARNED],
+    "sound": [
+        ("Organization", "acme", {}, {}),
+        named("ours", keystore(), protect=True),
+        monitor(recipients=["a@example.com"]),
+    ],
+    "two": [
+        named("b", keystore()),
+        named("a", keystore()),
+        named("to-a", migration(destination="a")),
+        named("to-c", migration(destination="c", notify_email="ops@example.com")),
+        monitor(keystore="d", webhook="https://hooks.example.com/CANARY", repeat_hours=48),
+    ],
+    "federal": [
+        ("Organization", "acme", {"environment": "federal"}, {}),
+        ("Keystore", "ours", {"organization": "acme", "kind": "legacy"}, {}),
+        migration(),
+    ],
+}
+
+
+@pytest.mark.parametrize("program", DECLARED.values(), ids=DECLARED)
+def test_the_pack_and_the_command_agree_on_what_is_declared(declaring, policy_pack, program):
+    """Programs that break a rule are refused by the provider before the pack sees them: tests/integration/test_rules."""
+    with declaring("http://127.0.0.1:9", "none") as made:
+        made.declare(*program)
+        printed = made.stack.run("preview", "--policy-pack", str(policy_pack), check=False).stdout
+        assert "Traceback" not in printed
+        assert_agree(printed, made.stack.run("preview", "--json").stdout)
 
 
 def test_the_command_says_where_in_the_program_it_is_written(mistakes, tmp_path):

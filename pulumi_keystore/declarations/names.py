@@ -69,14 +69,14 @@ def check_email(address: str, prop: str = "notify_email") -> str:
     return address
 
 
-def notified(address: str) -> str | None:
-    """Return the address that is notified, None where no one shall be: that is said, and not left out by accident.
+def notified(address: str) -> str:
+    """Return the address to notify, or `NO_ONE`, which is said and not left out by accident.
 
     Raises:
         RuleViolation: KS033, for an empty one, too.
 
     """
-    return None if address.strip().lower() == NO_ONE else check_email(address.strip())
+    return NO_ONE if address.strip().lower() == NO_ONE else check_email(address.strip())
 
 
 def check_mount(text: str) -> str:

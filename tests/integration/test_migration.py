@@ -145,11 +145,22 @@ def test_a_second_start_with_other_options_is_refused(customer, testbed):
     acme = customer(keys=200)
     with testbed.servers["b"].rate_limited(50):
         row = acme.start_and_wait_for("second", 1, "a@example.com")
-        for email, mode in ((None, "online"), ("b@example.com", "maintenance")):
+        for email, mode in ((None, "online"), ("b@example.com", "maintenance"), ("none", "maintenance")):
             with pytest.raises(InMaintenance, match="with other options: mode maintenance, and it notifies a@example"):
                 acme.admin.start_migration(acme.name, "second", email, mode)
         # Who asks for less than there is joins it.
         for email in (None, "a@example.com"):
+            assert acme.admin.start_migration(acme.name, "second", email)["id"] == row["id"]
+    assert acme.finish(row)["state"] == "succeeded"
+
+
+def test_that_no_one_is_notified_is_said_or_left_to_the_migration_that_runs(customer, testbed):
+    acme = customer(keys=200)
+    with testbed.servers["b"].rate_limited(50):
+        row = acme.start_and_wait_for("second", 1)
+        with pytest.raises(InMaintenance, match="with other options: mode maintenance, and it notifies no one"):
+            acme.admin.start_migration(acme.name, "second", "a@example.com")
+        for email in (None, "none"):
             assert acme.admin.start_migration(acme.name, "second", email)["id"] == row["id"]
     assert acme.finish(row)["state"] == "succeeded"
 

@@ -14,7 +14,6 @@ from pulumi_keystore.control_plane.migration import lifecycle, undo, views
 from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.migration import Mode
-from pulumi_keystore.declarations.names import notified
 
 router = APIRouter(tags=["migrations"])
 
@@ -28,7 +27,10 @@ class PlanBody(Body):
 class MigrationBody(PlanBody):
     """Where the keys go, and who is notified."""
 
-    notify_email: str | None = Field(description="address to notify about this migration; null or none for no one")
+    notify_email: str | None = Field(
+        description="address to notify about this migration, or none for no one; null is none for a new migration, and "
+        "joins a running one whomever it notifies"
+    )
     mode: str = Field(
         default=Mode.MAINTENANCE,
         description="maintenance: no key is enrolled meanwhile; online: keys are, and are held for a moment at the end",
@@ -48,9 +50,8 @@ def start_migration(
 ) -> MigrationAnswer | UnchangedAnswer:
     """Begin a migration, or attach to the one that goes there; state "unchanged" if nothing has to move."""
     actor.require(Right.MANAGE, organization)
-    email = notified(body.notify_email) if body.notify_email is not None else None
     migration_id, new = lifecycle.start(
-        services.plane, actor.name, organization, body.destination, email, services.clean_ups, body.mode
+        services.plane, actor.name, organization, body.destination, body.notify_email, services.clean_ups, body.mode
     )
     if migration_id is None:
         return {"id": None, "state": "unchanged", "organization": organization, "destination": body.destination}

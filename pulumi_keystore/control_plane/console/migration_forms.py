@@ -21,7 +21,7 @@ from pulumi_keystore.control_plane.migration import lifecycle, undo
 from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.migration import Mode
-from pulumi_keystore.declarations.names import Kind, notified
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import KeystoreError
 
 router = APIRouter(prefix=PREFIX, route_class=Page, include_in_schema=False)
@@ -51,7 +51,7 @@ def migrate(
     values = {**filled.values, "destination": destination, "notify_email": notify_email, "mode": mode}
 
     def prepare() -> dict[str, Any]:
-        lifecycle.check_request(notified(notify_email), mode)
+        lifecycle.check_request(notify_email, mode)
         if not destination:
             goal, declared = filled.name, filled.declared
             binding, proof = registration.rehearse(services.plane, organization, goal, declared)
@@ -93,14 +93,17 @@ def start(
     plane, actor = services.plane, visitor.actor.name
 
     def begin() -> None:
-        goal, email, made = destination, notified(notify_email), False
+        lifecycle.check_request(notify_email, mode)
+        goal, made = destination, False
         if draft:
             goal, declared = drafts.unseal(plane.master_key, organization, visitor.form_token, draft, Declaration)
             with plane.transaction() as session:
                 made = keystores.named(session, registry.find(session, organization), goal) is None
             registration.put(plane, actor, organization, goal, declared)
         try:
-            migration_id, new = lifecycle.start(plane, actor, organization, goal, email, services.clean_ups, mode)
+            migration_id, new = lifecycle.start(
+                plane, actor, organization, goal, notify_email, services.clean_ups, mode
+            )
         except BaseException:
             if made:
                 # For this migration alone; one that somebody else has registered meanwhile stays.

@@ -28,7 +28,7 @@ from pulumi_keystore.control_plane.organizations.tables import Keystore, LateKey
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.migration import Mode, Phase, State
-from pulumi_keystore.declarations.names import Kind, check_email, check_mode
+from pulumi_keystore.declarations.names import NO_ONE, Kind, check_mode, notified
 from pulumi_keystore.errors import Conflict, InMaintenance
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
@@ -156,12 +156,9 @@ def _planned(
     }
 
 
-def check_request(notify_email: str | None, mode: str) -> Mode:
-    """Return the mode, or raise `RuleViolation` (KS033, KS038) for what a migration cannot be asked for with."""
-    checked = check_mode(mode)
-    if notify_email:
-        check_email(notify_email)
-    return checked
+def check_request(notify_email: str | None, mode: str) -> tuple[str | None, Mode]:
+    """Return what a migration is asked for with, or raise `RuleViolation` (KS033, KS038) for what it cannot be."""
+    return notified(notify_email) if notify_email is not None else None, check_mode(mode)
 
 
 def start(
@@ -175,7 +172,8 @@ def start(
 ) -> tuple[str | None, bool]:
     """Begin a migration, or attach to the one that already goes there.
 
-    Returns its id, and whether it is new; None where the destination is active already.
+    Returns its id, and whether it is new; None where the destination is active already. `notify_email` is an address,
+    or `NO_ONE`; None where that is not said, which leaves it to a migration that runs already.
 
     Raises:
         RuleViolation: KS106 (to legacy), KS033 (e-mail), KS038 (mode).
@@ -183,10 +181,10 @@ def start(
         KeystoreFault, Conflict: The destination refuses us or is unfit; nothing was begun.
 
     """
-    chosen = check_request(notify_email, mode)
+    asked, chosen = check_request(notify_email, mode)
     migration_id = str(uuid.uuid4())
     with plane.transaction() as session:
-        found = _destination(session, organization, destination, chosen, notify_email)
+        found = _destination(session, organization, destination, chosen, asked)
         if isinstance(found, str) or found is None:
             return found, False
         owner, source, to = found
@@ -205,7 +203,7 @@ def start(
     failpoints.reach("start.checked")
     with plane.gate.closed(owner.id), plane.transaction() as session:
         session.delete(session.get_one(CleanUp, proof.id))
-        found = _destination(session, organization, destination, chosen, notify_email)
+        found = _destination(session, organization, destination, chosen, asked)
         if isinstance(found, str) or found is None:
             return found, False
         owner, source, to = found
@@ -213,7 +211,8 @@ def start(
         row = Migration(
             id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id,
             source=_label(source), destination=_label(to), state=State.RUNNING, phase=Phase.PREFLIGHT, mode=chosen,
-            total=keys, done=0, verified=0, notify_email=notify_email or None, requested_by=actor, started_at=now_utc(),
+            total=keys, done=0, verified=0, notify_email=None if asked == NO_ONE else asked,
+            requested_by=actor, started_at=now_utc(),
         )  # fmt: skip
         session.add(row)
         maintenance.begin(owner, migration_id, chosen)
@@ -235,11 +234,11 @@ def _require_as_asked(row: Migration, mode: Mode, notify_email: str | None) -> N
     """Raise where a migration that runs already does not do what is asked for.
 
     Raises:
-        InMaintenance: Whoever asks would believe that users can be created, or that somebody is told.
+        InMaintenance: It would be believed that users can be created, or that others, or no one, are notified.
 
     """
     told = f"notifies {row.notify_email}" if row.notify_email else "notifies no one"
-    if row.mode != mode or (notify_email and row.notify_email != notify_email):
+    if row.mode != mode or notify_email not in (None, row.notify_email or NO_ONE):
         raise InMaintenance(
             f"a migration to {row.destination} is running already with other options: mode {row.mode}, and it {told}",
             hint="leave it to its end, or cancel it and start again with these options",

@@ -47,7 +47,7 @@ def run(
     ] = None,
     keys: Annotated[int, typer.Option(min=10, help="How many archive keys the organization has.")] = 1000,
     seconds: Annotated[float, typer.Option(min=1, help="How long an outage of a given length lasts.")] = 10,
-    html: Annotated[Path | None, typer.Option(help="Write the timeline to this HTML file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the timeline to this HTML file, logs beside it.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the results to this JUnit XML file.")] = None,
 ) -> None:
     """Run scenarios; exit 0 if all are as expected, 1 if one is not, 2 if one could not be run.
@@ -70,7 +70,7 @@ def run(
     _console.print(f"servers: {product} {version}")
     results: list[Result] = []
     settings = Settings(driver, binary_path, keys, seconds)
-    with Theatre(settings) as theatre:
+    with Theatre(settings, html.with_suffix(".logs") if html else None) as theatre:
         for number, name in enumerate(chosen, 1):
             scenario = SCENARIOS[name]
             what = f"{scenario.fault}; expected: {scenario.expectation}"
@@ -81,7 +81,7 @@ def run(
             _console.print(f"    [{colour}]{result.outcome}[/] in {result.seconds:.1f} s", end=" ")
             _console.print(result.message, markup=False)
     if html is not None:
-        html.write_text(report.html(results))
+        html.write_text(report.html(results, html.parent))
         _console.print(f"timeline: {html}")
     if junit is not None:
         report.junit(results, junit)

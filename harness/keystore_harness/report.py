@@ -1,9 +1,11 @@
-"""What a person and a CI server get of a run of scenarios: one HTML file, and JUnit XML."""
+"""What a person and a CI server get of a run of scenarios: an HTML page beside its logs, and JUnit XML."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
@@ -65,6 +67,9 @@ _PAGE = """\
 {%- elif event.kind == "fault" %} ({{ "%.1f" | format(event.end - event.begin) }} s){% endif %}</td></tr>
 {% endfor %}
 </table>
+{% for name, path in result.files.items() if path.exists() %}
+{{- "Logs: " if loop.first else ", " }}<a href="{{ path | from_page }}">{{ name }}</a>
+{%- endfor %}
 {% for name, text in result.logs.items() %}
 <details><summary>Log of {{ name }}</summary><pre>{{ text }}</pre></details>
 {% endfor %}
@@ -93,10 +98,17 @@ class Window:
         return round(100 * min(max((moment - self.begin) / (self.end - self.begin), 0.0), 1.0), 2)
 
 
-def html(results: list[Result]) -> str:
-    """Return one page with everything in it: a lane for each place that broke, and every event."""
+def html(results: list[Result], folder: Path) -> str:
+    """Return one page with everything in it: a lane for each place that broke, and every event.
+
+    Args:
+        results: What it shows.
+        folder: Where it will lie, from which it links to the logs that were kept.
+
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["window"] = Window.of
+    environment.filters["from_page"] = lambda path: quote(os.path.relpath(path, folder))
     return environment.from_string(_PAGE).render(results=results)
 
 

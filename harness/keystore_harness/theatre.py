@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from keystore_harness import drivers
 from keystore_harness.binary import find_toxiproxy
@@ -138,6 +139,8 @@ class Result:
     started: dt.datetime
     logs: dict[str, str] = field(default_factory=dict)
     """The end of what the service and each server wrote, where it did not go as expected."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """The whole of it, where that is kept."""
 
 
 class Theatre:
@@ -145,11 +148,12 @@ class Theatre:
 
     Args:
         settings: How they run.
+        logs: The folder in which the logs of each scenario are kept, by default nowhere.
 
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, logs: Path | None = None) -> None:
+        self._settings, self._logs = settings, logs
         self._stack = ExitStack()
         self._testbed: Testbed | None = None
         self._ground: Ground | None = None
@@ -204,11 +208,25 @@ class Theatre:
         except Exception:  # noqa: BLE001 - other scenarios shall still run; the trace is in the result
             outcome, message = "error", traceback.format_exc()
         timeline = self._testbed.timeline.take() if self._testbed is not None else Timeline()
-        logs = _logs(self._testbed) if self._testbed is not None and outcome in ("failed", "error") else {}
+        logs = _logs(self._testbed) if self._testbed is not None else {}
+        ends = {name: "\n".join(text.splitlines()[-_LOG_LINES:]) for name, text in logs.items()}
+        shown = ends if outcome in ("failed", "error") else {}
         if outcome != "passed" or scenario.spoils:
             # Removed with the next scenario, or at the end: a fault of that is no reason not to play the others.
             self._ground = None
-        return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started, logs)
+        files = self._keep(scenario.name, logs)
+        return Result(scenario, outcome, message, time.monotonic() - begun, timeline, started, shown, files)
+
+    def _keep(self, scenario: str, logs: Mapping[str, str]) -> dict[str, Path]:
+        """Write logs to files, for they go with the servers; return where they are."""
+        if self._logs is None:
+            return {}
+        folder = self._logs / scenario
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {name: folder / f"{name}.log" for name in logs}
+        for name, path in files.items():
+            path.write_text(logs[name])
+        return files
 
 
 def _toxiproxy() -> Toxiproxy:
@@ -219,9 +237,9 @@ def _toxiproxy() -> Toxiproxy:
 
 
 def _logs(testbed: Testbed) -> dict[str, str]:
-    """Return the last lines of every log of a landscape, by what wrote it."""
+    """Return every log of a landscape, by what wrote it."""
     found = {"service": testbed.service.log.read_text(errors="replace") if testbed.service.log.exists() else ""}
     for place in testbed.vaults.values():
         with suppress(HarnessError, OSError):
             found[place.name] = place.log()
-    return {name: "\n".join(text.splitlines()[-_LOG_LINES:]) for name, text in found.items()}
+    return found

@@ -42,6 +42,8 @@ def test_scenario(name, played):
     done, page, cases = played
     assert cases[name].is_passed, (cases[name].result, done.stderr[-6000:])
     assert f'<h2 id="{name}">' in page
+    # Only a file that exists is linked.
+    assert f'<a href="timeline.logs/{name}/service.log">' in page
 
 
 @pytest.mark.timeout(2500)

@@ -91,7 +91,7 @@ def static(name: str) -> Response:
     return Response((STATIC / name).read_bytes(), media_type=_FILES[name], headers={"Cache-Control": "max-age=3600"})
 
 
-@elsewhere.get("/{path:path}")
+@elsewhere.api_route("/{path:path}", methods=["GET", "POST"])
 def no_page(path: str) -> Response:
     """Say on a page that there is none."""
     del path

@@ -93,6 +93,21 @@ def test_all_incidents_are_reached_page_by_page(browser):
     assert seen == MANY
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/console/x", "/console/organizations/busy/no/such", "/console/static/x"])
+def test_under_an_unknown_path_there_is_a_page_for_whatever_is_sent(browser, method, path):
+    answer = browser.request(method, path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert ("Sign out" in answer.text) == ("static" not in path)
+
+
+def test_a_form_that_no_page_takes_is_answered_by_a_page(browser):
+    answer = browser.post("/console/organizations/busy")
+    assert answer.status_code == 404
+    assert "no such page" in answer.text
+
+
 ROOMS = (organization_forms, keystore_forms, migration_forms)
 FORMS = sorted({route.path for room in ROOMS for route in room.router.routes if "POST" in route.methods})
 

@@ -149,7 +149,7 @@ class Client:
         return cast("StatusAnswer", self.request("GET", "organizations", organization, "status"))
 
     def organizations(
-        self, search: str = "", problem: str | None = None, sort: str = "name"
+        self, search: str = "", problem: str | None = None, sort: str = "name", after: str = ""
     ) -> Iterator[ListedOrganizationAnswer]:
         """Yield the organizations that the token may see.
 
@@ -157,9 +157,12 @@ class Client:
             search: Only those whose name holds this.
             problem: Only those with this `Problem`, or with "any".
             sort: An `Order`.
+            after: Only those that come after this one.
 
         """
-        wanted: dict[str, Any] = {"search": search, "sort": sort} | ({"problem": problem} if problem else {})
+        wanted: dict[str, Any] = {"search": search, "sort": sort, "after": after} | (
+            {"problem": problem} if problem else {}
+        )
         return self._pages("organizations", by="name", **wanted)
 
     def problems(self) -> dict[str, int]:

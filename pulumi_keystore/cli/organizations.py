@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from enum import StrEnum
-from itertools import chain, islice
+from itertools import islice
 from typing import Annotated, Final
 
 import typer
@@ -67,9 +67,8 @@ def organization_create(
 def organization_list(
     search: Annotated[str, typer.Option(help="Only those whose name contains this.")] = "",
     problem: Annotated[ProblemFilter | None, typer.Option(help="Only those with this problem.")] = None,
-    sort: Annotated[
-        Order | None, typer.Option(help="Order of the list; by default by name, those with problems first.")
-    ] = None,
+    sort: Annotated[Order, typer.Option(help="Order of the list.")] = Order.PROBLEMS,
+    after: Annotated[str, typer.Option(help="Only those that come after this one in the list.")] = "",
     limit: Annotated[int, typer.Option(help="Maximum number of organizations.", min=1)] = 1000,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -80,18 +79,14 @@ def organization_list(
     no-alerts (no one is alerted when the keystore is offline).
     """
     with ask() as service:
-        if sort is not None or problem is not None:
-            found = service.organizations(search, problem, sort or Order.NAME)
-        else:
-            others = (row for row in service.organizations(search) if not row["problems"])
-            found = chain(service.organizations(search, ProblemFilter.ANY), others)
-        rows = list(islice(found, limit + 1))
+        rows = list(islice(service.organizations(search, problem, sort, after), limit + 1))
         counts = _counts(service)
     print_rows(rows[:limit], _COLUMNS, output)
     if output is Format.TABLE and counts:
         say(f"problems: {counts}")
     if len(rows) > limit:
-        say("there are more organizations: narrow the list with --search or --problem, or raise --limit")
+        last = rows[limit - 1]["name"]
+        say(f"there are more organizations: narrow the list with --search or --problem, or go on with `--after {last}`")
 
 
 def _counts(service: Client) -> str:

@@ -114,9 +114,10 @@ def _queries(*, among: bool) -> dict[Problem, Select[int]]:
 
 
 _QUERIES: Final = _queries(among=False)
-_WITH_ANY: Final = select(union(*_QUERIES.values()).subquery().c.id)
+_ANY: Final = union(*_QUERIES.values()).subquery()
+# Keystores that are not in use have no user.
+_WITH_ANY: Final = select(_ANY.c.id).where(_ANY.c.id.is_not(None))
 _COUNTED: Final = union_all(
-    # Keystores that are not in use have no user.
     *(select(literal(problem), func.count(query.subquery().c.id)) for problem, query in _QUERIES.items())
 )
 _AMONG: Final = union_all(
@@ -159,12 +160,35 @@ def list_page(
         order: How they are sorted.
 
     """
+    if order is Order.PROBLEMS and problem is None:
+        return _problems_first(session, _moments(plane, now), after, limit, search)
     query, moments = registry.listed(session, after, search, order), {}
     if problem is not None:
         chosen = _WITH_ANY if problem is ProblemFilter.ANY else _QUERIES[Problem(problem)]
         found = any_(func.array(chosen.scalar_subquery()))
         query, moments = query.where(Organization.id == found), _moments(plane, now)
     return list(session.scalars(query.limit(limit), moments))
+
+
+def _problems_first(
+    session: Session, moments: Mapping[str, datetime], after: str, limit: int, search: str
+) -> list[Organization]:
+    """Return the next organizations after one, those with problems before all others.
+
+    In which of both parts that one is, is asked now. Where it has been deleted meanwhile, the list begins anew.
+    """
+    wrong = Organization.id == any_(func.array(_WITH_ANY.scalar_subquery()))
+    last = session.execute(select(wrong).where(Organization.name == after), moments).scalar_one_or_none()
+    rows: list[Organization] = []
+    if last is not False:
+        query = registry.listed(session, after if last else "", search).where(wrong)
+        rows += session.scalars(query.limit(limit), moments)
+    if len(rows) < limit:
+        query = registry.listed(session, after if last is False else "", search).where(
+            Organization.id.not_in(_WITH_ANY)
+        )
+        rows += session.scalars(query.limit(limit - len(rows)), moments)
+    return rows
 
 
 def worst(

@@ -43,3 +43,5 @@ class Order(StrEnum):
     """Those that were made last come first."""
     CERTIFICATE = "certificate"
     """Those whose client certificate expires first come first; those that have none are left out."""
+    PROBLEMS = "problems"
+    """Those with a problem come first, by name, then all others."""

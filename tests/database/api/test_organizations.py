@@ -43,10 +43,28 @@ def names(rows):
         (Order.NAME_DESCENDING, "hgfedcba"),
         (Order.NEWEST, "hgfedcba"),
         (Order.CERTIFICATE, "hgfedcba"),
+        (Order.PROBLEMS, "abcdfegh"),
     ],
 )
 def test_each_order_is_whole_over_all_pages(client, landscape, sort, expected):
     assert names(client.organizations(sort=sort)) == expected
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_list_with_problems_first_goes_on_where_a_page_ends(client, landscape, limit):
+    found, after = "", ""
+    while page := client.request("GET", "organizations", sort="problems", limit=limit, after=after):
+        assert len(page) <= limit
+        found += names(page)
+        after = page[-1]["name"]
+    assert found == "abcdfegh"
+
+
+def test_a_list_with_problems_first_begins_anew_after_what_is_gone(client, landscape):
+    assert names(client.organizations(sort="problems", after="f")) == "egh"
+    assert names(client.organizations(sort="problems", after="gone")) == "abcdfegh"
+    assert names(client.organizations(sort="problems", problem="suspended", after="c")) == "f"
+    assert names(client.organizations(sort="problems", search="g")) == "g"
 
 
 def test_those_with_a_problem_are_listed_alone_and_counted(client, landscape):
@@ -77,8 +95,8 @@ def told(client, monkeypatch, capsys):
     printed = []
     monkeypatch.setattr(command, "print_rows", lambda rows, *_: printed.append(rows))
 
-    def told(search="", problem=None, sort=None, limit=1000):
-        command.organization_list(search, problem, sort, limit, Format.TABLE)
+    def told(search="", problem=None, sort=Order.PROBLEMS, after="", limit=1000):
+        command.organization_list(search, problem, sort, after, limit, Format.TABLE)
         return printed.pop(), capsys.readouterr().err
 
     return told
@@ -97,7 +115,14 @@ def test_the_command_has_those_with_problems_first_and_counts_them(told, landsca
 def test_the_command_says_that_there_are_more(told, landscape):
     rows, beside = told(limit=4)
     assert len(rows) == 4
-    assert "there are more organizations" in beside
+    assert f"--after {rows[-1]['name']}`" in beside
     assert names(told(sort=Order.NEWEST, limit=3)[0]) == "hgf"
     assert names(told(problem=ProblemFilter.SUSPENDED)[0]) == "cf"
     assert "more" not in told(search="a", limit=3)[1].partition("problems")[0]
+
+
+def test_the_command_goes_on_after_the_last_one(told, landscape):
+    first, _ = told(limit=6)
+    rest, beside = told(after=first[-1]["name"])
+    assert names(first) + names(rest) == "abcdfegh"
+    assert "more organizations" not in beside

@@ -1,12 +1,9 @@
-"""Mails by SMTP."""
+"""Mails: what is left for whom, and the sender of what was left."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import ipaddress
 import secrets
-import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 from email.errors import MessageError
@@ -14,9 +11,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
-import aiosmtplib
 import structlog
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -24,16 +19,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications.message import Message
-from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, Undeliverable, send_due
+from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, ServerAway, send_due
+from pulumi_keystore.control_plane.notifications.smtp import Connection, Connections, SmtpServer
 from pulumi_keystore.control_plane.notifications.tables import Mail
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.names import check_email
 from pulumi_keystore.errors import Conflict
 
-_TIMEOUT_S: Final = 20
-_PERMANENT: Final = 500
-"""Replies from here on are for good (RFC 5321 §4.2.1)."""
-_LONGEST_REPLY: Final = 200
 _DAY: Final = timedelta(days=1)
 MOST_A_DAY: Final = 2000
 """How many mails about one organization are left in 24 hours."""
@@ -79,8 +71,7 @@ class MailSender:
 
     Args:
         sessions: Where the outbox is.
-        url: smtp://[USER:PASSWORD@]HOST:PORT or smtps://. With smtp:// STARTTLS is used where the server offers it, and
-            insisted on where there is a password, but on this very machine.
+        url: That of the server (`SmtpServer`); no mail is sent where it is empty.
         sender: Address the mails come from.
         sender_name: Name the mails come from.
         ca_file: CA in PEM that the server is verified with, the public ones if None.
@@ -119,7 +110,8 @@ class MailSender:
             created_at=now_utc(),
         )
         try:
-            self._deliver(mail)
+            with Connections(self._server) as connections:
+                self._deliver(mail, connections)
         except NotAccepted as refused:
             raise Conflict(
                 f"the mail was not accepted: {refused}", hint="check the address and the mail settings"
@@ -133,10 +125,10 @@ class MailSender:
 
         """
         try:
-            asyncio.run(self._converse(None))
-        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            Connection(self._server).close()
+        except ServerAway as away:
             raise Conflict(
-                f"the mail server does not let this service in: {_said(error)}",
+                f"the mail server does not let this service in: {away}",
                 hint="check KEYSTORE_SMTP_URL and KEYSTORE_SMTP_CA",
             ) from None
 
@@ -144,21 +136,20 @@ class MailSender:
         """Try each mail that is due once, in order; return how many the server took."""
         if not self.url:
             return 0
-        return send_due(self.sessions, Mail, self._deliver)
+        with Connections(self._server) as connections:
+            return send_due(self.sessions, Mail, lambda mail: self._deliver(mail, connections))
 
-    def _deliver(self, mail: Mail) -> None:
+    @property
+    def _server(self) -> SmtpServer:
+        return SmtpServer(self.url, self.ca_file)
+
+    def _deliver(self, mail: Mail, connections: Connections) -> None:
         try:
             message = self._message(mail)
         except (ValueError, IndexError, MessageError) as error:
             raise NotAccepted(type(error).__name__) from None
-        try:
-            asyncio.run(self._converse(message))
-        except aiosmtplib.SMTPRecipientsRefused as error:
-            refusal = error.recipients[0]
-            kind = Undeliverable if refusal.code >= _PERMANENT else NotAccepted
-            raise kind(_said(refusal)) from None
-        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            raise NotAccepted(_said(error)) from None
+        with connections.one() as connection:
+            connection.send(message)
 
     def _message(self, mail: Mail) -> EmailMessage:
         message = EmailMessage()
@@ -171,39 +162,3 @@ class MailSender:
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(mail.body)
         return message
-
-    async def _converse(self, message: EmailMessage | None) -> None:
-        """Send a message, or do all but that."""
-        parts = urlsplit(self.url)
-        # No password goes out in clear.
-        start_tls = True if parts.password and parts.scheme == "smtp" and not _is_here(parts.hostname or "") else None
-        server = aiosmtplib.SMTP(
-            hostname=parts.hostname,
-            port=parts.port,
-            use_tls=parts.scheme == "smtps",
-            start_tls=start_tls,
-            tls_context=ssl.create_default_context(cafile=str(self.ca_file)) if self.ca_file else None,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-            timeout=_TIMEOUT_S,
-        )
-        # Each step of the conversation has its deadline, and so has the whole.
-        async with asyncio.timeout(3 * _TIMEOUT_S), server:
-            if message is not None:
-                await server.send_message(message)
-
-
-def _said(error: BaseException) -> str:
-    """Return what a server has answered, on one line, or what else went wrong."""
-    code = getattr(error, "code", None)
-    if not isinstance(error, aiosmtplib.SMTPException):
-        return type(error).__name__
-    text = "".join(character if character.isprintable() else " " for character in str(error.message))
-    return f"{code or type(error).__name__} {' '.join(text.split())[:_LONGEST_REPLY]}"
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

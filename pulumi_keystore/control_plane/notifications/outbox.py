@@ -5,6 +5,7 @@ A mail keeps its Message-ID through every attempt, so that a doubtful repeat is 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
@@ -41,10 +42,15 @@ class Undeliverable(NotAccepted):
     """It never will."""
 
 
+class ServerAway(NotAccepted):
+    """The server by which all of them go is not there: none of the others needs to be tried in this round."""
+
+
 def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[[P], None]) -> int:
     """Try the messages of a table that are due, those of each organization in order; return how many were taken.
 
-    Each is tried once at the most. What there is no time for is tried the next time.
+    Each is tried once at the most. What there is no time for is tried the next time; and so is the rest where the
+    server by which all go is not there, which may take long to find out.
 
     Args:
         sessions: Where the outbox is.
@@ -60,7 +66,19 @@ def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[
         first = select(waiting.c.owner, waiting.c.id).where(waiting.c.turn <= _MOST_OF_ONE).order_by(waiting.c.id)
         due = session.execute(first).all()
     messages = ((owner, number) for owner, number in due)
-    return sum(take_turns(messages, lambda number: _try(sessions, table, number, deliver), at_a_time=_AT_A_TIME))
+    away = threading.Event()
+
+    def handed_over(message: P) -> None:
+        try:
+            deliver(message)
+        except ServerAway:
+            away.set()
+            raise
+
+    def taken(number: int) -> bool:
+        return not away.is_set() and _try(sessions, table, number, handed_over)
+
+    return sum(take_turns(messages, taken, at_a_time=_AT_A_TIME))
 
 
 def forget_old(session: Session, now: datetime) -> None:

@@ -200,6 +200,8 @@ class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         if isinstance(keystore, Keystore):
+            # It ends with its keystore, and not before: a `destroy` that is refused there leaves the alerts on.
+            opts = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(deleted_with=keystore), opts)
             organization = keystore.organization if organization is None else organization
             keystore = keystore.name
         if organization is None:

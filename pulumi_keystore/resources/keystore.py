@@ -140,8 +140,9 @@ class KeystoreResourceProvider(KeystoreProvider):
             except Conflict:
                 # Pulumi deletes what depends on a resource before it, and asks no provider in a preview of that.
                 tell(
-                    f"{id_}: monitors and migrations that were declared on it are deleted by now, `pulumi up` declares "
-                    "them again; with opts=pulumi.ResourceOptions(protect=True) nothing is deleted to begin with"
+                    f"{id_}: monitors and migrations that were declared on it have left the state, and `pulumi up` "
+                    "declares them again; monitors that were given the Keystore itself go on meanwhile; with "
+                    "opts=pulumi.ResourceOptions(protect=True) nothing is deleted to begin with"
                 )
                 raise
 

@@ -343,17 +343,20 @@ def test_what_the_console_changes_is_drift(team, testbed, admin_token):
 
 
 def test_destroy_is_refused_while_keys_are_held_and_works_without(team):
+    team.stack.configure({"administrators": '["ops@example.com"]'}, {})
     team.stack.up()
-    assert "5 deleted" in team.stack.destroy().stdout
+    assert "7 deleted" in team.stack.destroy().stdout
     team.stack.up()
     team.customer.enrol(4)
     refused = team.stack.destroy(check=False)
     assert refused.returncode != 0
     assert "is active and holds 4 archive keys" in refused.stdout
     assert "migrate them to another keystore first" in refused.stdout
-    assert "`pulumi up` declares them again" in refused.stdout
+    assert "`pulumi up` declares them again" in " ".join(refused.stdout.split())
+    # The keystore is in use and watched, and whoever is alerted of it still is.
+    assert team.customer.admin.monitor(team.customer.name, "first")["recipients"] == ["ops@example.com"]
     team.stack.up()
-    assert "5 unchanged" in team.stack.preview().stdout
+    assert "7 unchanged" in team.stack.preview().stdout
     team.customer.assert_complete("first")
 
 

@@ -10,7 +10,7 @@ from keystore_harness import wait_until
 
 from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.tenancy import key_name
-from pulumi_keystore.errors import KeystoreError, TooManyRequests
+from pulumi_keystore.errors import KeystoreError, TooManyRequests, Unsuitable
 
 MANY = 85
 IDLE = (
@@ -93,3 +93,30 @@ def test_enrolments_at_a_vault_that_hangs_hold_up_nobody_else(customer, testbed,
     # Of those that failed some may have been written by a request that was on its way: nobody was told so.
     assert {key_name(user, 1): key for user, key in slow.keys.items()}.items() <= slow.stored("first").items()
     quick.assert_complete("second")
+
+
+@pytest.fixture
+def few(testbed):
+    """Let an organization have twenty archive keys."""
+    service = testbed.service
+    service.settings["keys_per_organization"] = "20"
+    service.restart()
+    yield
+    del service.settings["keys_per_organization"]
+    service.restart()
+
+
+def test_an_organization_has_so_many_keys_in_escrow_and_none_is_lost_beyond(customer, testbed, request):
+    """Neither by enrolment nor by what lies at its server does one fill the service's database or memory."""
+    full, other = customer(25), customer(1, keystores=("first",))
+    request.getfixturevalue("few")
+    with pytest.raises(TooManyRequests, match="may have 20 archive keys in escrow"):
+        full.enrol(1)
+    with pytest.raises(Unsuitable, match="holds more than the 20 archive keys"):
+        full.admin.plan_recovery(full.name)
+    other.enrol(3)
+    # What it has is released, verified and migrated all the same.
+    assert full.admin.verify(full.name)["sound"]
+    full.admin.start_migration(full.name, "second", None, "maintenance")
+    wait_until(lambda: full.admin.organization(full.name)["active_keystore"] == "second", "the migration", 120)
+    full.assert_complete("second")

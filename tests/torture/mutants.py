@@ -708,6 +708,31 @@ BUGS = [
         "tests/database/escrow/test_quota.py", "many_at_a_time",
     ),
     Bug(
+        "who ends while keys are counted is seen nowhere",
+        "control_plane/escrow/quota.py",
+        "left = self._most - under_way - ledger.count_keys(session, owner)",
+        "left = self._most - ledger.count_keys(session, owner) - self._under_way[owner.id]",
+        "tests/database/escrow/test_quota.py", "who_ends_while",
+    ),
+    Bug(
+        "a server that brings copies back is cleaned for ever",
+        "control_plane/keystores/removal.py",
+        "        for _ in range(_MOST_PASSES):", "        while True:",
+        "tests/unit/keystores/test_removal.py", "not_for_ever",
+    ),
+    Bug(
+        "a server that does not answer lets each mail wait",
+        "control_plane/notifications/outbox.py",
+        "            away.set()\n", "",
+        "tests/database/notifications/test_mail.py", "one_wait",
+    ),
+    Bug(
+        "a destroy that is refused turns the alerts off",
+        "resources/health_monitor.py",
+        "pulumi.ResourceOptions(deleted_with=keystore), opts)", "pulumi.ResourceOptions(), opts)",
+        "tests/integration/test_pulumi.py", "destroy_is_refused",
+    ),
+    Bug(
         "a token of an organization has paths without a share",
         "control_plane/api/admission.py",
         "whose = actor.organization or organization", "whose = organization",

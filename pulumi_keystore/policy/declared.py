@@ -36,7 +36,7 @@ _SHAPES: Final = {
     "migration": {"organization", "destination"},
     "monitor": {"organization", "keystore", "recipients"},
 }
-"""Inputs by which a resource is known whose provider is not to be seen."""
+"""Inputs by which a resource is known whose provider cannot be read."""
 INPUTS: Final = {
     "organization": {"name", "environment", "adopt"},
     "keystore": {
@@ -217,12 +217,12 @@ def kind_of(type_token: str, inputs: Mapping[str, Any]) -> str | None:
     if kind is not None or not type_token.startswith(DYNAMIC):
         return kind
     provider = inputs.get("__provider")
-    if not isinstance(provider, str) or _is_hidden(provider):
-        return next((kind for kind, shape in _SHAPES.items() if shape <= set(inputs)), None)
     try:
-        found = _PROVIDER.search(b64decode(provider[:_LONGEST_PROVIDER], validate=False))
+        if not isinstance(provider, str) or _is_hidden(provider) or len(provider) > _LONGEST_PROVIDER:
+            raise ValueError
+        found = _PROVIDER.search(b64decode(provider))
     except ValueError:
-        return None
+        return next((kind for kind, shape in _SHAPES.items() if shape <= set(inputs)), None)
     return _PROVIDERS[found.group(1).decode()] if found else None
 
 

@@ -153,8 +153,9 @@ def test_what_derives_from_our_class_is_judged_as_ours():
 
 
 @pytest.mark.parametrize("kind", ["keystore", "migration", "monitor"])
-def test_what_looks_like_ours_is_judged_as_ours_where_its_provider_is_hidden(kind):
-    one = state(kind, "pulumi-python:dynamic/theirs:Thing", __provider=_SECRET)
+@pytest.mark.parametrize("provider", [_SECRET, "A" * 2**20 + "AAAA", "x", None], ids=["hidden", "long", "torn", "none"])
+def test_what_looks_like_ours_is_judged_as_ours_where_its_provider_cannot_be_read(kind, provider):
+    one = state(kind, "pulumi-python:dynamic/theirs:Thing", __provider=provider)
     assert [declared.kind for declared in parse(json.dumps({"deployment": {"resources": [one]}}), Path(), "x")] == [
         kind
     ]

@@ -133,11 +133,12 @@ def test_an_outage_shows_by_itself_with_what_to_do(desk, customer, testbed):
     expect(page.get_by_role("row", name=re.compile("sealed: unseal the server"))).to_be_visible()
 
 
-def test_a_page_whose_service_is_gone_says_since_when(desk, customer, testbed):
+@pytest.mark.parametrize("path", ["", FIRST], ids=["organization", "keystore"])
+def test_a_page_whose_service_is_gone_says_since_when(desk, customer, testbed, path):
     acme = customer(keystores=("first",))
     one = desk()
-    one.open_keystore(acme.name)
-    notice = one.page.get_by_text(re.compile("Not refreshed since .*: the service does not answer"))
+    one.open(f"/console/organizations/{acme.name}{path}")
+    notice = one.page.get_by_text(re.compile(r"Not refreshed since \d+:\d+ [AP]M: the service does not answer"))
     expect(one.page.get_by_text("Online", exact=False).first).to_be_visible()
     expect(notice).to_have_count(0)
     with testbed.service.stopped():
@@ -145,6 +146,27 @@ def test_a_page_whose_service_is_gone_says_since_when(desk, customer, testbed):
         # What was known is still there.
         expect(one.page.get_by_role("heading", name="first")).to_be_visible()
     expect(notice).to_have_count(0)
+
+
+def test_the_page_of_a_keystore_follows_what_happens_to_it(desk, customer, testbed):
+    acme = customer(keystores=("first", "second"))
+    one = desk()
+    one.open(f"/console/organizations/{acme.name}/keystores/second?period=day")
+    page = one.page
+    title = f"second of {acme.name} · Administration"
+    expect(page).to_have_title(title)
+    with testbed.servers["b"].sealed_for_a_while():
+        expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
+        expect(page.get_by_text("this page follows by itself")).to_be_visible()
+        expect(page).to_have_title(f"Offline: {title}")
+    expect(page.get_by_text("Offline / Host unavailable")).to_have_count(0)
+    expect(page).to_have_title(title)
+    # It is still the period that was chosen, and its buttons say what they do.
+    expect(page.get_by_role("img", name=re.compile("96 bars: "))).to_be_visible()
+    page.get_by_role("button", name="Test now").click()
+    expect(page.locator(".saved")).to_contain_text("Tested now: Online")
+    acme.admin.delete_keystore(acme.name, "second")
+    expect(page.get_by_text("has no keystore 'second'")).to_be_visible()
 
 
 def test_a_provider_keystore_shows_no_url_and_no_status(desk, customer, testbed):

@@ -214,7 +214,6 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: P
     """Return everything that the page of an organization shows."""
     visitor.actor.require(Right.VIEW, organization)
     now = now_utc()
-    interval_s = services.plane.settings.health_check_interval_s
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         active = keystores.active_keystore(session, owner)
@@ -232,7 +231,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: P
             "running": running,
             "clean_ups": [] if running else clean_ups.list_page(session, owner, CLEAN_UPS),
             "certificate_days": _days(active.certificate_not_after, now) if active else None,
-            "every_s": _EVERY_WHILE_MIGRATING_S if running else min(_EVERY_S, interval_s),
+            "every_s": _EVERY_WHILE_MIGRATING_S if running else _every_s(services),
             "now": now,
             "path": f"{HOME}/organizations/{owner.name}",
         }
@@ -291,6 +290,21 @@ def keystore_page(
     return one_keystore(services, visitor, organization, name, SAVED.get(saved), period=period, before=before)
 
 
+@router.get("/organizations/{organization}/keystores/{name}/live")
+def keystore_live(
+    organization: str,
+    name: str,
+    visitor: Visit,
+    services: Services,
+    period: Period = Period.HOUR,
+    before: Before = None,
+) -> Response:
+    """Return what of the page of a keystore changes, for a page that is open already."""
+    visitor.actor.require(Right.VIEW, organization)
+    shown = _of_keystore(services, organization, name, period, before)
+    return page("_live_keystore.html", visitor=visitor, **shown)
+
+
 def one_keystore(
     services: ServicesOfApp,
     visitor: Visitor,
@@ -302,22 +316,31 @@ def one_keystore(
     before: int | None = None,
 ) -> Response:
     """Return the page of a keystore, with what was saved, or why something was refused."""
+    status = error.status if error else 200
+    shown = _of_keystore(services, organization, name, period, before)
+    return page("one_keystore.html", status, visitor=visitor, saved=saved, error=error, **shown)
+
+
+def _of_keystore(
+    services: ServicesOfApp, organization: str, name: str, period: Period, before: int | None
+) -> dict[str, Any]:
+    """Return everything that the page of a keystore shows."""
     now = now_utc()
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
         row = keystores.find(session, owner, name)
         monitored = row.kind == Kind.SELF_ADMINISTERED
         monitor = monitors.find(session, row) if monitored else None
-        shown = {
+        return {
             **frame(session, owner),
             "keystore": keystores.describe(owner, row),
             **_health(session, services, row if monitored else None, now, period, _INCIDENTS, before),
             "monitor": monitors.describe(services.plane, owner, row, monitor) if monitor else None,
             "certificate_days": _days(row.certificate_not_after, now),
+            "every_s": _every_s(services),
+            "before": before,
             "path": f"{HOME}/organizations/{owner.name}/keystores/{quote(row.name, safe='')}",
         }
-    status = error.status if error else 200
-    return page("one_keystore.html", status, visitor=visitor, saved=saved, error=error, **shown)
 
 
 def frame(session: Session, owner: Organization) -> dict[str, Any]:
@@ -327,6 +350,11 @@ def frame(session: Session, owner: Organization) -> dict[str, Any]:
         "online": owner.online,
         "changeable": owner.maintenance_by is None and owner.suspended is None and owner.environment == "cloud",
     }
+
+
+def _every_s(services: ServicesOfApp) -> float:
+    """Return how often a page asks for what changes: no less often than there is a health check."""
+    return min(_EVERY_S, services.plane.settings.health_check_interval_s)
 
 
 def _days(end: datetime | None, now: datetime) -> int | None:

@@ -55,7 +55,7 @@ def browser(served, plane):
 
 @pytest.mark.parametrize(
     "path",
-    ["", "?period=month", "/live", "/history", "/keystores/first", "/keystores/first?period=day", "/verify", "/register",
+    ["", "?period=month", "/live", "/history", "/keystores/first", "/keystores/first?period=day", "/keystores/first/live", "/verify", "/register",
      "/migrate", "/keystores/first/edit", "/keystores/first/alerts", "/keystores/first/accept-cluster"],
 )  # fmt: skip
 def test_a_page_stays_under_100_kb(browser, path):

@@ -92,7 +92,17 @@ function showState(place) {
   document.querySelector("link[rel=icon]").href = `/console/static/icon${offline ? "-offline" : ""}.svg`;
 }
 
-function prepare(root) { localTimes(root); bars(root); copies(root); }
+// What takes long says so, and is not sent twice.
+function slow(root) {
+  for (const form of root.querySelectorAll("form[data-slow]")) {
+    form.addEventListener("submit", (event) => {
+      event.submitter.textContent = form.dataset.slow;
+      event.submitter.disabled = true;
+    });
+  }
+}
+
+function prepare(root) { localTimes(root); bars(root); copies(root); slow(root); }
 
 let refreshed = new Date();
 
@@ -122,10 +132,15 @@ async function follow(place) {
     document.addEventListener("visibilitychange", go);
   });
   // Somebody who reads the bars, or uses a button, is not disturbed.
-  if (!place.contains(document.activeElement)) {
+  if (!place.contains(document.activeElement) && !place.querySelector("button:disabled")) {
     try {
       const answer = await fetch(place.dataset.live, { credentials: "same-origin", redirect: "manual" });
-      age(place, answer.ok || answer.type === "opaqueredirect");
+      // The session has ended, or what is shown was deleted: the page says so. (The answer to a form is not asked for again.)
+      if (answer.type === "opaqueredirect" || answer.status === 404) {
+        location.assign(place.dataset.live.replace(/\/live(?=\?|$)/, ""));
+        return;
+      }
+      age(place, answer.ok);
       if (answer.ok) {
         const made = new DOMParser().parseFromString(await answer.text(), "text/html");
         prepare(made.body);
@@ -134,9 +149,6 @@ async function follow(place) {
         showState(place);
         // The banner belongs to the whole page.
         if (wasRunning !== (place.querySelector("progress") !== null)) location.reload();
-      } else if (answer.type === "opaqueredirect") {
-        location.reload();
-        return;
       }
     } catch { age(place, false); }
   }
@@ -148,13 +160,6 @@ prepare(document);
 document.getElementById("problem")?.focus();
 const place = document.querySelector("[data-live]");
 if (place) follow(place);
-for (const form of document.querySelectorAll("form[data-slow]")) {
-  form.addEventListener("submit", () => {
-    const button = form.querySelector("button");
-    button.textContent = form.dataset.slow;
-    button.disabled = true;
-  });
-}
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 document.addEventListener("keydown", (event) => {
   const menu = document.querySelector(".menu[open]");

@@ -69,7 +69,7 @@ class Keystore(Base):
         # One place, one keystore: the database itself allows no other, however namespace and mount are divided.
         Index("ix_keystores_place", "organization_id", "cluster_id", text(_PATH), unique=True),
         Index("ix_keystores_no_alerts", "id", postgresql_where=text("NOT alerts")),
-        Index("ix_keystores_certificate_not_after", "certificate_not_after"),
+        Index("ix_keystores_certificate_not_after", "certificate_not_after", "id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     organization_id: Mapped[int] = mapped_column(ForeignKey("organizations.id"))

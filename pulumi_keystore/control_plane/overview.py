@@ -6,9 +6,10 @@ However many organizations there are, what is asked costs as much as those that 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from itertools import chain
+from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
@@ -21,14 +22,13 @@ from sqlalchemy import (
     any_,
     bindparam,
     exists,
+    false,
     func,
     literal,
     not_,
     or_,
     select,
-    true,
     type_coerce,
-    union,
     union_all,
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
@@ -52,31 +52,21 @@ _ENDS_SOON: Final = timedelta(days=30)
 _FAILED_LATELY: Final = timedelta(days=7)
 
 
+_Sign = tuple[InstrumentedAttribute[Any], Select[int]]
+"""A column of organizations, and a query for what it holds where something is wrong."""
+
+
 # How the organizations with a problem are found, made once: to put queries together takes longer than to run them.
-# Each problem has an index that holds only those with it; whose keystore it is, is looked up for each of those then.
-# (Joined, PostgreSQL would read all organizations.) For the organizations of a page it is the other way round.
-_NUMBERS: Final = any_(bindparam("numbers", type_=ARRAY(Integer)))
-_USER_OF_HEALTH, _USER_OF_KEYSTORE = (
-    select(Organization.id).where(Organization.active_keystore_id == used).correlate(used.class_).scalar_subquery()
-    for used in (KeystoreHealth.keystore_id, Keystore.id)
-)
+# Each problem has an index that holds only those with it.
+def _of_health(is_wrong: ColumnElement[bool]) -> _Sign:
+    """Return the sign that the keystore in use was found so."""
+    return Organization.active_keystore_id, select(KeystoreHealth.keystore_id).where(is_wrong)
 
 
-def _of_health(is_wrong: ColumnElement[bool], *, among: bool) -> Select[int]:
-    """Return a query for the organizations whose keystore in use was found so."""
-    if not among:
-        return select(_USER_OF_HEALTH.label("id")).where(is_wrong)
-    used = KeystoreHealth.keystore_id == Organization.active_keystore_id
-    return select(Organization.id.label("id")).join(KeystoreHealth, used).where(Organization.id == _NUMBERS, is_wrong)
-
-
-def _of_keystore(is_wrong: ColumnElement[bool], *, among: bool) -> Select[int]:
-    """Return a query for the organizations whose keystore in use is so, and run by themselves."""
-    wrong = and_(Keystore.kind == Kind.SELF_ADMINISTERED, is_wrong)
-    if not among:
-        return select(_USER_OF_KEYSTORE.label("id")).where(wrong)
-    used = Keystore.id == Organization.active_keystore_id
-    return select(Organization.id.label("id")).join(Keystore, used).where(Organization.id == _NUMBERS, wrong)
+def _of_keystore(is_wrong: ColumnElement[bool]) -> _Sign:
+    """Return the sign that the keystore in use is so, and run by the organization itself."""
+    found = select(Keystore.id).where(Keystore.kind == Kind.SELF_ADMINISTERED, is_wrong)
+    return Organization.active_keystore_id, found
 
 
 def _server_expires(days: int) -> ColumnElement[bool]:
@@ -85,43 +75,56 @@ def _server_expires(days: int) -> ColumnElement[bool]:
     return and_(end < bindparam("now", type_=DateTime(timezone=True)) + span, end - begin >= SHARE * span)
 
 
-def _queries(*, among: bool) -> dict[Problem, Select[int]]:
-    """Return what finds the organizations with each problem; with `among`, those of some numbers."""
-
-    def of(column: InstrumentedAttribute[int], is_wrong: ColumnElement[bool]) -> Select[int]:
-        return select(column.label("id")).where(is_wrong, column == _NUMBERS if among else true())
-
-    later = aliased(Migration)
+def _signs() -> dict[Problem, list[_Sign]]:
+    """Return by what each problem is seen; one sign is enough."""
+    later, itself = aliased(Migration), aliased(Organization)
     superseded = exists().where(
         later.organization_id == Migration.organization_id, later.started_at > Migration.started_at
     )
     failed = and_(Migration.state == State.FAILED, Migration.ended_at > bindparam("lately"), ~superseded)
     away = or_(not_(type_coerce(KeystoreHealth.online, Boolean)), KeystoreHealth.tested_at < bindparam("silent"))
-    unsound = of(Verification.organization_id, Verification.missing + Verification.damaged > 0)
-    missing = union(_of_health(KeystoreHealth.lacking > 0, among=among), unsound).subquery()
-    expiring = union(
-        _of_keystore(Keystore.certificate_not_after < bindparam("soon"), among=among),
-        _of_health(or_(*(_server_expires(days) for days in (30, 7))), among=among),
-    ).subquery()
+    unsound = select(Verification.organization_id).where(Verification.missing + Verification.damaged > 0)
     return {
-        Problem.SUSPENDED: of(Organization.id, Organization.suspended.is_not(None)),
-        Problem.OFFLINE: _of_health(away, among=among),
-        Problem.KEYS_MISSING: select(missing.c.id.label("id")),
-        Problem.MIGRATION_FAILED: of(Migration.organization_id, failed),
-        Problem.CERTIFICATE: select(expiring.c.id.label("id")),
-        Problem.NO_ALERTS: _of_keystore(not_(Keystore.alerts), among=among),
+        Problem.SUSPENDED: [(Organization.id, select(itself.id).where(itself.suspended.is_not(None)))],
+        Problem.OFFLINE: [_of_health(away)],
+        Problem.KEYS_MISSING: [_of_health(KeystoreHealth.lacking > 0), (Organization.id, unsound)],
+        Problem.MIGRATION_FAILED: [(Organization.id, select(Migration.organization_id).where(failed))],
+        Problem.CERTIFICATE: [
+            _of_keystore(Keystore.certificate_not_after < bindparam("soon")),
+            _of_health(or_(*(_server_expires(days) for days in (30, 7)))),
+        ],
+        Problem.NO_ALERTS: [_of_keystore(not_(Keystore.alerts))],
     }
 
 
-_QUERIES: Final = _queries(among=False)
-_ANY: Final = union(*_QUERIES.values()).subquery()
-# Keystores that are not in use have no user.
-_WITH_ANY: Final = select(_ANY.c.id).where(_ANY.c.id.is_not(None))
+def _has(signs: Iterable[_Sign]) -> ColumnElement[bool]:
+    """Return the condition that one of the signs is seen; what is found is one array each, looked up at once.
+
+    (Joined, PostgreSQL would read all organizations; one by one, each would be read twice.)
+    """
+    return or_(*(column == any_(func.array(found.scalar_subquery())) for column, found in signs))
+
+
+_SIGNS: Final = _signs()
+_FILTERS: Final = {
+    **{ProblemFilter(problem): _has(signs) for problem, signs in _SIGNS.items()},
+    ProblemFilter.ANY: _has(chain.from_iterable(_SIGNS.values())),
+}
 _COUNTED: Final = union_all(
-    *(select(literal(problem), func.count(query.subquery().c.id)) for problem, query in _QUERIES.items())
+    *(
+        select(literal(problem), func.count()).select_from(Organization).where(_has(signs))
+        for problem, signs in _SIGNS.items()
+    )
 )
+# For the organizations of a page it is the other way round: of each is asked whether it has the problem.
 _AMONG: Final = union_all(
-    *(select(literal(problem), query.subquery().c.id) for problem, query in _queries(among=True).items())
+    *(
+        select(literal(problem), Organization.id).where(
+            Organization.id == any_(bindparam("numbers", type_=ARRAY(Integer))), column.in_(found)
+        )
+        for problem, signs in _SIGNS.items()
+        for column, found in signs
+    )
 )
 
 
@@ -164,9 +167,7 @@ def list_page(
         return _problems_first(session, _moments(plane, now), after, limit, search)
     query, moments = registry.listed(session, after, search, order), {}
     if problem is not None:
-        chosen = _WITH_ANY if problem is ProblemFilter.ANY else _QUERIES[Problem(problem)]
-        found = any_(func.array(chosen.scalar_subquery()))
-        query, moments = query.where(Organization.id == found), _moments(plane, now)
+        query, moments = query.where(_FILTERS[problem]), _moments(plane, now)
     return list(session.scalars(query.limit(limit), moments))
 
 
@@ -177,16 +178,15 @@ def _problems_first(
 
     In which of both parts that one is, is asked now. Where it has been deleted meanwhile, the list begins anew.
     """
-    wrong = Organization.id == any_(func.array(_WITH_ANY.scalar_subquery()))
+    # Of an organization without an active keystore it is neither true nor false.
+    wrong = func.coalesce(_FILTERS[ProblemFilter.ANY], false())
     last = session.execute(select(wrong).where(Organization.name == after), moments).scalar_one_or_none()
     rows: list[Organization] = []
     if last is not False:
-        query = registry.listed(session, after if last else "", search).where(wrong)
+        query = registry.listed(session, after if last else "", search).where(_FILTERS[ProblemFilter.ANY])
         rows += session.scalars(query.limit(limit), moments)
     if len(rows) < limit:
-        query = registry.listed(session, after if last is False else "", search).where(
-            Organization.id.not_in(_WITH_ANY)
-        )
+        query = registry.listed(session, after if last is False else "", search).where(not_(wrong))
         rows += session.scalars(query.limit(limit - len(rows)), moments)
     return rows
 

@@ -18,6 +18,8 @@ from pulumi_keystore.errors import KeystoreError
 
 _SPACE = re.compile(r"[\s'\"]")
 _DEATH_S: Final = 10.0
+_NO_HELPERS: Final = "&options=-cmax_parallel_workers_per_gather%3D0"
+"""It shares the machine with the service: to start processes for a query takes longer than most queries do."""
 _LONGEST_HOME: Final = 80
 """Socket paths end at 107 bytes (unix(7)), and some are the socket's own name."""
 
@@ -68,7 +70,7 @@ class EmbeddedPostgres:
                     f"the database in {home} does not start ({type(error).__name__})",
                     hint=f"look at {home / 'log'}; or give a --database-url",
                 ) from None
-        self.url: str = self._server.get_uri()
+        self.url: str = self._server.get_uri() + _NO_HELPERS
         # A process that was killed is still counted as a user, and would keep the server up for ever.
         users = self._server.global_process_id_list
         users.put([pid for pid in users.get_and_add(os.getpid()) if pid == os.getpid() or _runs(pid)])

@@ -49,7 +49,7 @@ def list_organizations(
     actor: Actor,
     services: Services,
     after: AfterName = "",
-    limit: Limit = MOST,
+    limit: Limit = 100,
     search: Annotated[str, Query(max_length=63, description="only those whose name holds this")] = "",
     problem: Annotated[ProblemFilter | None, Query(description="only those with this problem")] = None,
     sort: Annotated[Order, Query(description="how they are sorted")] = Order.NAME,

@@ -67,6 +67,26 @@ def test_a_list_with_problems_first_begins_anew_after_what_is_gone(client, lands
     assert names(client.organizations(sort="problems", search="g")) == "g"
 
 
+def test_an_answer_holds_a_hundred_unless_more_are_asked_for_and_a_list_is_whole(client, plane):
+    with plane.transaction() as session:
+        session.add_all(Organization(name=f"org-{number:03}", environment="cloud") for number in range(120))
+    first = client.request("GET", "organizations")
+    assert len(first) == 100
+    assert client.request("GET", "organizations", after=first[-1]["name"])[0]["name"] > first[-1]["name"]
+    assert len(client.request("GET", "organizations", limit=1000)) == len(list(client.organizations())) >= 120
+
+
+def test_certificates_that_expire_at_once_are_sorted_over_all_pages(client, plane, landscape):
+    with plane.transaction() as session:
+        for number in range(100, 108):
+            session.get_one(Keystore, number).certificate_not_after = now_utc()
+    found, after = "", ""
+    while rows := client.request("GET", "organizations", sort="certificate", limit=3, after=after):
+        found += names(rows)
+        after = rows[-1]["name"]
+    assert found == "abcdefgh"
+
+
 def test_those_with_a_problem_are_listed_alone_and_counted(client, landscape):
     assert names(client.organizations(problem="suspended")) == "cf"
     assert names(client.organizations(problem="no-alerts")) == "abcd"

@@ -26,7 +26,7 @@ def doctor(
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Check an installation: settings, database, master key, clock, mail server, DNS, keystores.
+    """Check an installation: settings, database, schema, master key, clock, mail server, DNS, keystores.
 
     Run it on the service's machine, as its user and with its settings. It changes nothing, sends no mail, and says what
     to do about what is wrong. Exit status: 0 nothing is wrong, 1 something is.

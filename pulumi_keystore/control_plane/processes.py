@@ -63,7 +63,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         stack.callback(lead.release)
         database = stack.enter_context(opened(settings, lambda engine: lead.acquire(engine, _LEADER_TIMEOUT_S, say)))
         plane = database.plane
-        mail_sender = MailSender.of(plane)
+        mail_sender = MailSender.of(plane.settings, plane.sessions)
         previous = leadership.lead(plane)
         clean_ups, workers = CleanUps(plane), Workers(plane, settings.slots)
         clean_ups.release_all()

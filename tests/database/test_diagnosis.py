@@ -5,6 +5,7 @@ from functools import partialmethod
 
 import pytest
 from keystore_harness import Mailbox
+from keystore_harness.ports import free_port
 from sqlalchemy import text
 
 from pulumi_keystore.control_plane import diagnosis
@@ -33,6 +34,8 @@ def test_an_installation_without_a_service_and_mails_is_told_so_and_not_wrong(se
     assert {subject: finding.verdict for subject, finding in by_subject.items()} == {
         "settings": Verdict.OK,
         "database": Verdict.OK,
+        "schema": Verdict.OK,
+        "key file": Verdict.OK,
         "master key": Verdict.OK,
         "service": Verdict.WARNING,
         "clock": Verdict.OK,
@@ -46,8 +49,47 @@ def test_another_master_key_is_wrong(settings, tmp_path):
     other.write_text("A" * 43 + "=")
     other.chmod(0o600)
     by_subject = found(settings.model_copy(update={"master_key_file": other}))
-    assert by_subject["database and master key"].verdict is Verdict.WRONG
-    assert "does not open with this master key" in by_subject["database and master key"].detail
+    assert {subject for subject, finding in by_subject.items() if finding.verdict is Verdict.WRONG} == {"master key"}
+    assert "does not open with this master key" in by_subject["master key"].detail
+
+
+def test_a_key_file_that_is_missing_hides_nothing_else(settings, tmp_path):
+    by_subject = found(settings.model_copy(update={"master_key_file": tmp_path / "gone.key"}))
+    assert by_subject["key file"].verdict is Verdict.WRONG
+    assert "gone.key is missing" in by_subject["key file"].detail
+    assert {*by_subject} == {"settings", "database", "schema", "key file", "service", "clock", "mail"}
+
+
+def test_beside_a_database_that_is_down_everything_else_is_looked_at(settings):
+    url = f"postgresql://keystore:CANARY@localhost:{free_port()}/keystore"
+    with Mailbox() as mailbox:
+        by_subject = found(settings.model_copy(update={"database_url": url, "smtp_url": mailbox.url}))
+    assert {subject: finding.verdict for subject, finding in by_subject.items()} == {
+        "settings": Verdict.OK,
+        "database": Verdict.WRONG,
+        "key file": Verdict.OK,
+        "clock": Verdict.WARNING,
+        "mail": Verdict.OK,
+        "DNS": Verdict.OK,
+    }
+    assert "names looked up: 2" in by_subject["DNS"].detail
+    assert "UTC; there is no database to compare it with" in by_subject["clock"].detail
+    assert "CANARY" not in str(by_subject)
+
+
+def test_a_database_whose_name_does_not_resolve_is_a_matter_of_dns(settings):
+    by_subject = found(settings.model_copy(update={"database_url": "postgresql://db.invalid/keystore"}))
+    assert by_subject["database"].verdict is Verdict.WRONG
+    assert by_subject["DNS"].detail == "db.invalid: the name does not resolve"
+
+
+def test_settings_that_cannot_be_used_are_all_that_is_said(settings):
+    by_subject = found(settings.model_copy(update={"host_map": "none"}))
+    assert {subject: finding.verdict for subject, finding in by_subject.items()} == {"settings": Verdict.WRONG}
+
+
+def test_an_organization_that_does_not_exist_is_wrong(settings):
+    assert found(settings, organization="nobody")["organization"].verdict is Verdict.WRONG
 
 
 def test_a_clock_behind_the_history_is_wrong(settings, monkeypatch):
@@ -94,11 +136,12 @@ def test_a_schema_of_a_later_version_is_wrong(settings):
         with engine.begin() as connection:
             ours = connection.scalar(text("select version_num from alembic_version"))
             connection.execute(text("update alembic_version set version_num = '9999'"))
-        finding = found(settings)["database and master key"]
+        by_subject = found(settings)
         with engine.begin() as connection:  # others use this database after us
             connection.execute(text("update alembic_version set version_num = :ours"), {"ours": ours})
-    assert finding.verdict is Verdict.WRONG
-    assert "9999" in finding.detail
+    assert {subject for subject, finding in by_subject.items() if finding.verdict is Verdict.WRONG} == {"schema"}
+    assert "9999" in by_subject["schema"].detail
+    assert {"key file", "service", "clock", "mail"} <= {*by_subject}
 
 
 @pytest.fixture

@@ -103,6 +103,10 @@ class Stage:
             elif what == "lets no one delete":
                 place = Tenant(self.testbed.vaults[server], self.acme.tenancy(name), 1)
                 stack.enter_context(place.may_not_delete())
+            elif what == "is down":
+                # For the command, that is: the service has its own.
+                self.testbed.service.settings["database_url"] = "postgresql://keystore:secret@127.0.0.1:1/keystore"
+                stack.callback(self.testbed.service.settings.pop, "database_url")
             elif what == "keeps keys for an hour":
                 service = self.testbed.service
                 service.settings["retain_s"] = "3600"

@@ -22,7 +22,7 @@ from pulumi_keystore.control_plane.notifications.message import Message
 from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, ServerAway, send_due
 from pulumi_keystore.control_plane.notifications.smtp import Connection, Connections, SmtpServer
 from pulumi_keystore.control_plane.notifications.tables import Mail
-from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.declarations.names import check_email
 from pulumi_keystore.errors import Conflict
 
@@ -85,10 +85,9 @@ class MailSender:
     ca_file: Path | None = None
 
     @classmethod
-    def of(cls, plane: ControlPlane) -> MailSender:
+    def of(cls, settings: Settings, sessions: sessionmaker[Session]) -> MailSender:
         """Return the one of a service's settings."""
-        given = plane.settings
-        return cls(plane.sessions, given.smtp_url, given.mail_from, given.mail_sender_name, given.smtp_ca)
+        return cls(sessions, settings.smtp_url, settings.mail_from, settings.mail_sender_name, settings.smtp_ca)
 
     def test(self, recipient: str, message: Message) -> None:
         """Send a mail now, past the outbox.

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, make_url, text
+from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -41,14 +41,11 @@ def connect(url: str) -> Engine:
         KeystoreError: The URL is not PostgreSQL's, or nothing answers there. The URL's password is not quoted.
 
     """
-    try:
-        parsed = make_url(_with_hosts_in_query(url)).set(drivername="postgresql+psycopg")
-        if not url.startswith(("postgresql", "postgres:")):
-            raise ValueError
-    except (ValueError, SQLAlchemyError):
+    parsed = _parsed(url)
+    if parsed is None:
         raise KeystoreError(
             "the database URL is not a PostgreSQL URL", hint="give postgresql://USER:PASSWORD@HOST:PORT/NAME"
-        ) from None
+        )
     engine = create_engine(
         parsed.set(query={**_NETWORK, **parsed.query}),
         # What a statement carries may be a user's or a keystore's: it is in no error and no log.
@@ -60,7 +57,7 @@ def connect(url: str) -> Engine:
         max_overflow=10,
         pool_use_lifo=True,
     )
-    shown = parsed.render_as_string(hide_password=True)
+    shown = parsed.set(drivername="postgresql").render_as_string(hide_password=True)
     try:
         ours = _keeps_connections(engine)
     except SQLAlchemyError as error:
@@ -76,6 +73,26 @@ def connect(url: str) -> Engine:
             "KEYSTORE_DATABASE_URL",
         )
     return engine
+
+
+def _parsed(url: str) -> URL | None:
+    """Return a URL as SQLAlchemy takes it, None where it is not PostgreSQL's."""
+    if not url.startswith(("postgresql", "postgres:")):
+        return None
+    try:
+        return make_url(_with_hosts_in_query(url)).set(drivername="postgresql+psycopg")
+    except (ValueError, SQLAlchemyError):
+        return None
+
+
+def hosts_of(url: str) -> list[str]:
+    """Return the names of the hosts in a PostgreSQL URL; sockets have none."""
+    parsed = _parsed(url)
+    if parsed is None:
+        return []
+    named = parsed.query.get("host", ())
+    hosts = named.split(",") if isinstance(named, str) else named
+    return [host for host in (parsed.host or "", *hosts) if host and not host.startswith("/")]
 
 
 def _keeps_connections(engine: Engine) -> bool:
@@ -132,8 +149,8 @@ def upgrade_schema(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
-def check_schema(engine: Engine) -> None:
-    """Make sure that the schema is of this version.
+def check_schema(engine: Engine) -> str:
+    """Make sure that the schema is of this version; return which that is.
 
     Raises:
         KeystoreError: It is of another one, or there is none.
@@ -142,11 +159,12 @@ def check_schema(engine: Engine) -> None:
     with engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     wanted = ScriptDirectory.from_config(_schema()).get_current_head()
-    if found != wanted:
+    if found is None or found != wanted:
         raise KeystoreError(
             f"the database's schema is of version {found or 'none'}, and this program works with {wanted}",
             hint="run the service and its workers in the same version; start the service first",
         )
+    return found
 
 
 def _schema() -> Config:

@@ -45,22 +45,42 @@ def opened(settings: Settings, lead: Callable[[Engine], None] | None = None) -> 
         KeystoreError: A setting is unusable, or the database cannot be reached.
 
     """
+    with reached(settings, make=lead is not None) as (engine, embedded):
+        key_file = key_file_of(settings)
+        key = _as_it_is(engine, key_file) if lead is None else _led(engine, key_file, lead)
+        check_master_key(sessions(engine), key)
+        yield Opened(plane_of(settings, engine, key), embedded)
+
+
+@contextmanager
+def reached(settings: Settings, *, make: bool = False) -> Iterator[tuple[Engine, EmbeddedPostgres | None]]:
+    """Connect to the database, whatever is in it; `make` the embedded one where there is none.
+
+    Raises:
+        KeystoreError: It cannot be reached.
+
+    """
     with ExitStack() as stack:
         url, embedded = settings.database_url, None
         if url is None:
-            if lead is None:
+            if not make:
                 require_database(settings.data)
             embedded = EmbeddedPostgres(settings.data)
             stack.callback(embedded.stop)
             url = embedded.url
         engine = connect(url)
         stack.callback(engine.dispose)
-        key_file = settings.master_key_file or settings.data / "master.key"
-        key = _as_it_is(engine, key_file) if lead is None else _led(engine, key_file, lead)
-        factory = sessions(engine)
-        check_master_key(factory, key)
-        plane = ControlPlane(settings, factory, key, Resolver(HostMap.parse(settings.host_map)))
-        yield Opened(plane, embedded)
+        yield engine, embedded
+
+
+def key_file_of(settings: Settings) -> Path:
+    """Return where the master key is."""
+    return settings.master_key_file or settings.data / "master.key"
+
+
+def plane_of(settings: Settings, engine: Engine, key: MasterKey) -> ControlPlane:
+    """Return the control plane of a database and its master key."""
+    return ControlPlane(settings, sessions(engine), key, Resolver(HostMap.parse(settings.host_map)))
 
 
 def _as_it_is(engine: Engine, key_file: Path) -> MasterKey:

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Final
 
 import typer
 
+from pulumi_keystore.answers import CleanUpAnswer
 from pulumi_keystore.cli.output import (
     Columns,
     Format,
     FormatOption,
     OrganizationArgument,
     ReasonOption,
+    age,
     ask,
-    local_minute,
     print_below,
     print_rows,
     show,
 )
+from pulumi_keystore.clock import now_utc
 
 clean_up_app = typer.Typer(
     help="Manage the removal of keys from the keystore that a migration left.", no_args_is_help=True
 )
+
+
+def _next(row: CleanUpAnswer) -> str | None:
+    """Return in what time the next attempt is made: seconds or minutes, which a date would not show."""
+    if row["state"] != "pending":
+        return None
+    return age(row["next_at"]) if datetime.fromisoformat(row["next_at"]) > now_utc() else "now"
+
+
 _COLUMNS: Final[Columns] = {
     "id": "id",
     "keystore": "keystore",
     "side": "side",
     "state": "state",
     "attempts": "attempts",
-    "next attempt": lambda row: local_minute(row["next_at"]) if row["state"] == "pending" else None,
+    "next attempt": _next,
 }
 
 

@@ -27,8 +27,8 @@ from pulumi_keystore.cli.output import (
     KeystoreArgument,
     OrganizationArgument,
     YesOption,
+    age,
     ask,
-    local_day,
     local_minute,
     local_time,
     out,
@@ -51,7 +51,7 @@ _COLUMNS: Final[Columns] = {
     "kind": "kind",
     "active": "active",
     "address": "address_display",
-    "expires": lambda row: local_day(row["certificate_not_after"]),
+    "expires": lambda row: age(row["certificate_not_after"]),
 }
 _REMEMBERED: Final[Columns] = {
     "keystore": "keystore",
@@ -272,7 +272,7 @@ def incidents(
 
 _INCIDENTS: Final[Columns] = {
     "began": lambda row: local_minute(row["begun_at"]),
-    "ended": lambda row: local_minute(row["ended_at"]) if row["ended_at"] else "not yet",
+    "ended": lambda row: age(row["ended_at"]) or "not yet",
     "lasted": lambda row: span(row["duration_s"]) if row["ended_at"] else f"{span(row['duration_s'])} so far",
     "reason": "reason",
     "cause": "cause",

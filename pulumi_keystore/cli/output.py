@@ -93,13 +93,13 @@ def without_password(context: typer.Context, option: typer.CallbackParam, value:
     return value
 
 
-def span(seconds: float) -> str:
-    """Return a duration as people say it, as in "2 h 5 min"."""
+def span(seconds: float, units: int = 2) -> str:
+    """Return a duration as people say it, as in "2 h 5 min", in its largest units."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     parts = [f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if number]
-    return " ".join(parts[:2]) or f"{seconds} s"
+    return " ".join(parts[:units]) or f"{seconds} s"
 
 
 KeystoreArgument = Annotated[str, typer.Argument(help="Name of the keystore.", show_default=False)]
@@ -181,17 +181,19 @@ def text_of(name: object, value: object) -> str:
 
 def local_time(stamp: str) -> str:
     """Return a UTC time stamp in the reader's zone, and how long ago that was, or how far ahead it is."""
-    moment = datetime.fromisoformat(stamp)
-    seconds = (moment - now_utc()).total_seconds()
-    away = f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}, {away}"
+    return f"{datetime.fromisoformat(stamp).astimezone():%Y-%m-%d %H:%M:%S %Z}, {_away(stamp, units=2)}"
+
+
+def age(stamp: str | None) -> str | None:
+    """Return only how long ago a UTC time stamp was, or how far ahead it is, in one unit: what a list has room for."""
+    return _away(stamp, units=1) if stamp else None
+
+
+def _away(stamp: str, units: int) -> str:
+    seconds = (datetime.fromisoformat(stamp) - now_utc()).total_seconds()
+    return f"in {span(seconds, units)}" if seconds > 0 else f"{span(-seconds, units)} ago"
 
 
 def local_minute(stamp: str | None) -> str | None:
     """Return the same without its seconds, as lists have it."""
     return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M %Z") if stamp else None
-
-
-def local_day(stamp: str | None) -> str | None:
-    """Return the day of a UTC time stamp in the reader's zone."""
-    return f"{datetime.fromisoformat(stamp).astimezone():%Y-%m-%d}" if stamp else None

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from pulumi_keystore.answers import TokenAnswer
-from pulumi_keystore.cli.output import Columns, Format, FormatOption, ask, local_day, print_rows
+from pulumi_keystore.cli.output import Columns, Format, FormatOption, age, ask, print_rows
 from pulumi_keystore.cli.service import importing_service, settings_of
 from pulumi_keystore.clock import now_utc
 
@@ -21,7 +21,7 @@ def _until(row: TokenAnswer) -> str | None:
         return "revoked"
     if row["expires_at"] and datetime.fromisoformat(row["expires_at"]) <= now_utc():
         return "expired"
-    return local_day(row["expires_at"]) or "never"
+    return age(row["expires_at"]) or "never"
 
 
 _COLUMNS: Final[Columns] = {

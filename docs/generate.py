@@ -8,11 +8,9 @@ from typing import Any
 
 import typer
 
-from docs import api_page, error_page, manual_page, rule_pages
-from docs.sections import replaced
+from docs import api_page, error_page, manual_page, metrics_page, rule_pages
 from pulumi_keystore import cli, rules
 from pulumi_keystore.control_plane import app
-from pulumi_keystore.control_plane.metrics import METRICS
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.policy.policies import POLICIES
@@ -149,16 +147,6 @@ answering it from a mount of the same name.
 """
 
 
-def monitoring() -> str:
-    """Return the page on monitoring with the metrics that there are."""
-    lines = ["| metric | labels | meaning |", "| --- | --- | --- |"]
-    for name, (text, labels) in METRICS.items():
-        lines.append(f"| `{name}` | {', '.join(f'`{label}`' for label in labels)} | {text} |")
-    page = (HERE / "monitoring.md").read_text()
-    begin, end = "<!-- metrics -->\n", "<!-- end of metrics -->"
-    return replaced(page, begin, "\n".join(lines) + "\n", end)
-
-
 def policy_list() -> str:
     """Return the page on policies."""
     lines = [
@@ -227,7 +215,7 @@ program that makes the resource.
 PAGES = {
     "api.md": lambda: api_page.page(app.create(None).openapi()),
     "policies.md": policy_list,
-    "monitoring.md": monitoring,
+    "metrics.md": metrics_page.page,
     "openapi.json": openapi,
     "rules.md": rule_list,
     "settings.md": settings,

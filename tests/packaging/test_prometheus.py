@@ -48,6 +48,17 @@ def test_prometheus_reads_each_expression_of_the_dashboard(promtool, tmp_path):
     )
 
 
+def test_the_configuration_in_the_docs_is_one(promtool, tmp_path):
+    (configuration,) = re.findall(
+        r"```yaml\n(rule_files:.*?)```", (ROOT / "docs" / "metrics.md").read_text(), re.DOTALL
+    )
+    (tmp_path / "prometheus.yml").write_text(configuration)
+    shutil.copy(RULES, tmp_path)
+    done = promtool("check", "config", "--syntax-only", tmp_path / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert yaml.safe_load(configuration)["scrape_configs"][0]["job_name"] in RULES.read_text()
+
+
 def test_each_alert_fires_when_it_should_and_not_before(promtool, tmp_path):
     shutil.copy(RULES, tmp_path)
     shutil.copy(ROOT / "tests" / "packaging" / "alert_rules_test.yaml", tmp_path)

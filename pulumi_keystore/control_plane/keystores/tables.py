@@ -109,8 +109,6 @@ class HealthMonitor(Base):
     webhook_sealed: Mapped[bytes | None]
     webhook_host: Mapped[str | None] = mapped_column(String(300))
     webhook_format: Mapped[WebhookFormat] = mapped_column(word(WebhookFormat), server_default="json")
-    tested_at: Mapped[datetime | None]
-    """When a test was last sent to those it names."""
     offline_minutes: Mapped[int]
     repeat_hours: Mapped[int]
     online_minutes: Mapped[int]

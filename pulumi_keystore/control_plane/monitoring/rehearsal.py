@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -17,11 +17,15 @@ from pulumi_keystore.control_plane.notifications.webhook_bodies import TEST, TES
 from pulumi_keystore.control_plane.notifications.webhooks import WebhookSender
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.monitor import MAX_RECIPIENTS, WebhookFormat
 from pulumi_keystore.errors import KeystoreError, TooManyRequests
 
 _APART: Final = timedelta(minutes=1)
-"""Recipients need not be people of the organization: no one gets more than a mail a minute because of it."""
+_MOST_A_DAY: Final = 50
+"""Recipients need not be people of the organization: no one gets more mails than that because of it, whatever monitors
+it sets and removes."""
+_TESTED: Final = "Health monitor tested"
 
 
 def rehearse(
@@ -33,7 +37,7 @@ def rehearse(
 
     Raises:
         NotFound: The keystore has no monitor.
-        TooManyRequests: It is less than a minute ago that a test was sent.
+        TooManyRequests: It is less than a minute ago that the organization sent a test, or it has sent enough today.
 
     """
     with plane.transaction() as session:
@@ -41,12 +45,10 @@ def rehearse(
         row = keystores.find(session, owner, keystore)
         monitor = monitors.require(session, row)
         now = now_utc()
-        if monitor.tested_at is not None and timedelta(0) <= now - monitor.tested_at < _APART:
-            raise TooManyRequests("a test was sent less than a minute ago", hint="wait a minute")
-        monitor.tested_at = now
+        _require_seldom(history.moments(session, owner.id, _TESTED, now - timedelta(days=1)), now)
         alerting, host = monitors.alerting(plane, monitor), monitor.webhook_host
         facts = {"organization": owner.name, "keystore": row.name, "address": row.address}
-        history.append(session, owner.id, actor, "Health monitor tested", keystore)
+        history.append(session, owner.id, actor, _TESTED, keystore)
     message = messages.test(owner.name, f"{row.name} ({row.address})", actor)
     facts = {"id": f"test-{secrets.token_hex(8)}", **facts, "summary": message.subject, "at": now.isoformat()}
 
@@ -64,6 +66,13 @@ def rehearse(
         receivers.append((f"webhook at {host}", call))
     with ThreadPoolExecutor(MAX_RECIPIENTS + 1, thread_name_prefix="rehearsal") as several:
         return list(several.map(_answer, *zip(*receivers, strict=True)))
+
+
+def _require_seldom(tests: Sequence[datetime], now: datetime) -> None:
+    if tests and timedelta(0) <= now - tests[0] < _APART:
+        raise TooManyRequests("a test was sent less than a minute ago", hint="wait a minute")
+    if len(tests) >= _MOST_A_DAY:
+        raise TooManyRequests(f"{count(len(tests), 'test')} were sent in the last 24 hours", hint="send more tomorrow")
 
 
 def _answer(receiver: str, send: Callable[[], Any]) -> ReceiverAnswer:

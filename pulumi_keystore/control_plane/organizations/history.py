@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import func, select
@@ -55,6 +55,12 @@ def require_changes_left(session: Session, organization: str, most: int) -> None
             f"{most:,} changes of the organization {organization!r} were made in the last 24 hours",
             hint="make no more until tomorrow, or ask the provider, whose tokens are not limited",
         )
+
+
+def moments(session: Session, organization_id: int, action: str, since: datetime) -> list[datetime]:
+    """Return when something was done to an organization since a moment, the latest first."""
+    mine = (HistoryEntry.organization_id == organization_id, HistoryEntry.action == action, HistoryEntry.at > since)
+    return list(session.scalars(select(HistoryEntry.at).where(*mine).order_by(HistoryEntry.id.desc())))
 
 
 def entries(session: Session, organization_id: int, limit: int, before: int | None = None) -> list[HistoryAnswer]:

@@ -1,5 +1,7 @@
 """A test for everyone that a monitor names: what each receiver answers is shown, and it is sent once a minute at most."""
 
+from datetime import timedelta
+
 import pytest
 from keystore_harness import Mailbox
 from sqlalchemy import select
@@ -59,6 +61,25 @@ def test_nobody_is_sent_tests_again_and_again(rehearse):
     with pytest.raises(TooManyRequests):
         rehearse()
     assert len(rehearse.box.subjects) == 1
+
+
+def test_a_monitor_that_is_removed_and_set_again_sends_no_further_test(rehearse, plane):
+    """Or whoever may set monitors has the service send twenty mails to anyone, as often as they like."""
+    rehearse(Alerting(("a@example.com",)))
+    monitors.remove(plane, "ops", "acme", "ours")
+    with pytest.raises(TooManyRequests):
+        rehearse(Alerting(("a@example.com",)))
+    assert len(rehearse.box.subjects) == 1
+
+
+def test_an_organization_sends_so_many_tests_a_day(rehearse, plane, monkeypatch):
+    monkeypatch.setattr(rehearsal, "_APART", timedelta(0))
+    monkeypatch.setattr(rehearsal, "_MOST_A_DAY", 2)
+    rehearse(Alerting(("a@example.com",)))
+    rehearse()
+    with pytest.raises(TooManyRequests, match="2 tests were sent in the last 24 hours"):
+        rehearse()
+    assert len(rehearse.box.subjects) == 2
 
 
 def test_without_a_monitor_there_is_nobody_to_send_it_to(rehearse):

@@ -97,6 +97,35 @@ def computes(_target: Target, _client: Client) -> None:
     sum(number * number for number in range(2_000_000))
 
 
+def migrates(target: Target, client: Client) -> None:
+    """Have all keys moved to the keystore that is not in use, and say what is in the way."""
+    second = client.organization(target.organization)["active_keystore"] == "first"
+    client.start_migration(target.organization, "second" if second else "first", None, "maintenance")
+
+
+def reads_lists(target: Target, client: Client) -> None:
+    """Ask for everything that is listed, and export it."""
+    client.export_history(target.organization, "csv")
+    client.migrations(target.organization)
+    client.clean_ups(target.organization, ended=True)
+    client.incidents(target.organization, "first")
+    client.health(target.organization, "first", "month")
+
+
+def verifies(target: Target, client: Client) -> None:
+    """Have every key read."""
+    client.verify(target.organization)
+    client.plan_recovery(target.organization)
+
+
+def tests_alerts(target: Target, client: Client) -> None:
+    """Set alerts to as many as there may be, have each of them try, and remove them."""
+    recipients = [f"{number}@{target.organization}.example.com" for number in range(20)]
+    client.put_monitor(target.organization, "first", {"recipients": recipients})
+    client.test_monitor(target.organization, "first")
+    client.delete_monitor(target.organization, "first")
+
+
 _held: list[socket.socket] = []
 
 
@@ -159,6 +188,10 @@ KINDS = (
     Kind("6,000 CA certificates, which are read", edits, 8, declare=partial(_cas, 6_000), by="admin"),
     Kind("10,000 CA certificates, which are too much to be read", edits, 8, declare=partial(_cas, 10_000), by="admin"),
     Kind("requests that are sent half", sends_halves, 4),
+    Kind("migrations there and back, without a pause", migrates, 4, by="admin"),
+    Kind("all lists and exports, again and again", reads_lists, 20, by="admin"),
+    Kind("verifications and plans of a recovery", verifies, 8, by="admin"),
+    Kind("alerts that are set, tested and removed", tests_alerts, 8, by="admin"),
 )  # fmt: skip
 
 
@@ -327,8 +360,11 @@ def measure_one(number: int, seconds: float, rounds: int) -> str:
     """Return the line of a kind: turns without it and beside it alternate."""
     with ExitStack() as stack:
         network = stack.enter_context(Toxiproxy(obtain_toxiproxy()))
-        testbed = stack.enter_context(Testbed("ab", {"health_check_interval_s": "5"}, network=network))
-        normal, hostile = Customer(testbed, KEYS, "a", "b"), Customer(testbed, KEYS, "b", "a")
+        testbed = stack.enter_context(Testbed("abc", {"health_check_interval_s": "5"}, network=network))
+        normal, hostile = Customer(testbed, KEYS, "a", "c"), Customer(testbed, KEYS, "b", "c")
+        for letter in "bc":
+            # These serve the hostile one alone: the keys of the other stay where they are.
+            os.sched_setaffinity(testbed.servers[letter].pid, FOREIGN)
         service = testbed.service
         plane = stack.enter_context(opened(Settings(data=service.data))).plane
         authority = service.make_token("authority", "authority")

@@ -53,13 +53,14 @@ def create(services: ServicesOfApp | None) -> FastAPI:
     app.state.services = services
     app.add_middleware(BodyLimit, refuse=_refuse)
     if services is not None:
-        share = services.plane.settings.requests_per_organization
+        settings = services.plane.settings
         app.add_middleware(
             Admission,
             doorkeeper=partial(_doorkeeper, services),
             check=partial(_require_changes_left, services),
             refuse=_refuse,
-            share=share,
+            share=settings.requests_per_organization,
+            processor=settings.processor_per_organization,
         )
     app.add_middleware(_RequestLog)
     handle_errors(app)

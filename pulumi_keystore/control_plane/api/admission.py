@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
@@ -12,6 +11,7 @@ from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pulumi_keystore.control_plane.api.pacing import Company, Meter, Pace
 from pulumi_keystore.control_plane.api.problems import announced_as_too_large, of_database
 from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, TooManyRequests
@@ -34,22 +34,20 @@ Doorkeeper = Callable[[Request], Principal]
 class _Queue:
     """The requests of an organization: those that are worked on, those that wait, and the turns that rest."""
 
-    def __init__(self, organization: str, share: int) -> None:
-        self._organization, self._share = organization, share
+    def __init__(self, organization: str, share: int, pace: Pace) -> None:
+        self._organization, self._share, self._pace = organization, share, pace
         self.turns = Semaphore(share)
         self.present = 0
-        self.resting = 0
+        self.remembered_until = 0.0
+        """The moment from which there is nothing to remember, if nobody is present."""
+        self.is_looked_after = False
+        """Whether somebody will look then."""
         self._rested_at = 0.0
 
     @property
     def is_full(self) -> bool:
         """Whether nobody else may wait."""
         return self.present >= self._share * (1 + _WAITING)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to remember of it."""
-        return not self.present and not self.resting
 
     def refusal(self) -> TooManyRequests:
         """Return what is told to those who may not wait, or have waited too long."""
@@ -59,18 +57,26 @@ class _Queue:
             hint="wait for their answers, and try again in a moment",
         )
 
-    def rest(self, rested: Callable[[], None]) -> None:
-        """Let a turn rest; `rested` is called when it is free again."""
+    def end_turn(self, spent_s: float, *, alone: bool, failed: bool) -> None:
+        """Let a turn rest until it is paid for.
+
+        Args:
+            spent_s: Seconds of a processor that its request took.
+            alone: Whether no other organization asks.
+            failed: Whether its request failed.
+
+        """
         loop = asyncio.get_running_loop()
-        self._rested_at = max(self._rested_at, loop.time()) + _APART_S
-        self.resting += 1
-
-        def end() -> None:
-            self.resting -= 1
+        now = loop.time()
+        free_at = self._pace.pay(now, spent_s, alone=alone)
+        if failed:
+            self._rested_at = max(self._rested_at, now) + _APART_S
+            free_at = max(free_at, self._rested_at)
+        if free_at <= now:
             self.turns.release()
-            rested()
-
-        loop.call_at(self._rested_at, end)
+        else:
+            loop.call_at(free_at, self.turns.release)
+        self.remembered_until = max(self.remembered_until, free_at, self._pace.forgotten_at())
 
 
 class Admission:
@@ -82,6 +88,7 @@ class Admission:
         check: Raises `KeystoreError` for a request to change something that somebody who was admitted may not make.
         refuse: Makes the answer to a request.
         share: How many requests of one organization are worked on at a time.
+        processor: How much of a processor they may take while others ask, too.
 
     """
 
@@ -92,12 +99,15 @@ class Admission:
         check: Callable[[Principal], None],
         refuse: Callable[[Request, KeystoreError], Response],
         share: int,
+        processor: float,
     ) -> None:
         self._app = app
         self._doorkeeper = doorkeeper
         self._check = check
         self._refuse = refuse
         self._share = share
+        self._processor = processor
+        self._company = Company()
         self._queues: dict[str, _Queue] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,6 +137,8 @@ class Admission:
         request.state.actor = actor
         # Who belongs to an organization takes of its share, whatever they ask for.
         whose = actor.organization or organization
+        if path != "/metrics":  # which is read by no person
+            self._company.enter(whose or "", asyncio.get_running_loop().time())
         if whose is None:
             await self._app(scope, receive, send)
         else:
@@ -134,7 +146,7 @@ class Admission:
 
     async def _in_turn(self, organization: str, request: Request, receive: Receive, send: Send) -> None:
         """Pass a request on when fewer of its organization are worked on; nothing of its body is read before."""
-        queue = self._queues.setdefault(organization, _Queue(organization, self._share))
+        queue = self._queues.setdefault(organization, _Queue(organization, self._share, Pace(self._processor)))
         is_full = queue.is_full
         queue.present += 1
         try:
@@ -146,7 +158,8 @@ class Admission:
             if not admitted:
                 await self._refuse(request, queue.refusal())(request.scope, receive, send)
                 return
-            succeeded = False
+            succeeded, meter = False, Meter()
+            meter.attach()
 
             async def noting(message: Message) -> None:
                 nonlocal succeeded
@@ -162,13 +175,11 @@ class Admission:
                 else:
                     await self._app(request.scope, receive, noting)
             finally:
-                if succeeded:
-                    queue.turns.release()
-                else:
-                    queue.rest(partial(self._forget_empty, organization, queue))
+                alone = not self._company.has(organization, asyncio.get_running_loop().time())
+                queue.end_turn(meter.spent_s, alone=alone, failed=not succeeded)
         finally:
             queue.present -= 1
-            self._forget_empty(organization, queue)
+            self._forget(organization, queue)
 
     def _refused(self, request: Request) -> KeystoreError | None:
         try:
@@ -179,9 +190,21 @@ class Admission:
             return of_database(error)
         return None
 
-    def _forget_empty(self, organization: str, queue: _Queue) -> None:
-        if queue.is_empty:
+    def _forget(self, organization: str, queue: _Queue) -> None:
+        """Forget an organization that has left, now or when there is nothing to remember of it."""
+        if queue.present or queue.is_looked_after:
+            return
+        loop = asyncio.get_running_loop()
+        if queue.remembered_until <= loop.time():
             del self._queues[organization]
+            return
+
+        def look() -> None:
+            queue.is_looked_after = False
+            self._forget(organization, queue)
+
+        queue.is_looked_after = True
+        loop.call_at(queue.remembered_until, look)
 
 
 def _has_failed(status: int) -> bool:

@@ -12,6 +12,7 @@ from pulumi_keystore.answers import HealthAnswer, IncidentAnswer, MonitorAnswer,
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import metrics
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
+from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.api.paging import Before, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.monitoring import incidents, monitors, rehearsal, views
@@ -22,8 +23,8 @@ from pulumi_keystore.declarations.monitor import Period
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict
 
-router = APIRouter(tags=["health"])
-metrics_router = APIRouter(tags=["service"])
+router = APIRouter(route_class=Metered, tags=["health"])
+metrics_router = APIRouter(route_class=Metered, tags=["service"])
 
 
 class MonitorBody(Body):

@@ -7,12 +7,13 @@ from pydantic import Field, SecretStr
 
 from pulumi_keystore.answers import KeystoreAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
+from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import registration, swapping
 from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.declarations.keystore import Declaration
 
-router = APIRouter(tags=["keystores"])
+router = APIRouter(route_class=Metered, tags=["keystores"])
 
 
 class KeystoreBody(Body):

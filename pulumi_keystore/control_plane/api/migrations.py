@@ -8,6 +8,7 @@ from pydantic import Field
 from pulumi_keystore.answers import MigrationAnswer, MigrationPlanAnswer, UnchangedAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.api.paging import AfterId, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.migration import lifecycle, undo, views
@@ -15,7 +16,7 @@ from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.migration import Mode
 
-router = APIRouter(tags=["migrations"])
+router = APIRouter(route_class=Metered, tags=["migrations"])
 
 
 class PlanBody(Body):

@@ -18,6 +18,7 @@ from pulumi_keystore.answers import (
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import overview
 from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services, ServicesOfApp
+from pulumi_keystore.control_plane.api.pacing import Metered, metered
 from pulumi_keystore.control_plane.api.paging import MOST, AfterName, Before, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import proving, verification
@@ -28,7 +29,7 @@ from pulumi_keystore.control_plane.organizations import history, keystores, regi
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.problems import Order, Problem, ProblemFilter
 
-router = APIRouter(tags=["organizations"])
+router = APIRouter(route_class=Metered, tags=["organizations"])
 
 
 class Format(StrEnum):
@@ -165,4 +166,6 @@ def history_file(services: ServicesOfApp, organization: str, form: Format) -> Re
     text = history.to_csv(pages) if form is Format.CSV else history.to_json(pages)
     name = f"{organization}-history.{form}"
     kind = "text/csv; charset=utf-8" if form is Format.CSV else "application/json"
-    return StreamingResponse(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return StreamingResponse(
+        metered(text), media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+    )

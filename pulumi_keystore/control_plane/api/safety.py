@@ -9,12 +9,13 @@ from pydantic import Field
 
 from pulumi_keystore.answers import CleanUpAnswer, RecoveryAnswer, ReportAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.api.paging import MOST, AfterNumber, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import clean_ups, recovery, verification
 from pulumi_keystore.control_plane.organizations import registry
 
-router = APIRouter(tags=["safety"])
+router = APIRouter(route_class=Metered, tags=["safety"])
 Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="number of the clean-up")]
 
 

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.notifications.message import Message
 
-probes = APIRouter(tags=["service"])
-router = APIRouter(tags=["service"])
+probes = APIRouter(route_class=Metered, tags=["service"])
+router = APIRouter(route_class=Metered, tags=["service"])
 
 
 class Liveness(BaseModel):

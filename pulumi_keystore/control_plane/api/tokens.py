@@ -7,11 +7,12 @@ from pydantic import Field
 
 from pulumi_keystore.answers import NewTokenAnswer, TokenAnswer
 from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.api.paging import MOST, AfterId, Limit
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.identity.roles import Right
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(route_class=Metered, tags=["tokens"])
 
 
 class TokenBody(Body):

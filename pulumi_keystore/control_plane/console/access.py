@@ -11,12 +11,12 @@ import structlog
 from fastapi import Depends, Form, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
-from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
+from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.api.problems import of_database
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity import sessions
@@ -139,7 +139,7 @@ def refusal(request: Request, error: KeystoreError) -> Response:
     return response
 
 
-class Page(APIRoute):
+class Page(Metered):
     """A route that answers with pages, also where something is wrong."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

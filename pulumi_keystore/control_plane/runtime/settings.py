@@ -65,6 +65,10 @@ class Settings(BaseSettings):
         description="requests of one organization that are worked on at a time; four times as many wait, and more are "
         "answered with 429",
     )
+    processor_per_organization: Annotated[float, Field(gt=0, le=64)] = Field(
+        default=0.25,
+        description="how much of a processor the requests of one organization take on average while others ask, too",
+    )
     keystores_per_organization: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=20, description="keystores that one organization may have"
     )

@@ -3,11 +3,14 @@
 import asyncio
 import json
 import threading
+import time
 
 import pytest
 from anyio import to_thread
 from sqlalchemy.exc import OperationalError
 
+from pulumi_keystore.control_plane.api.admission import Admission
+from pulumi_keystore.control_plane.api.pacing import Pace
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.organizations import history, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -333,3 +336,83 @@ def test_the_description_needs_no_token(served):
         assert await Caller(served, "GET", "/v1/openapi.json", "").end() == 200
 
     asyncio.run(run())
+
+
+def test_an_organization_that_uses_more_than_its_share_of_the_processor_waits_where_others_ask_too(served, monkeypatch):
+    """Many cheap requests, sixteen at a time and without a pause, would take all of it."""
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.pacing._EACH_S", 60.0)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 0.2)
+
+    async def ask(organization):
+        return await Caller(served, "GET", f"/v1/organizations/{organization}/history").end()
+
+    async def run():
+        # Nobody else wants it.
+        assert [await ask("acme") for _ in range(3 * SHARE)] == [200] * 3 * SHARE
+        assert await ask("other") == 200
+        assert [await ask("acme") for _ in range(SHARE + 1)] == [200] * SHARE + [429]
+        assert await ask("other") == 200
+        monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+        assert await ask("acme") == 200
+
+    asyncio.run(run())
+
+
+def test_an_organization_is_forgotten_when_it_owes_nothing(served, monkeypatch):
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.pacing._BURST_S", 0.01)
+    seen = []
+    known = Admission._forget
+
+    def forget(self, *given):
+        seen.append(self)
+        known(self, *given)
+
+    monkeypatch.setattr(Admission, "_forget", forget)
+
+    async def run():
+        for organization in ("acme", "other", "acme"):
+            assert await Caller(served, "GET", f"/v1/organizations/{organization}/history").end() == 200
+        await until(lambda: not seen[0]._queues)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/organizations/acme/history", "/v1/organizations/acme/history/export", "/console/organizations/acme/history"],
+)
+def test_what_a_request_costs_is_what_its_threads_use_and_the_making_of_its_answer(served, cookie, monkeypatch, path):
+    paid = []
+
+    def burn(*_, **__):
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
+            pass
+        return []
+
+    def pages(*_):
+        yield burn()
+
+    monkeypatch.setattr(history, "entries", burn)
+    monkeypatch.setattr(history, "pages", pages)
+    monkeypatch.setattr(Pace, "pay", lambda _, now, spent_s, **__: paid.append(spent_s) or now)
+
+    async def run():
+        assert await Caller(served, "GET", "/v1/organizations/other/keystores").end() == 200
+        assert await Caller(served, "GET", path, cookie=cookie).end() == 200
+
+    asyncio.run(run())
+    assert paid[-1] >= 0.3
+
+
+def test_a_cheap_request_costs_little(served, monkeypatch):
+    paid = []
+    monkeypatch.setattr(Pace, "pay", lambda _, now, spent_s, **__: paid.append(spent_s) or now)
+
+    async def run():
+        for organization in ("other", "acme"):
+            assert await Caller(served, "GET", f"/v1/organizations/{organization}/keystores").end() == 200
+
+    asyncio.run(run())
+    assert len(paid) == 2
+    assert max(paid) < 0.3

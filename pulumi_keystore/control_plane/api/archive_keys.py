@@ -8,13 +8,11 @@ from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
 from pulumi_keystore.answers import EnrolledAnswer, GivenUpAnswer, ReleasedAnswer
-from pulumi_keystore.control_plane.api.access import Actor, Body, Services
+from pulumi_keystore.control_plane.api.access import MAX_BATCH, Actor, Body, Services
 from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.escrow import deposit, endings
 from pulumi_keystore.control_plane.escrow.release import release as release_to_user
 from pulumi_keystore.control_plane.identity.roles import Right
-
-MAX_BATCH = 2000
 
 router = APIRouter(route_class=Metered, tags=["archive keys"])
 

@@ -16,12 +16,15 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pulumi_keystore.control_plane.api.pacing import charge
 from pulumi_keystore.errors import PROBLEM_TYPES, InvalidInput, KeystoreError, NotFound, ServiceUnavailable, TooLarge
 
 MAX_BODY_BYTES: Final = 4 << 20
 """Enrolments of 2,000 users whose ids are as long as they may be, each character of them escaped, are 3.2 MB."""
 _MOST_OF_ANYBODY: Final = 64 << 10
 """The same where it is not known who sends it."""
+_A_BYTE_S: Final = 10e-9
+"""What it takes of the processor to read a byte of a request."""
 _SENDING_S: Final = 60
 """How long a client may take to send a request."""
 _PROBLEM: Final = "application/problem+json"
@@ -151,7 +154,9 @@ class BodyLimit:
             except TimeoutError:
                 raise HTTPException(408, f"the request was not sent within {_SENDING_S} seconds") from None
             complete = not message.get("more_body", False)
-            received += len(message.get("body", b""))
+            piece = message.get("body", b"")
+            received += len(piece)
+            charge(len(piece) * _A_BYTE_S)
             if received > most:
                 # FastAPI makes 400 of whatever else is raised while it reads a body.
                 raise HTTPException(413, _too_large(most).summary)

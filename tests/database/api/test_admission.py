@@ -416,3 +416,28 @@ def test_a_cheap_request_costs_little(served, monkeypatch):
     asyncio.run(run())
     assert len(paid) == 2
     assert max(paid) < 0.3
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"recipients": [1] * 100_000},
+        {"recipients": {str(n): n for n in range(50_000)}},
+        {str(n): 1 for n in range(50_000)},
+    ],
+)
+def test_what_holds_too_much_is_refused_before_each_part_is_looked_at(served, sent):
+    """Each part that is wrong makes an error, and all others wait: it is looked at where all requests are."""
+    with served[0].state.services.plane.transaction() as session:
+        _, viewer = tokens.create(session, "test", "v", "viewer", "acme")
+
+    async def run():
+        headers = {"content-type": "application/json"}
+        caller = Caller((served[0], viewer), "PUT", "/v1/organizations/acme/keystores/x/monitor", **headers)
+        caller.content = json.dumps(sent).encode()
+        caller.body.set()
+        assert await caller.end() == 422
+        assert b"more than" in caller.answer
+        assert len(caller.answer) < 1000
+
+    asyncio.run(run())

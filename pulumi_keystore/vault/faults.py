@@ -23,6 +23,8 @@ _NAME: Final = (0, 1, 62, 64)
 """X509_V_OK, X509_V_ERR_UNSPECIFIED (libcurl 8 compares names by itself), and OpenSSL's own of names and addresses."""
 _EXPIRED: Final = 10
 """X509_V_ERR_CERT_HAS_EXPIRED"""
+_NOT_YET: Final = 9
+"""X509_V_ERR_CERT_NOT_YET_VALID"""
 _BROKEN: Final = ("the connection breaks", _SEE_LOG, Cause.FAILING)
 _NOT_HTTP: Final = ("the answer is not HTTP", _SEE_ADDRESS, Cause.NOT_VAULT)
 _FAULTS: Final = {
@@ -38,7 +40,7 @@ _FAULTS: Final = {
     pycurl.E_RECV_ERROR: _BROKEN,
     pycurl.E_GOT_NOTHING: ("the server closes the connection without an answer", _SEE_LOG, Cause.FAILING),
     pycurl.E_PARTIAL_FILE: ("the answer ends early", _SEE_LOG, Cause.FAILING),
-    pycurl.E_WRITE_ERROR: ("the answer is too large", _SEE_LOG, Cause.NOT_VAULT),
+    pycurl.E_WRITE_ERROR: ("the answer is too large, or comes in too small pieces", _SEE_LOG, Cause.NOT_VAULT),
     8: _NOT_HTTP,  # CURLE_WEIRD_SERVER_REPLY
     pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,
 }  # fmt: skip
@@ -66,6 +68,12 @@ def _untrusted(verified: int) -> tuple[str, str, Cause]:
         )
     if verified == _EXPIRED:
         return "the server's TLS certificate has expired", "renew it", Cause.EXPIRED
+    if verified == _NOT_YET:
+        return (
+            "the server's TLS certificate is not valid yet",
+            "set the clocks of the server and of this machine right, or issue one that is valid now",
+            Cause.TLS,
+        )
     return (
         "the server's TLS certificate is of an unknown CA",
         "edit the keystore's server CA where the CA has changed",

@@ -13,8 +13,8 @@ MAX_LIST_BYTES: Final = 256 << 20
 _KEYS: Final = re.compile(rb'"data"\s*:\s*\{\s*"keys"\s*:\s*\[')
 _STRING: Final = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")')
 _END: Final = re.compile(rb"[\s,]*\]")
-_LONGEST: Final = 1 << 16
-"""No name takes more bytes, nor what comes before the first one."""
+_LONGEST: Final = 1 << 12
+"""No name takes more bytes, nor what comes before the first one: so much is looked through again for each piece."""
 _SOME: Final = 1000
 
 

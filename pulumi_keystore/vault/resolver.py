@@ -16,6 +16,8 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.errors import HostUnavailable, InvalidInput
 
 RESOLVE_TIMEOUT_S: Final = 5.0
+MOST_ADDRESSES: Final = 16
+"""Each health check tries every one of them."""
 
 _PUBLIC: Final = ipaddress.ip_network("2000::/3")
 """All of IPv6 that has been given out as global unicast (RFC 4291 and IANA's IPv6 address space registry)."""
@@ -148,6 +150,12 @@ class Resolver:
             ) from None
         finally:
             pool.shutdown(wait=False)
+        if len(ips) > MOST_ADDRESSES:
+            raise HostUnavailable(
+                f"{address}: the name leads to {len(ips):,} addresses, more than {MOST_ADDRESSES}",
+                hint="name a load balancer, or fewer servers",
+                cause=Cause.DNS,
+            )
         private = [ip for ip in ips if not is_public(ip)]
         if private or not ips:
             raise HostUnavailable(

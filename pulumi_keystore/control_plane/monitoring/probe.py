@@ -24,6 +24,8 @@ from pulumi_keystore.vault.resolver import Target, Vetted
 
 _LOOK_EVERY_S = 0.02
 _FIRST_PAUSE_S = 0.2
+_TOLD = 5
+"""Of how many servers behind one name it is told what is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _try_each(subject: Subject, target: Target, until: float) -> Flow[Seen]:
     seen = replace(seen, certificate=min(shown, key=lambda each: each.not_after, default=None))
     if not faults:
         return seen
-    ill = "; ".join(f"{ip}: {explain(fault, subject.endpoint)}" for ip, fault in faults)
+    ill = "; ".join(f"{ip}: {explain(fault, subject.endpoint)}" for ip, fault in faults[:_TOLD])
     warning = f"{len(faults)} of {len(target.ips)} servers behind this name cannot be used: {ill}"
     return replace(seen, warning="; ".join(filter(None, (warning, seen.warning))))
 

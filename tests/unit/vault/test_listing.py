@@ -64,6 +64,12 @@ def test_what_is_no_list_is_not_complete_and_not_empty(body):
     assert not is_empty(body)
 
 
+@pytest.mark.parametrize("body", [b'{"data":{"keys":["' + b"a" * 6000 + b'"]}}', b" " * 6000 + b'{"data":{"keys":[]}}'])
+def test_what_is_looked_through_again_for_each_piece_is_short(body):
+    """Or a list in pieces of a few bytes would take minutes of the processor."""
+    assert not fed(Listing(), body, [64]).complete
+
+
 def test_many_names_are_looked_through_in_the_memory_of_those_that_are_kept():
     many = effort(20_000, 100_000, 100_000)
     names = [f"me{number:06}.1" for number in range(many)]

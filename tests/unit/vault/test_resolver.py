@@ -50,6 +50,14 @@ def test_one_private_address_among_public_ones_is_enough_to_refuse():
         Resolver(lookup=lambda *_: ["8.8.8.8", "10.0.0.1"]).resolve(ADDRESS)
 
 
+def test_a_name_that_leads_to_a_crowd_is_refused():
+    """Each of them would be tried, each minute, and what is wrong with each be told."""
+    crowd = [f"8.8.{number // 256}.{number % 256}" for number in range(17)]
+    assert len(Resolver(lookup=lambda *_: crowd[:16]).resolve(ADDRESS).ips) == 16
+    with pytest.raises(HostUnavailable, match="leads to 17 addresses"):
+        Resolver(lookup=lambda *_: crowd).resolve(ADDRESS)
+
+
 def test_a_name_that_does_not_resolve_is_unavailable():
     def fail(*_):
         raise OSError(-2, "Name or service not known")

@@ -23,7 +23,7 @@ from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
 from pulumi_keystore.errors import HostUnavailable, KeystoreFault, Overloaded
-from pulumi_keystore.vault import session
+from pulumi_keystore.vault import faults, session
 from pulumi_keystore.vault import transport as transport_module
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
@@ -219,6 +219,35 @@ def test_an_endless_answer_is_cut_off():
         transport.run_one(ask(endpoint))
     # What waits in the buffers of both ends is sent, and not kept.
     assert sum(sent) < transport_module.MAX_ANSWER_BYTES + (32 << 20)
+
+
+@pytest.mark.parametrize(("pieces", "read"), [(500, True), (20_000, False)])
+def test_an_answer_in_crumbs_is_cut_off(pieces, read):
+    """Each piece costs the time of everybody whose keystores are tested in the same moment."""
+
+    def crumbs(handler):
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"1\r\n7\r\n" * pieces + b"0\r\n\r\n")
+
+    with impostor(crumbs) as (endpoint, _), Transport() as transport:
+        if read:
+            assert len(transport.run_one(ask(endpoint, timeout_s=60)).body) == pieces
+        else:
+            with pytest.raises(HostUnavailable, match="too small pieces"):
+                transport.run_one(ask(endpoint, timeout_s=60))
+
+
+@pytest.mark.parametrize(
+    ("verified", "says"),
+    [(9, "not valid yet"), (10, "has expired"), (62, "for another name"), (20, "of an unknown CA")],
+)
+def test_what_openssl_finds_wrong_with_a_certificate_is_told_apart(verified, says):
+    """The numbers are those of X509_V_ERR_… in openssl/x509_vfy.h."""
+    assert says in faults._untrusted(verified)[0]
 
 
 def test_a_server_that_nobody_vouches_for_is_not_spoken_to():

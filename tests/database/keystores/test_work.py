@@ -65,6 +65,27 @@ def test_an_organization_that_cannot_be_looked_through_holds_up_no_other(plane, 
     assert sorted(seen) == ["hostile", "other"]
 
 
+def test_an_organization_that_is_looked_through_for_an_hour_holds_up_no_other(plane, monkeypatch):
+    done, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def verify(plane, organization, *, until):
+        if organization == "hostile":
+            go_on.wait(30)
+            ended.set()
+        else:
+            done.set()
+
+    monkeypatch.setattr(verification, "verify", verify)
+    audits = Audits(plane)
+    try:
+        audits.work()
+        audits.work()
+        assert done.wait(20)
+        assert not ended.is_set()
+    finally:
+        go_on.set()
+
+
 @pytest.mark.parametrize(
     ("name", "user"),
     [

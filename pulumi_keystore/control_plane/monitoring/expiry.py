@@ -21,7 +21,7 @@ from pulumi_keystore.vault.requests import Validity
 DAYS: Final = (30, 14, 7, 1)
 """How many days before the end somebody is told."""
 SHARE: Final = 4
-"""A certificate that lives shorter than so many times a notice's days is renewed later than that by design."""
+"""A server's certificate that lives shorter than so many times a notice's days is renewed later than that by design."""
 
 
 class Whose(StrEnum):
@@ -31,7 +31,11 @@ class Whose(StrEnum):
     SERVER = "server"
 
 
-def notice_due(validity: Validity, now: datetime) -> int | None:
+_SHARES: Final = {Whose.CLIENT: 2, Whose.SERVER: SHARE}
+"""A client certificate is renewed by people more often, and 90 days are usual."""
+
+
+def notice_due(whose: Whose, validity: Validity, now: datetime) -> int | None:
     """Return which notice is due, by its number of days; None before the first one, and when it is too late.
 
     Of a certificate that is made for 24 hours nobody wants to hear each day.
@@ -39,7 +43,8 @@ def notice_due(validity: Validity, now: datetime) -> int | None:
     left, life = validity.not_after - now, validity.not_after - validity.not_before
     if left <= timedelta(0):
         return None
-    days = [number for number in DAYS if left <= timedelta(days=number) and SHARE * timedelta(days=number) <= life]
+    lives = life / _SHARES[whose]
+    days = [number for number in DAYS if left <= timedelta(days=number) <= lives]
     return min(days, default=None)
 
 
@@ -86,7 +91,7 @@ def _tell(
     keystore: Keystore,
     owner: Organization,
 ) -> None:
-    days, end = notice_due(validity, now), validity.not_after
+    days, end = notice_due(whose, validity, now), validity.not_after
     if days is None:
         return
     event = f"expiry-{keystore.id}-{whose}-{end:%Y%m%d%H%M%S}-{days}"

@@ -67,7 +67,7 @@ STEPS: Final[dict[Cause, tuple[str, ...]]] = {
         "See the server's log for the handshake that failed.",
     ),
     Cause.SEALED: (
-        "As many holders of unseal shares as the detail above says run `bao operator unseal` on the server.",
+        "Have enough share holders run `bao operator unseal` on the server; the detail says how many are needed.",
         "With an auto-unseal, check that the server reaches its key management service, and restart it.",
         "Find out why it was sealed: a restart, its storage, or a person.",
     ),

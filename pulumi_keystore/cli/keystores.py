@@ -275,7 +275,7 @@ _INCIDENTS: Final[Columns] = {
     "ended": lambda row: age(row["ended_at"]) or "not yet",
     "lasted": lambda row: span(row["duration_s"]) if row["ended_at"] else f"{span(row['duration_s'])} so far",
     "reason": "reason",
-    "cause": "cause",
+    "cause": lambda row: (row["cause"] or "").replace("-", " "),
     "alerts": "alerts",
 }
 

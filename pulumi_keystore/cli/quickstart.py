@@ -18,7 +18,7 @@ commands = typer.Typer()
 
 @commands.command()
 def quickstart(
-    folder: Annotated[Path, typer.Argument(help="A folder that is made for the Pulumi program.")] = Path("quickstart"),
+    folder: Annotated[Path, typer.Argument(help="Folder to create for the Pulumi program.")] = Path("quickstart"),
 ) -> None:
     """Start two Vault servers and a service on this machine, with a Pulumi program to try them with.
 

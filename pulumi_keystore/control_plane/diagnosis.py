@@ -27,6 +27,7 @@ from pulumi_keystore.control_plane.runtime.opening import key_file_of, plane_of,
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
 from pulumi_keystore.control_plane.runtime.settings import Settings
+from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import expiry_warnings
 from pulumi_keystore.errors import KeystoreError
@@ -92,7 +93,9 @@ def examine(settings: Settings, organization: str | None = None) -> Iterator[Fin
     with ExitStack() as stack:
         engine = yield from _tried("database", lambda: stack.enter_context(reached(settings))[0], _place)
         fits = engine and (
-            yield from _tried("schema", lambda: check_schema(engine), lambda version: f"{version}, as this program's")
+            yield from _tried(
+                "schema", lambda: check_schema(engine), lambda version: f"{version}, which this program uses"
+            )
         )
         file = key_file_of(settings)
         key = yield from _tried("key file", lambda: MasterKey.load(file), lambda _: f"{file} holds a master key")
@@ -166,7 +169,7 @@ def _clock(engine: Engine | None, *, has_history: bool) -> Finding:
     if latest is not None and latest > now_utc() + _MOST_APART:
         detail = f"the latest entry of the history is of {latest:%Y-%m-%d %H:%M} UTC"
         return Finding("clock", Verdict.WRONG, detail, hint)
-    return Finding("clock", Verdict.OK, f"{shown}, as the database's")
+    return Finding("clock", Verdict.OK, f"{shown}, which the database agrees with")
 
 
 def _mail(settings: Settings) -> Finding:
@@ -220,7 +223,8 @@ def _names(settings: Settings, resolver: Resolver, rows: Sequence[Keystore]) -> 
             failed = True
             yield Finding("DNS", Verdict.WRONG, error.summary, "correct the record, or the resolver of this machine")
     if checks and not failed:
-        yield Finding("DNS", Verdict.OK, f"names looked up: {len(checks)}; all lead to where they may")
+        resolve = "resolves" if len(checks) == 1 else "resolve"
+        yield Finding("DNS", Verdict.OK, f"{count(len(checks), 'name')} {resolve} to permitted addresses")
 
 
 def _look_up(resolver: Resolver, name: str) -> None:

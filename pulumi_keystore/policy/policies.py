@@ -86,7 +86,7 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
         remedy = f"expected {rules.READABLE.expects}"
         yield Finding(rules.READABLE, where, f"{prop}: {text}", remedy, one.position(prop))
     for name in sorted(one.unknown):
-        text = f"{name[:50]!r} is no input of a {one.kind}"
+        text = f"{name[:50]!r} is not an input of a {one.kind}"
         yield Finding(rules.INPUT, where, text, rules.INPUT.remedy, one.position(name))
     for prop in sorted(one.hidden & set(_JUDGED[one.kind]) if not one.missing else ()):
         text = f"{prop} cannot be checked here: it is secret, or known only during the update"
@@ -187,7 +187,7 @@ def _certificate_ends(declared: Sequence[Declared], settings: Settings) -> Found
             continue  # told by its rule
         left = certificate.not_after - now_utc()
         if left < timedelta(days=settings.certificate_days):
-            yield one, f"the client certificate ends in {count(left.days, 'day')}"
+            yield one, f"the client certificate expires in {count(left.days, 'day')}"
 
 
 def _unmonitored(declared: Sequence[Declared], _: Settings) -> Found:

@@ -825,7 +825,7 @@ def test_what_is_not_there_is_told_in_the_frame_of_who_is_signed_in(signed_in, p
 
 def test_an_organization_without_a_keystore_to_watch_says_what_to_do(signed_in, admin, testbed):
     name = f"empty-{secrets.token_hex(3)}"
-    for environment, says in (("federal", "The provider registers the keystore of a federal organization."),
+    for environment, says in (("federal", "The provider runs the keystore of a federal organization."),
                               ("cloud", "Register a keystore")):  # fmt: skip
         admin.put_organization(f"{name}-{environment}", environment)
         assert says in signed_in.get(f"/console/organizations/{name}-{environment}").text

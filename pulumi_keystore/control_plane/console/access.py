@@ -19,8 +19,10 @@ from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.api.problems import of_database
 from pulumi_keystore.control_plane.console.render import page
+from pulumi_keystore.control_plane.console.wording import LABELS
 from pulumi_keystore.control_plane.identity import sessions
 from pulumi_keystore.control_plane.identity.roles import RIGHTS, Principal, Right
+from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import (
     InvalidInput,
     KeystoreError,
@@ -62,6 +64,12 @@ class Visitor:
     def may_administer(self) -> bool:
         """Whether organizations may be created."""
         return self.actor.organization is None and Right.ADMINISTER in RIGHTS[self.actor.role]
+
+    def may_edit(self, kind: Kind | str) -> bool:
+        """Tell whether the settings of a keystore of that kind may be edited: those of the provider by the provider."""
+        return self.may_manage and (
+            kind == Kind.SELF_ADMINISTERED or (not self.actor.organization and kind != Kind.LEGACY)
+        )
 
 
 def is_private(path: str) -> bool:
@@ -153,8 +161,8 @@ class Page(Metered):
                 response = refusal(request, error)
             except RequestValidationError as error:
                 first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"][1:2]) or "form"
-                shown = InvalidInput(f"{where}: {first['msg']}", hint="go back and correct it")
+                prop = ".".join(str(part) for part in first["loc"][1:2])
+                shown = InvalidInput(f"{LABELS.get(prop, 'This page')}: not understood", hint="go back and correct it")
                 response = refusal(request, shown)
             except SQLAlchemyError as error:
                 response = refusal(request, of_database(error))

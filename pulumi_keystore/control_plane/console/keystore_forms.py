@@ -149,7 +149,7 @@ def save_edit(organization: str, name: str, visitor: Sent, services: Services, d
 
 
 def _require_edited_here(visitor: Visitor, kind: str) -> None:
-    if kind == Kind.LEGACY or (kind != Kind.SELF_ADMINISTERED and visitor.actor.organization is not None):
+    if not visitor.may_edit(kind):
         raise Conflict("only self-administered keystores are edited here", hint="the provider edits its own keystores")
 
 

@@ -17,7 +17,7 @@ from pulumi_keystore.control_plane.keystores import recovery, verification
 from pulumi_keystore.control_plane.keystores.recovery import Plan
 from pulumi_keystore.control_plane.keystores.verification import Report
 from pulumi_keystore.control_plane.organizations import registry
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.errors import InvalidInput, KeystoreError
 
 router = APIRouter(route_class=Page, include_in_schema=False)
 _CREATE: Final = f"{HOME}/create"
@@ -48,8 +48,16 @@ def create(visitor: Sent, services: Services, name: Text = "", environment: Text
     return or_form(
         put,
         lambda _: led_to(name, saved="created"),
-        lambda error: page("create.html", error.status, visitor=visitor, values=values, error=error),
+        lambda error: page("create.html", error.status, visitor=visitor, values=values, error=_of_name(error)),
     )
+
+
+def _of_name(error: KeystoreError) -> KeystoreError:
+    """Return an error whose property is called as the field of the form is."""
+    if error.prop != "organization":
+        return error
+    said = error.summary.removeprefix("organization: ")
+    return InvalidInput(f"name: {said}", hint=error.hint, prop="name", rule=error.rule)
 
 
 # Verify.

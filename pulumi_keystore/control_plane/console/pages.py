@@ -68,10 +68,10 @@ SAVED: Final = {
     "proved": "The keystore was proved: login, writing, reading, listing and deleting work.",
     "deleted": "The registration was deleted. Nothing was deleted on the keystore's server.",
     "alerts": "The alerts were saved.",
-    "alerts-removed": "The alerts were removed: no one is told when this keystore is offline.",
+    "alerts-removed": "The alerts were removed: no one is alerted when this keystore is offline.",
     "canceled": "The migration is being canceled.",
     "undone": "The migration was undone.",
-    "created": "The organization is there.",
+    "created": "The organization was created.",
     "recovered": "The organization was recovered. Verify its keys now (menu Actions).",
     "accepted": "The cluster was proved, and is used from now on.",
     "retried": "The keys that are left are being removed now.",
@@ -95,7 +95,7 @@ def static(name: str) -> Response:
 def no_page(path: str) -> Response:
     """Say on a page that there is none."""
     del path
-    raise NotFound("there is no such page", hint="look for it from the first page")
+    raise NotFound("there is no such page", hint="start from the first page")
 
 
 # Signing in.
@@ -124,7 +124,7 @@ async def sign_in(
     try:
         cookie = await to_thread.run_sync(begin, limiter=doorkeepers)
     except NotAuthenticated:
-        return page("sign_in.html", 401, next=local_path(next), error="This token is not valid, or not any more.")
+        return page("sign_in.html", 401, next=local_path(next), error="This token is not valid or has expired.")
     response = RedirectResponse(local_path(next), 303)
     response.set_cookie(
         COOKIE,

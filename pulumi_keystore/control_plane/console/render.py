@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pulumi_keystore.control_plane.console.wording import here, hint_of, summary_of
+from pulumi_keystore.control_plane.console.wording import capitalized, here, hint_of, summary_of
 from pulumi_keystore.counting import count
 
 STATIC: Final = files("pulumi_keystore.control_plane.console") / "static"
@@ -71,7 +71,7 @@ def commands(text: str) -> Markup:
 
 def sentence(text: str) -> Markup:
     """Return the same with a capital letter at the beginning."""
-    return commands(f"{text[:1].upper()}{text[1:]}")
+    return commands(capitalized(text))
 
 
 def segment(text: str) -> str:

@@ -78,13 +78,18 @@ _IN_PLACE: Final = tuple((re.compile(pattern), here) for pattern, here in IN_PLA
 _HERE: Final = tuple((re.compile(pattern), here) for pattern, here in HERE)
 
 
+def capitalized(text: str) -> str:
+    """Return a text with a capital letter at the beginning, unless it begins with an address."""
+    return text if "://" in text.partition(" ")[0] else f"{text[:1].upper()}{text[1:]}"
+
+
 def summary_of(error: KeystoreError) -> str:
     """Return what went wrong, beginning with a capital letter, or with the label of the field."""
     prop = error.prop or ""
     text = error.summary
     if prop in LABELS and text.startswith(f"{prop}: "):
         return LABELS[prop] + text.removeprefix(prop)
-    return text[:1].upper() + text[1:]
+    return capitalized(text)
 
 
 def here(text: str) -> str:
@@ -99,4 +104,4 @@ def hint_of(error: KeystoreError) -> str | None:
     if not error.hint:
         return None
     said = next((here for pattern, here in _HERE if pattern.fullmatch(error.hint)), error.hint)
-    return f"{said[:1].upper()}{said[1:]}."
+    return f"{capitalized(said)}."

@@ -111,7 +111,7 @@ def _require_quota(session: Session, plane: ControlPlane, owner: Organization) -
     if (session.scalar(query) or 0) >= most:
         raise TooManyRequests(
             f"the organization {owner.name!r} has {count(most, 'keystore')}, and may not have more",
-            hint="delete those that nobody uses any more",
+            hint="delete the ones that are no longer used",
         )
 
 

@@ -94,7 +94,7 @@ def judge(latest: Latest | None, minute: int, begun: datetime, migrated: datetim
     if latest is None:
         return Connection(Status.UNKNOWN, UNKNOWN, "it has not been tested yet", begun)
     if not latest.minute <= minute <= latest.minute + SILENCE:
-        told = "the service has not run its own test; look at the service, the keystore may be well"
+        told = "the service has not run its own test; check the service; the keystore may be fine"
         return Connection(Status.OFFLINE, NO_REQUEST, told, latest.at)
     result = latest.result
     status = Status.ONLINE if result.online else Status.OFFLINE

@@ -19,6 +19,8 @@ def test_a_field_is_called_by_its_label():
     assert summary_of(wrong) == "URL: 'x' is not an address"
     assert summary_of(InvalidInput("name: too long", prop="other")) == "Name: too long"
     assert summary_of(Conflict("the keystore 'first' is active")) == "The keystore 'first' is active"
+    # An address is written as it is.
+    assert summary_of(Conflict("https://v.example.com:8200: sealed")) == "https://v.example.com:8200: sealed"
 
 
 def test_labels_are_those_of_the_forms():

@@ -540,7 +540,7 @@ BUGS = [
     Bug(
         "an audit that fails is the next one again",
         "control_plane/keystores/verification.py",
-        "        self._failed[due.id] = now\n        with isolated", "        with isolated",
+        "            self._failed[due.id] = now\n        self._turns", "            pass\n        self._turns",
         "tests/database/keystores/test_work.py", "looked_through",
     ),
     Bug(
@@ -659,7 +659,7 @@ BUGS = [
     Bug(
         "certificates that machines renew are announced",
         "control_plane/monitoring/expiry.py",
-        "SHARE * timedelta(days=number) <= life", "timedelta(0) <= life",
+        "left <= timedelta(days=number) <= lives", "left <= timedelta(days=number)",
         "tests/unit/monitoring/test_expiry.py", "which_notice",
     ),
     Bug(
@@ -740,6 +740,31 @@ BUGS = [
         "control_plane/monitoring/rehearsal.py",
         "if tests and timedelta(0) <= now - tests[0] < _APART:", "if tests and False:",
         "tests/database/monitoring/test_rehearsal.py", "set_again",
+    ),
+    Bug(
+        "each part of a body that is wrong makes an error of its own",
+        "control_plane/api/access.py",
+        "        if isinstance(sent, dict):\n            if len", "        if sent is None:\n            if len",
+        "tests/database/api/test_admission.py", "holds_too_much",
+    ),
+    Bug(
+        "an answer may come byte by byte",
+        "vault/transport.py",
+        "        if handle.pieces > _PIECES + handle.taken // _BYTES_A_PIECE:\n            return 0\n", "",
+        "tests/unit/vault/test_transport.py", "crumbs",
+    ),
+    Bug(
+        "a name leads to as many servers as it likes",
+        "vault/resolver.py",
+        "if len(ips) > MOST_ADDRESSES:", "if not ips:",
+        "tests/unit/vault/test_resolver.py", "crowd",
+    ),
+    Bug(
+        "one organization is looked through at a time",
+        "control_plane/keystores/verification.py",
+        "self._turns.take([(due.id, due)], lambda owner: self._verify(owner, now + _LEAST_S + keys * _SLOWEST_KEY_S))",
+        "self._verify(due, now + _LEAST_S + keys * _SLOWEST_KEY_S)",
+        "tests/database/keystores/test_work.py", "for_an_hour",
     ),
     Bug(
         "cheap requests cost an organization nothing",

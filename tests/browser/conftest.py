@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from keystore_harness import Testbed
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, BrowserType, Error, Page, expect, sync_playwright
 
 from pulumi_keystore.client import Client
 from tests import debian
@@ -20,6 +22,7 @@ from tests.conftest import SETTINGS
 # A busy machine takes its time.
 PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
+CLOSING_S = 60
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -32,13 +35,55 @@ def chromium() -> str:
     return found or str(shutil.which("chromium"))
 
 
+class Chromium:
+    """A browser that is started when it is needed, and again after it had to be killed."""
+
+    def __init__(self, types: BrowserType, path: str) -> None:
+        self._types, self._path = types, path
+        self._browser: Browser | None = None
+
+    @property
+    def browser(self) -> Browser:
+        if self._browser is None or not self._browser.is_connected():
+            # Root has no sandbox.
+            self._browser = self._types.launch(executable_path=self._path, args=["--no-sandbox"])
+        return self._browser
+
+    def close(self, context: BrowserContext) -> None:
+        """Close a context: on a busy machine Chromium sometimes never comes to the end of it, and is killed then."""
+        overdue = threading.Timer(CLOSING_S, self._kill)
+        overdue.start()
+        try:
+            with suppress(Error):
+                for page in context.pages:
+                    page.goto("about:blank")  # it asks the service no more
+                context.close()
+        finally:
+            overdue.cancel()
+
+    def end(self) -> None:
+        if self._browser is not None:
+            self._browser.close()
+
+    @staticmethod
+    def _kill() -> None:
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "chrom" in child.name():
+                    child.kill()
+
+
 @pytest.fixture(scope="session")
-def browser(chromium: str) -> Iterator[Browser]:
+def chromium_of_all(chromium: str) -> Iterator[Chromium]:
     with sync_playwright() as playwright:
-        # Root has no sandbox.
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        started = Chromium(playwright.chromium, chromium)
         yield started
-        started.close()
+        started.end()
+
+
+@pytest.fixture
+def browser(chromium_of_all: Chromium) -> Browser:
+    return chromium_of_all.browser
 
 
 @pytest.fixture(scope="package")
@@ -89,13 +134,13 @@ class Desk:
 
 
 @pytest.fixture
-def desk(browser: Browser, testbed: Testbed, admin_token: str) -> Iterator[Callable[..., Desk]]:
+def desk(chromium_of_all: Chromium, testbed: Testbed, admin_token: str) -> Iterator[Callable[..., Desk]]:
     """Return a maker of signed-in desks; a script error or a dialog on any page fails the test."""
     contexts: list[BrowserContext] = []
     problems: list[str] = []
 
     def make(token: str | None = None, *, sign_in: bool = True, **options: Any) -> Desk:
-        context = browser.new_context(**{"viewport": WIDE, "bypass_csp": False, **options})
+        context = chromium_of_all.browser.new_context(**{"viewport": WIDE, "bypass_csp": False, **options})
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
@@ -109,7 +154,7 @@ def desk(browser: Browser, testbed: Testbed, admin_token: str) -> Iterator[Calla
 
     yield make
     for context in contexts:
-        context.close()
+        chromium_of_all.close(context)
     assert problems == []
 
 

@@ -32,6 +32,9 @@ def check(
     days: Annotated[
         int, typer.Option(help="Warn about client certificates that expire within this many days.", min=0, max=3650)
     ] = 30,
+    project: Annotated[
+        Path, typer.Option(help="Folder of the Pulumi program whose preview FILE is; for --format sarif.")
+    ] = Path(),
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
     """Check declarations against all rules and policies, without Pulumi and without a service.
@@ -53,7 +56,7 @@ def check(
     elif output is Report.JUNIT:
         sys.stdout.write(report.to_junit(findings, resources))
     elif output is Report.SARIF:
-        sys.stdout.write(report.to_sarif(findings, shown))
+        sys.stdout.write(report.to_sarif(findings, None if str(file) == "-" else file, project))
     else:
         for finding in findings:
             line = f"{finding.rule.severity:<8}{finding.rule.id}  {finding.resource}: {finding.message}"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -62,13 +63,14 @@ def to_junit(findings: Sequence[Finding], resources: Sequence[str]) -> str:
     return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def to_sarif(findings: Sequence[Finding], file: str) -> str:
+def to_sarif(findings: Sequence[Finding], file: Path | None, project: Path = Path()) -> str:
     """Return findings as a SARIF log, as code scanning wants it: each points into the file and names its resource.
 
     Args:
         findings: What was found.
-        file: The path of the file, which is shown from the working directory, as a repository has it. (A program is
-            shown from its project's folder.)
+        file: The path of the file, which is shown from the working directory, as a repository has it; None for standard
+            input.
+        project: The folder of the program, from the same directory: the engine names its files from there.
 
     """
     used = sorted({finding.rule for finding in findings}, key=lambda rule: rule.id)
@@ -98,7 +100,10 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
             "partialFingerprints": {"declaration/v1": _digest(finding)},
             "locations": [
                 {
-                    "physicalLocation": {"artifactLocation": {"uri": _uri(finding, file)}, "region": _region(finding)},
+                    "physicalLocation": {
+                        "artifactLocation": {"uri": _uri(finding, file, project)},
+                        "region": _region(finding),
+                    },
                     "logicalLocations": [{"name": finding.resource}],
                 }
             ],
@@ -113,10 +118,10 @@ def to_sarif(findings: Sequence[Finding], file: str) -> str:
     return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
 
 
-def _uri(finding: Finding, file: str) -> str:
-    if finding.at and finding.at.file:
-        return quote(finding.at.file)
-    return quote(os.path.relpath(file))
+def _uri(finding: Finding, file: Path | None, project: Path) -> str:
+    # Standard input has no place in a repository; its program has.
+    found = project / finding.at.file if finding.at and finding.at.file else file or project / "Pulumi.yaml"
+    return quote(Path(os.path.relpath(found)).as_posix())
 
 
 def _region(finding: Finding) -> dict[str, int]:

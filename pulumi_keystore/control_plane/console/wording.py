@@ -57,6 +57,10 @@ HERE: Final = (
     (r"see `keystore clean-up list .* --all`", "see the page of the organization"),
     (r"compare with `keystore verify .*", "compare with Verify Keys in the menu Actions, then try again"),
     (r"give this clean-up up with `keystore clean-up abandon`", "ask the administrator of the service"),
+    (
+        r"make its server reachable; if it is gone for good, leave it out: .*",
+        "make its server reachable; if it is gone for good, tick that, and choose Look again",
+    ),
     (r"ask the provider, who can raise KEYSTORE_KEYS_PER_ORGANIZATION", "ask the provider for more"),
     (
         r"ask for its connection now with `keystore status .*",

@@ -1,12 +1,15 @@
 """What the policies found, as CI servers and code scanning read it."""
 
 import json
+from pathlib import Path
 from xml.etree import ElementTree as ET
+
+import pytest
 
 from pulumi_keystore.policy import report
 from pulumi_keystore.policy.declared import Declared
 from pulumi_keystore.policy.policies import check
-from tests.unit.policy.test_policies import FILE, file, keystore, run
+from tests.unit.policy.test_policies import FILE, file, keystore, run, state
 
 __all__ = ["file"]
 
@@ -49,11 +52,25 @@ def test_the_sarif_log_is_one_that_code_scanning_accepts(file, monkeypatch):
 def test_the_sarif_log_keeps_the_gravest_of_more_than_code_scanning_shows():
     silent = [Declared("migration", f"m{n}", {"organization": f"o{n}", "destination": "a"}) for n in range(5000)]
     wrong = Declared("organization", "zz", {"name": "Zz"})
-    log = json.loads(report.to_sarif(check([*silent, wrong]), "declared.yaml"))
+    log = json.loads(report.to_sarif(check([*silent, wrong]), Path("declared.yaml")))
     is_accepted_by_code_scanning(log)
     [run] = log["runs"]
     assert len(run["results"]) == 5000
     assert [result["ruleId"] for result in run["results"][:2]] == ["KS031", "KS105"]
+
+
+@pytest.mark.parametrize(("project", "uri"), [(".", "__main__.py"), ("infra/keys", "infra/keys/__main__.py")])
+def test_a_place_in_a_program_is_one_in_the_repository(tmp_path, monkeypatch, project, uri):
+    monkeypatch.chdir(tmp_path)
+    place = {"sourcePosition": "project:///__main__.py#12"}
+    one = {**state("keystore", "pulumi-python:dynamic/keystore:Keystore", address="https://10.0.0.1:1"), **place}
+    content = json.dumps({"deployment": {"resources": [one]}})
+    Path("export.json").write_text(content)
+    for named, given in (("export.json", None), ("-", content)):
+        log = json.loads(run(named, "--format", "sarif", "--project", project, text=given).stdout)
+        found = [result["locations"][0]["physicalLocation"] for result in log["runs"][0]["results"]]
+        assert {"artifactLocation": {"uri": uri}, "region": {"startLine": 12}} in found
+        assert not any("standard" in each["artifactLocation"]["uri"] for each in found)
 
 
 def test_reports_hold_any_text():

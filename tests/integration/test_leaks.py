@@ -4,9 +4,13 @@ import base64
 import json
 import re
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -39,6 +43,26 @@ def key_body(pem: str) -> bytes:
     return "".join(pem.split("-----")[2].split()).encode()[20:80]
 
 
+@contextmanager
+def processes_watched() -> Iterator[set[str]]:
+    """Collect the command lines of all processes that are seen meanwhile: everybody on the machine can."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            for process in psutil.process_iter(["cmdline"]):
+                seen.add(" ".join(process.info["cmdline"] or ()))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
 @pytest.mark.usefixtures("testbed")
 def test_no_planted_secret_is_found_in_clear(team, testbed, admin_token, tmp_path):
     acme, stack = team.customer, team.stack
@@ -53,8 +77,11 @@ def test_no_planted_secret_is_found_in_clear(team, testbed, admin_token, tmp_pat
         outputs[name] = text.encode()
 
     # The whole life: declare, enrol, change, be refused, migrate, refresh, fail, with verbose logs.
-    keep("up", stack.up().stdout)
-    acme.enrol(30)
+    with processes_watched() as processes:
+        keep("up", stack.up().stdout)
+        acme.enrol(30)
+    assert any("keystore" in line for line in processes)
+    keep("process list", "\n".join(processes))
     (team.folder / "first.p12").write_bytes(rotated.pkcs12(password))
     keep("preview of a swap", stack.preview().stdout)
     keep("swap", stack.up().stdout)

@@ -157,7 +157,7 @@ def test_the_page_of_a_keystore_follows_what_happens_to_it(desk, customer, testb
     expect(page).to_have_title(title)
     with testbed.servers["b"].sealed_for_a_while():
         expect(page.get_by_text("Offline / Host unavailable")).to_be_visible()
-        expect(page.get_by_text("this page follows by itself")).to_be_visible()
+        expect(page.get_by_text("it is tested every minute")).to_be_visible()
         expect(page).to_have_title(f"Offline: {title}")
     expect(page.get_by_text("Offline / Host unavailable")).to_have_count(0)
     expect(page).to_have_title(title)
@@ -179,8 +179,23 @@ def test_a_provider_keystore_shows_no_url_and_no_status(desk, customer, testbed)
     assert "vault-a" not in text
     assert "Reliability" not in text
     one.page.get_by_text("Actions", exact=True).click()
-    expect(one.page.get_by_role("link", name="Edit Keystore")).to_have_count(0)
     expect(one.page.get_by_role("link", name="Migrate Keystore")).to_be_visible()
+
+
+def test_a_keystore_of_the_provider_is_edited_by_the_provider_alone(desk, customer, testbed):
+    acme = customer(keystores=())
+    acme.register("first", kind="provider")
+    theirs = desk(testbed.service.make_token("theirs", "customer-cloud-admin", acme.name))
+    theirs.open_keystore(acme.name)
+    theirs.page.get_by_text("Actions", exact=True).click()
+    expect(theirs.page.get_by_role("link", name="Edit Keystore")).to_have_count(0)
+    theirs.open(f"/console/organizations/{acme.name}/keystores/first")
+    expect(theirs.page.get_by_role("button", name="Prove now")).to_be_visible()
+    expect(theirs.page.get_by_role("link", name="Edit", exact=True)).to_have_count(0)
+    ours = desk()
+    ours.open(f"/console/organizations/{acme.name}/keystores/first")
+    ours.page.get_by_role("link", name="Edit", exact=True).click()
+    expect(ours.page.get_by_label("URL")).to_have_value(testbed.vaults["a"].address)
 
 
 def test_a_viewer_changes_nothing(desk, customer, testbed):

@@ -277,7 +277,7 @@ def test_edit_says_what_is_wrong_and_then_swaps(desk, customer, testbed, pfx):
     save(file=pfx(acme.name), password=PASSWORD)
     # What was verified is shown, and nothing is changed until it is confirmed.
     expect(page.get_by_role("heading", name="Verified. Use the new settings?")).to_be_visible()
-    expect(page.get_by_text("all found and equal: 3")).to_be_visible()
+    expect(page.get_by_text("3 checked, all found and equal")).to_be_visible()
     assert acme.admin.keystore(acme.name, "first") == before
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".saved")).to_contain_text("the new settings, and they are in use")

@@ -799,7 +799,7 @@ BUGS = [
     Bug(
         "clean-ups of others wait for one that does not end",
         "control_plane/runtime/background.py",
-        "        wait(begun, TURN_S)", "        wait(begun)",
+        "wait(begun, TURN_S)", "wait(begun)",
         "tests/unit/runtime/test_background.py", "nobody_waits_for_an_owner",
     ),
     Bug(

@@ -9,6 +9,7 @@ from datetime import timedelta
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -19,9 +20,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications.message import Message
-from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, ServerAway, send_due
+from pulumi_keystore.control_plane.notifications.outbox import AT_A_TIME, NotAccepted, ServerAway, send_due
 from pulumi_keystore.control_plane.notifications.smtp import Connection, Connections, SmtpServer
 from pulumi_keystore.control_plane.notifications.tables import Mail
+from pulumi_keystore.control_plane.runtime.background import Turns
 from pulumi_keystore.control_plane.runtime.settings import Settings
 from pulumi_keystore.declarations.names import check_email
 from pulumi_keystore.errors import Conflict
@@ -65,7 +67,7 @@ def put(session: Session, organization_id: int, event: str, recipient: str | Non
     session.execute(insert(Mail).values(row).on_conflict_do_nothing())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MailSender:
     """Sends what lies in the outbox through one SMTP server.
 
@@ -108,13 +110,15 @@ class MailSender:
             body=message.body,
             created_at=now_utc(),
         )
+        connections = Connections(self._server)
         try:
-            with Connections(self._server) as connections:
-                self._deliver(mail, connections)
+            self._deliver(mail, connections)
         except NotAccepted as refused:
             raise Conflict(
                 f"the mail was not accepted: {refused}", hint="check the address and the mail settings"
             ) from None
+        finally:
+            connections.close_idle()
 
     def greet(self) -> None:
         """Connect and sign in as for a mail, and send none.
@@ -135,12 +139,21 @@ class MailSender:
         """Try each mail that is due once, in order; return how many the server took."""
         if not self.url:
             return 0
-        with Connections(self._server) as connections:
-            return send_due(self.sessions, Mail, lambda mail: self._deliver(mail, connections))
+        taken = send_due(self.sessions, Mail, lambda mail: self._deliver(mail, self._connections), self._turns)
+        self._connections.close_idle()
+        return taken
 
     @property
     def _server(self) -> SmtpServer:
         return SmtpServer(self.url, self.ca_file)
+
+    @cached_property
+    def _connections(self) -> Connections:
+        return Connections(self._server)
+
+    @cached_property
+    def _turns(self) -> Turns:
+        return Turns("mails", AT_A_TIME)
 
     def _deliver(self, mail: Mail, connections: Connections) -> None:
         try:

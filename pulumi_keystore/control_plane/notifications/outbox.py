@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from pulumi_keystore import failpoints
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications.tables import Hook, Mail, OutboxMessage
-from pulumi_keystore.control_plane.runtime.background import take_turns
+from pulumi_keystore.control_plane.runtime.background import Turns
 from pulumi_keystore.control_plane.runtime.tables import is_due
 
 _LONGEST_WAIT_S: Final = 900
 _GIVEN_UP_AFTER: Final = timedelta(days=5)
 """As long as mail servers try (RFC 5321 §4.5.4.1)."""
-_AT_A_TIME: Final = 8
+AT_A_TIME: Final = 8
 """Organizations whose messages are sent side by side. Those of one are sent one after the other, in order; and one
 whose servers let us wait holds up no other, however many messages and receivers it has, and whoever they are."""
 _MOST_OF_ONE: Final = 100
@@ -46,7 +46,7 @@ class ServerAway(NotAccepted):
     """The server by which all of them go is not there: none of the others needs to be tried in this round."""
 
 
-def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[[P], None]) -> int:
+def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[[P], None], turns: Turns) -> int:
     """Try the messages of a table that are due, those of each organization in order; return how many were taken.
 
     Each is tried once at the most. What there is no time for is tried the next time; and so is the rest where the
@@ -56,6 +56,7 @@ def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[
         sessions: Where the outbox is.
         table: What is sent.
         deliver: Hands one over, or raises `NotAccepted`.
+        turns: Those of the organizations: one that is busy since an earlier round is left alone.
 
     """
     with sessions() as session:
@@ -78,7 +79,7 @@ def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[
     def taken(number: int) -> bool:
         return not away.is_set() and _try(sessions, table, number, handed_over)
 
-    return sum(take_turns(messages, taken, at_a_time=_AT_A_TIME))
+    return sum(turns.take(messages, taken))
 
 
 def forget_old(session: Session, now: datetime) -> None:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
@@ -116,20 +115,14 @@ class Connection:
 
 
 class Connections:
-    """Connections to one server, used again while this is open; threads may take them side by side."""
+    """Connections to one server, used again until they are closed; threads may take them side by side."""
 
     def __init__(self, server: SmtpServer) -> None:
         self._server = server
         self._idle: SimpleQueue[Connection] = SimpleQueue()
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close all."""
+    def close_idle(self) -> None:
+        """Close those that nobody uses."""
         while (connection := self._next()) is not None:
             connection.close()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,9 +20,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, send_due
+from pulumi_keystore.control_plane.notifications.outbox import AT_A_TIME, NotAccepted, send_due
 from pulumi_keystore.control_plane.notifications.tables import Hook
 from pulumi_keystore.control_plane.notifications.webhook_bodies import shaped
+from pulumi_keystore.control_plane.runtime.background import Turns
 from pulumi_keystore.control_plane.runtime.sealing import MasterKey
 from pulumi_keystore.declarations.monitor import WebhookFormat, check_webhook
 from pulumi_keystore.errors import Conflict, KeystoreError
@@ -55,7 +57,7 @@ def put(session: Session, event_id: str, call: Call, body: dict[str, Any]) -> No
     session.execute(insert(Hook).values(row).on_conflict_do_nothing())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WebhookSender:
     """Calls webhooks that lie in the outbox, at public addresses only, and follows no redirect.
 
@@ -74,7 +76,11 @@ class WebhookSender:
 
     def send_due(self) -> int:
         """Try each call that is due once, in order; return how many were answered with 2xx."""
-        return send_due(self.sessions, Hook, self._deliver)
+        return send_due(self.sessions, Hook, self._deliver, self._turns)
+
+    @cached_property
+    def _turns(self) -> Turns:
+        return Turns("webhooks", AT_A_TIME)
 
     def test(self, url: str, form: WebhookFormat, facts: dict[str, Any]) -> None:
         """Call a webhook now, past the outbox.

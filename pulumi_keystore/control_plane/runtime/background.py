@@ -20,7 +20,7 @@ from pulumi_keystore.errors import KeystoreError
 _log = structlog.get_logger(__name__)
 _ending: Final = threading.Event()
 TURN_S: Final = 2.0
-"""How long an owner of several items goes on before it waits for the others (`take_turns`)."""
+"""How long an owner of several items goes on before it waits for the others."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -103,33 +103,11 @@ def _until(ends: float, items: list[T], do: Callable[[T], R]) -> Iterator[R]:
             return
 
 
-def take_turns(items: Iterable[tuple[Hashable, T]], do: Callable[[T], R], *, at_a_time: int) -> list[R]:
-    """Do something with each item: those of one owner one after the other, in order, those of several side by side.
-
-    Owners that have had one item wait for the next round once a turn is over: what one owner's servers do, and however
-    many items it has, costs the others the time of a single one.
-
-    Args:
-        items: Owners and their items.
-        do: What is done; it has to handle its own errors.
-        at_a_time: How many owners have their turn side by side.
-
-    Returns:
-        What was returned for the items that had their turn.
-
-    """
-    by_owner = _by_owner(items)
-    ends = time.monotonic() + TURN_S
-
-    def serve(mine: list[T]) -> list[R]:
-        return list(_until(ends, mine, do))
-
-    with ThreadPoolExecutor(at_a_time, thread_name_prefix="turns") as several:
-        return [one for done in several.map(serve, by_owner.values()) for one in done]
-
-
 class Turns:
-    """Does the same as `take_turns` for work that may take long: nobody waits for an owner that is still busy.
+    """Does something with each item: those of one owner one after the other, in order, those of several side by side.
+
+    Owners that have had one item wait for the next round once a turn is over, and nobody waits for an owner that is
+    still busy: what one owner's servers do, and however many items it has, costs the others nothing but its place.
 
     Args:
         name: What the threads are called.
@@ -142,22 +120,30 @@ class Turns:
         self._busy: set[Hashable] = set()
         self._lock = threading.Lock()
 
-    def take(self, items: Iterable[tuple[Hashable, T]], do: Callable[[T], object]) -> None:
+    def take(self, items: Iterable[tuple[Hashable, T]], do: Callable[[T], R]) -> list[R]:
         """Begin with each owner that is not busy; return when all have ended, or at the end of a turn.
 
         What an owner has no time for is left out: it is due again the next time.
+
+        Args:
+            items: Owners and their items.
+            do: What is done; it has to handle its own errors.
+
+        Returns:
+            What was returned for the items of the owners that have ended.
+
         """
         by_owner = _by_owner(items)
         with self._lock:
             free = by_owner.keys() - self._busy
             self._busy |= free
         begun = [self._several.submit(self._serve, owner, by_owner[owner], do) for owner in by_owner if owner in free]
-        wait(begun, TURN_S)
+        ended, _ = wait(begun, TURN_S)
+        return [one for each in ended for one in each.result()]
 
-    def _serve(self, owner: Hashable, mine: list[T], do: Callable[[T], object]) -> None:
+    def _serve(self, owner: Hashable, mine: list[T], do: Callable[[T], R]) -> list[R]:
         try:
-            for _ in _until(time.monotonic() + TURN_S, mine, do):
-                pass
+            return list(_until(time.monotonic() + TURN_S, mine, do))
         finally:
             with self._lock:
                 self._busy.discard(owner)

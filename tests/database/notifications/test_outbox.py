@@ -8,7 +8,8 @@ from email.errors import MessageError
 from email.headerregistry import Address
 
 import pytest
-from sqlalchemy import select, text, update
+from keystore_harness import wait_until
+from sqlalchemy import func, select, text, update
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.notifications import mail, outbox, webhooks
@@ -40,6 +41,18 @@ def rows(factory):
         return {row.recipient: row for row in session.scalars(select(Mail))}
 
 
+def send(factory, table, deliver):
+    """Send in one round, and wait for all turns to end; return how many messages were taken."""
+    turns = background.Turns("test", outbox.AT_A_TIME)
+    taken = select(func.count()).where(table.sent_at.is_not(None))
+    with factory() as session:
+        before = session.scalar(taken)
+    outbox.send_due(factory, table, deliver, turns)
+    wait_until(lambda: not turns._busy, "the turns to end", 120, 0.01)
+    with factory() as session:
+        return session.scalar(taken) - before
+
+
 def test_a_message_that_nobody_can_send_holds_up_no_other(factory, leave):
     leave("bad@example.com", "good@example.com")
 
@@ -47,7 +60,7 @@ def test_a_message_that_nobody_can_send_holds_up_no_other(factory, leave):
         if message.recipient.startswith("bad"):
             raise ZeroDivisionError
 
-    assert outbox.send_due(factory, Mail, deliver) == 1
+    assert send(factory, Mail, deliver) == 1
     found = rows(factory)
     assert found["good@example.com"].sent_at is not None
     bad = found["bad@example.com"]
@@ -68,7 +81,7 @@ def test_no_transaction_is_open_while_a_server_is_waited_for(factory, leave):
             seen.append(session.scalar(text(idle)))
         all_here.wait(60)
 
-    assert outbox.send_due(factory, Mail, deliver) == 3
+    assert send(factory, Mail, deliver) == 3
     assert seen == [0, 0, 0]
 
 
@@ -88,7 +101,7 @@ def test_an_organization_whose_webhooks_let_us_wait_holds_up_no_other(factory):
             waiting.append(hook.event_id)
             assert other_is_there.wait(20)
 
-    assert outbox.send_due(factory, Hook, deliver) == 31
+    assert send(factory, Hook, deliver) == 31
     assert waiting[0] == "slow-0"
 
 
@@ -106,8 +119,31 @@ def test_an_organization_that_names_those_of_another_as_its_own_delays_no_alert_
             waited_for.append(message.recipient)
             theirs_is_there.set()
 
-    assert outbox.send_due(factory, Mail, deliver) == 61
+    assert send(factory, Mail, deliver) == 61
     assert waited_for == []
+
+
+def test_an_organization_whose_server_is_slow_holds_up_no_later_round(factory, leave, monkeypatch):
+    """An alert that becomes due while a webhook of another one hangs does not wait for that."""
+    monkeypatch.setattr(background, "TURN_S", 0.1)
+    go_on, sent = threading.Event(), []
+
+    def deliver(message):
+        if message.organization_id == 1:
+            assert go_on.wait(60)
+        sent.append(message.recipient)
+
+    turns = background.Turns("test", outbox.AT_A_TIME)
+    leave("slow@example.com", owner=1)
+    assert outbox.send_due(factory, Mail, deliver, turns) == 0
+    leave("later@example.com", owner=2)
+    outbox.send_due(factory, Mail, deliver, turns)
+    wait_until(lambda: sent == ["later@example.com"], "the later mail", 60, 0.01)
+    outbox.send_due(factory, Mail, deliver, turns)
+    go_on.set()
+    wait_until(lambda: not turns._busy, "the turns to end", 60, 0.01)
+    # Nobody was sent anything twice.
+    assert sorted(sent) == ["later@example.com", "slow@example.com"]
 
 
 def test_a_receiver_that_has_had_its_turn_waits_for_the_others(factory, leave, monkeypatch):
@@ -115,7 +151,7 @@ def test_a_receiver_that_has_had_its_turn_waits_for_the_others(factory, leave, m
     leave("a@example.com", "a@example.com", "a@example.com", "b@example.com")
     for sent in ("ab", "a", "a", ""):
         to = []
-        assert outbox.send_due(factory, Mail, lambda message, to=to: to.append(message.recipient[0])) == len(sent)
+        assert send(factory, Mail, lambda message, to=to: to.append(message.recipient[0])) == len(sent)
         assert sorted(to) == sorted(sent)
 
 
@@ -127,7 +163,7 @@ def test_a_receiver_gets_its_messages_in_order(factory, leave):
         time.sleep(0.001 * (message.id % 3))
         order.append((message.recipient, message.id))
 
-    assert outbox.send_due(factory, Mail, deliver) == 40
+    assert send(factory, Mail, deliver) == 40
     for who in ("a@example.com", "b@example.com"):
         mine = [number for recipient, number in order if recipient == who]
         assert mine == sorted(mine)
@@ -139,8 +175,8 @@ def test_a_refused_message_comes_later_each_time(factory, leave):
     def deliver(_message):
         raise NotAccepted("421")
 
-    assert outbox.send_due(factory, Mail, deliver) == 0
-    assert outbox.send_due(factory, Mail, deliver) == 0  # it is not due yet
+    assert send(factory, Mail, deliver) == 0
+    assert send(factory, Mail, deliver) == 0  # it is not due yet
     found = rows(factory)["a@example.com"]
     assert (found.attempts, found.last_error) == (1, "421")
 
@@ -151,14 +187,14 @@ def test_a_message_that_is_refused_for_good_or_for_too_long_is_given_up(factory,
     def deliver(message):
         raise (Undeliverable if message.recipient.startswith("nobody") else NotAccepted)("no")
 
-    assert outbox.send_due(factory, Mail, deliver) == 0
+    assert send(factory, Mail, deliver) == 0
     found = rows(factory)
     assert found["nobody@example.com"].given_up_at is not None
     assert found["busy@example.com"].given_up_at is None
     with factory.begin() as session:
         session.execute(update(Mail).values(created_at=now_utc() - timedelta(days=6), next_at=now_utc()))
     tried = []
-    assert outbox.send_due(factory, Mail, lambda message: (tried.append(message.recipient), deliver(message))) == 0
+    assert send(factory, Mail, lambda message: (tried.append(message.recipient), deliver(message))) == 0
     assert tried == ["busy@example.com"]
     assert rows(factory)["busy@example.com"].given_up_at is not None
 
@@ -192,7 +228,7 @@ def test_of_many_messages_of_one_organization_the_first_are_looked_at(factory, l
     monkeypatch.setattr(outbox, "_MOST_OF_ONE", 2)
     leave(*(["a@example.com"] * 5), owner=1)
     leave("b@example.com", owner=2)
-    assert [outbox.send_due(factory, Mail, lambda _: None) for _ in range(4)] == [3, 2, 1, 0]
+    assert [send(factory, Mail, lambda _: None) for _ in range(4)] == [3, 2, 1, 0]
 
 
 def test_what_was_sent_or_given_up_long_ago_is_forgotten(factory, leave):

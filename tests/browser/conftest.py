@@ -73,7 +73,7 @@ class Chromium:
                     child.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium_of_all(chromium: str) -> Iterator[Chromium]:
     with sync_playwright() as playwright:
         started = Chromium(playwright.chromium, chromium)

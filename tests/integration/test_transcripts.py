@@ -98,6 +98,8 @@ class Stage:
                 wait_until(lambda: self._health(name)["status"] == "Offline", "the health check", 180)
             elif what == "has refused a deletion":
                 wait_until(lambda: self.acme.admin.clean_ups(self.acme.name)[0]["attempts"], "a clean-up", 180)
+            elif what == "is emptied":
+                wait_until(lambda: not self.acme.admin.clean_ups(self.acme.name), "the clean-up", 180)
             elif what == "answers slowly":
                 stack.enter_context(self.testbed.servers[server].rate_limited(4))
             elif what == "lets no one delete":

@@ -29,7 +29,7 @@ def test_the_site_builds_and_is_whole(tmp_path):
         ("security", "master key"),
         ("stacks", "certificate-rotation"),
         ("stacks/automation", "Automation API"),
-        ("monitoring", "keystore_online"),
+        ("metrics", "keystore_online"),
     ):
         assert says in (tmp_path / f"{name}.html").read_text(), name
     script = (tmp_path / "assets/site.js").read_text()

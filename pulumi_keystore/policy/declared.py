@@ -216,14 +216,22 @@ def kind_of(type_token: str, inputs: Mapping[str, Any]) -> str | None:
     kind = KINDS.get(type_token.rpartition("dynamic/")[2])
     if kind is not None or not type_token.startswith(DYNAMIC):
         return kind
-    provider = inputs.get("__provider")
-    try:
-        if not isinstance(provider, str) or _is_hidden(provider) or len(provider) > _LONGEST_PROVIDER:
-            raise ValueError
-        found = _PROVIDER.search(b64decode(provider))
-    except ValueError:
+    provider = _provider(inputs)
+    if provider is None:
         return next((kind for kind, shape in _SHAPES.items() if shape <= set(inputs)), None)
+    found = _PROVIDER.search(provider)
     return _PROVIDERS[found.group(1).decode()] if found else None
+
+
+def _provider(inputs: Mapping[str, Any]) -> bytes | None:
+    """Return the pickled provider of a resource, None where it cannot be read."""
+    provider = inputs.get("__provider")
+    if not isinstance(provider, str) or _is_hidden(provider) or len(provider) > _LONGEST_PROVIDER:
+        return None
+    try:
+        return b64decode(provider)
+    except ValueError:
+        return None
 
 
 def of_inputs(kind: str, name: str, inputs: Mapping[str, Any], *, protected: bool | None) -> Declared:

@@ -146,7 +146,9 @@ class Admission:
 
     async def _in_turn(self, organization: str, request: Request, receive: Receive, send: Send) -> None:
         """Pass a request on when fewer of its organization are worked on; nothing of its body is read before."""
-        queue = self._queues.setdefault(organization, _Queue(organization, self._share, Pace(self._processor)))
+        queue = self._queues.get(organization)
+        if queue is None:
+            queue = self._queues[organization] = _Queue(organization, self._share, Pace(self._processor))
         is_full = queue.is_full
         queue.present += 1
         try:

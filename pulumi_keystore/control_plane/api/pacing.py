@@ -72,13 +72,13 @@ def _metered(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def metered(pieces: Iterable[str]) -> Iterator[str]:
     """Pass on the pieces of an answer that is made while it is sent; what each takes is counted."""
-    source, end = iter(pieces), object()
+    source = iter(pieces)
     while True:
         with _meter.get().running():
-            piece = next(source, end)
-        if piece is end:
+            piece = next(source, None)
+        if piece is None:
             return
-        yield str(piece)
+        yield piece
 
 
 class Pace:

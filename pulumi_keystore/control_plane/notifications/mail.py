@@ -110,15 +110,14 @@ class MailSender:
             body=message.body,
             created_at=now_utc(),
         )
-        connections = Connections(self._server)
         try:
-            self._deliver(mail, connections)
+            self._deliver(mail)
         except NotAccepted as refused:
             raise Conflict(
                 f"the mail was not accepted: {refused}", hint="check the address and the mail settings"
             ) from None
         finally:
-            connections.close_idle()
+            self._connections.close_idle()
 
     def greet(self) -> None:
         """Connect and sign in as for a mail, and send none.
@@ -136,10 +135,10 @@ class MailSender:
             ) from None
 
     def send_due(self) -> int:
-        """Try each mail that is due once, in order; return how many the server took."""
+        """Try each mail that is due once, in order; return how many the server took within a turn."""
         if not self.url:
             return 0
-        taken = send_due(self.sessions, Mail, lambda mail: self._deliver(mail, self._connections), self._turns)
+        taken = send_due(self.sessions, Mail, self._deliver, self._turns)
         self._connections.close_idle()
         return taken
 
@@ -155,12 +154,12 @@ class MailSender:
     def _turns(self) -> Turns:
         return Turns("mails", AT_A_TIME)
 
-    def _deliver(self, mail: Mail, connections: Connections) -> None:
+    def _deliver(self, mail: Mail) -> None:
         try:
             message = self._message(mail)
         except (ValueError, IndexError, MessageError) as error:
             raise NotAccepted(type(error).__name__) from None
-        with connections.one() as connection:
+        with self._connections.one() as connection:
             connection.send(message)
 
     def _message(self, mail: Mail) -> EmailMessage:

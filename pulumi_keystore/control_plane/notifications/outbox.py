@@ -47,7 +47,7 @@ class ServerAway(NotAccepted):
 
 
 def send_due(sessions: sessionmaker[Session], table: type[P], deliver: Callable[[P], None], turns: Turns) -> int:
-    """Try the messages of a table that are due, those of each organization in order; return how many were taken.
+    """Try the messages of a table that are due, those of each organization in order; return how many a turn took.
 
     Each is tried once at the most. What there is no time for is tried the next time; and so is the rest where the
     server by which all go is not there, which may take long to find out.

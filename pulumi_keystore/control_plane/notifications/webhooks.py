@@ -75,7 +75,7 @@ class WebhookSender:
     ca_file: Path | None = None
 
     def send_due(self) -> int:
-        """Try each call that is due once, in order; return how many were answered with 2xx."""
+        """Try each call that is due once, in order; return how many were answered with 2xx within a turn."""
         return send_due(self.sessions, Hook, self._deliver, self._turns)
 
     @cached_property

@@ -87,22 +87,6 @@ def isolated(what: str, **of: object) -> Iterator[None]:
         _log.exception(f"{what} failed by a mistake in the program", **of)
 
 
-def _by_owner(items: Iterable[tuple[Hashable, T]]) -> dict[Hashable, list[T]]:
-    """Return the items of each owner, in order."""
-    by_owner: dict[Hashable, list[T]] = {}
-    for owner, item in items:
-        by_owner.setdefault(owner, []).append(item)
-    return by_owner
-
-
-def _until(ends: float, items: list[T], do: Callable[[T], R]) -> Iterator[R]:
-    """Do something with one item after the other, the first in any case, until a moment."""
-    for item in items:
-        yield do(item)
-        if time.monotonic() >= ends:
-            return
-
-
 class Turns:
     """Does something with each item: those of one owner one after the other, in order, those of several side by side.
 
@@ -133,7 +117,9 @@ class Turns:
             What was returned for the items of the owners that have ended.
 
         """
-        by_owner = _by_owner(items)
+        by_owner: dict[Hashable, list[T]] = {}
+        for owner, item in items:
+            by_owner.setdefault(owner, []).append(item)
         with self._lock:
             free = by_owner.keys() - self._busy
             self._busy |= free
@@ -142,8 +128,14 @@ class Turns:
         return [one for each in ended for one in each.result()]
 
     def _serve(self, owner: Hashable, mine: list[T], do: Callable[[T], R]) -> list[R]:
+        done: list[R] = []
+        ends = time.monotonic() + TURN_S
         try:
-            return list(_until(time.monotonic() + TURN_S, mine, do))
+            for item in mine:
+                done.append(do(item))
+                if time.monotonic() >= ends:
+                    break
+            return done
         finally:
             with self._lock:
                 self._busy.discard(owner)

@@ -252,9 +252,10 @@ def test_mail_waits_for_a_server_that_refuses_it_and_arrives_once(customer, test
 
 
 def keystore(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; a service that starts takes a free port: another test has the usual one."""
     command = [str(Path(sys.executable).parent / "keystore"), *arguments]
     return subprocess.run(
-        command, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **environment},
+        command, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "KEYSTORE_PORT": "0", **environment},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 

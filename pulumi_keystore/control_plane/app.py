@@ -93,8 +93,8 @@ async def _with_threads(_: FastAPI) -> AsyncIterator[None]:
 def _doorkeeper(services: ServicesOfApp, path: str) -> Doorkeeper | None:
     """Return what recognises those who ask the API by their token, and who look at the console by their session."""
     if path == "/metrics" or (path.startswith("/v1/") and path != _DESCRIPTION):
-        return partial(api_access.recognise, services)
-    return partial(console_access.recognise, services) if console_access.is_private(path) else None
+        return api_access.doorkeeper(services)
+    return console_access.doorkeeper(services) if console_access.is_private(path) else None
 
 
 def _require_changes_left(services: ServicesOfApp, actor: Principal) -> None:

@@ -21,7 +21,7 @@ from pulumi_keystore.errors import (
 from pulumi_keystore.vault import checkpoint
 from pulumi_keystore.vault.checkpoint import Checkpoint
 from pulumi_keystore.vault.exchange import OK, as_object
-from pulumi_keystore.vault.listing import MAX_LIST_BYTES, Listing, is_empty
+from pulumi_keystore.vault.listing import MOST_NAMES, Listing, is_empty
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.session import VaultSession
@@ -31,11 +31,8 @@ PAGE: Final = 1000
 """How many names a list asks for at a time."""
 _MOST_NAMES: Final = 50_000
 """How many are kept, some MiB, where a server gives all that it has: a million are looked through 20 times then."""
-_MOST_CHECKPOINTS: Final = 200
-_LONGEST_NAME: Final = 300
-"""Bytes of a name in a list, with what stands around it."""
-MOST_ENTRIES: Final = 5_000_000
-"""No organization has so many keys at one place."""
+_MOST_CHECKPOINTS: Final = 20_000
+"""Where older ones may not be removed they pile up; the latest is the last of the list."""
 _SOME_MORE: Final = 10_000
 """How many more entries than expected are counted."""
 _OURS: Final = re.compile(r"[a-z0-9.-]{1,250}")
@@ -194,17 +191,16 @@ class ArchiveKeys(VaultSession):
         """
         return transport.run_one(self.entries())
 
-    def entries(self, expected: int = MOST_ENTRIES) -> Flow[int]:
+    def entries(self, expected: int = MOST_NAMES) -> Flow[int]:
         """Return the same, as a flow.
 
         Args:
             expected: About how many there should be; of a list that is far longer it is said that it cannot be right.
 
         """
-        most = min(expected + _SOME_MORE, MOST_ENTRIES)
+        most = min(expected + _SOME_MORE, MOST_NAMES)
         if self._kv_version == 1:
-            at_most = min(most * _LONGEST_NAME, MAX_LIST_BYTES)
-            return (yield from self._list("", lambda: Listing(without=_NOT_KEYS, at_most=at_most))).count
+            return (yield from self._list("", lambda: Listing(without=_NOT_KEYS, at_most=most))).count
         total, page = 0, (yield from self.names())
         while page and total <= most:
             total += sum(not name.startswith(_NOT_KEYS) for name in page)
@@ -237,8 +233,8 @@ class ArchiveKeys(VaultSession):
         while names:
             yield names
             seen += len(names)
-            if seen > MOST_ENTRIES:
-                raise HostUnavailable(f"{self}: lists more than {MOST_ENTRIES:,} entries, and no end of them")
+            if seen > MOST_NAMES:
+                raise HostUnavailable(f"{self}: lists more than {MOST_NAMES:,} entries, and no end of them")
             names = transport.run_one(self.names(names[-1]))
 
     def key_pages(self, transport: Transport) -> Iterator[list[str]]:
@@ -283,7 +279,7 @@ class ArchiveKeys(VaultSession):
 
     def _checkpoints(self) -> Flow[list[str]]:
         """Return the names in the folder of checkpoints: one, and a few where some could not be removed."""
-        make = lambda: Listing(most=_MOST_CHECKPOINTS, at_most=_MOST_CHECKPOINTS * _LONGEST_NAME)  # noqa: E731
+        make = lambda: Listing(most=_MOST_CHECKPOINTS, at_most=_MOST_CHECKPOINTS)  # noqa: E731
         return (yield from self._list("", make, checkpoint.FOLDER)).names
 
 

@@ -7,6 +7,8 @@ from typing import Final
 
 from pulumi_keystore.vault.parsing import parse
 
+MOST_NAMES: Final = 5_000_000
+"""No organization has so many keys at one place. To look through so many takes ten seconds of a processor."""
 MAX_LIST_BYTES: Final = 256 << 20
 """Of an answer that is looked at while it comes in, and not kept: a million names take a quarter of it."""
 
@@ -25,7 +27,7 @@ class Listing:
         after: Names up to this one are passed over.
         most: How many of the names after it are kept, the first ones in order.
         without: Names that begin with one of these are not counted.
-        at_most: How many bytes are looked at: a longer list is none that may lie there.
+        at_most: How many names there may be: a longer list is none, and the rest of it is not looked at.
         first_is_enough: Whether nothing is asked but that there is a list: its rest is not looked at.
 
     """
@@ -36,7 +38,7 @@ class Listing:
         most: int = 0,
         without: tuple[str, ...] = (),
         *,
-        at_most: int = MAX_LIST_BYTES,
+        at_most: int = MOST_NAMES,
         first_is_enough: bool = False,
     ) -> None:
         self._after = after
@@ -64,16 +66,15 @@ class Listing:
         """Take the next piece of the answer."""
         if self.complete or self._broken:
             return
-        self._left -= len(piece)
-        if self._left < 0:
-            self._broken = True
-            return
         data, position = self._rest + piece, 0
         if not self._begun:
             start = _KEYS.search(data)
             self._begun, position = start is not None, start.end() if start else 0
         try:
             while self._begun and (found := _STRING.match(data, position)):
+                self._left -= 1
+                if self._left < 0:
+                    raise ValueError(found)
                 self._see(_text_of(found[1]))
                 position = found.end()
                 if self._first_is_enough:

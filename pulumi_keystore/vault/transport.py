@@ -16,6 +16,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil
@@ -43,6 +44,8 @@ from pulumi_keystore.vault.requests import (
 from pulumi_keystore.vault.resolver import Target
 
 CONNECT_TIMEOUT_S: Final = 5.0
+rest: ContextVar[Callable[[], None] | None] = ContextVar("rest", default=None)
+"""Called before more requests are begun: it may wait a moment, in favour of others that work in this process."""
 _HEAD_BYTES: Final = 1 << 16
 _PIECES: Final = 1000
 _BYTES_A_PIECE: Final = 64
@@ -133,7 +136,7 @@ class Transport:
             return result
         raise AssertionError("a flow ended without a result")
 
-    def run(  # noqa: C901, PLR0912 - one loop, read from top to bottom
+    def run(  # noqa: C901, PLR0912, PLR0915 - one loop, read from top to bottom
         self,
         flows: Iterable[Flow[T]],
         in_flight: int,
@@ -152,7 +155,7 @@ class Transport:
         active: dict[Any, _Running[T]] = {}
         paused: list[tuple[float, int, _Running[T]]] = []
         ready: deque[tuple[_Running[T], Response | HostUnavailable | None]] = deque()
-        exhausted, serial = False, 0
+        exhausted, serial, pause = False, 0, rest.get()
         try:
             while True:
                 while not exhausted and len(active) + len(paused) + len(ready) < window.size:
@@ -163,6 +166,8 @@ class Transport:
                 while paused and paused[0][0] <= time.monotonic():
                     ready.append((heapq.heappop(paused)[2], None))
                 begun = False
+                if pause and ready:
+                    pause()
                 while ready:
                     running, answer = ready.popleft()
                     try:

@@ -11,6 +11,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.api.admission import Doorkeeper
 from pulumi_keystore.control_plane.escrow.quota import Quota
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.identity.roles import Principal
@@ -83,16 +84,18 @@ Services = Annotated[ServicesOfApp, Depends(_services)]
 _bearer = HTTPBearer(auto_error=False, description="an API token of `keystore token create`")
 
 
-def recognise(services: ServicesOfApp, request: Request) -> Principal:
-    """Return whose token a request carries.
+def doorkeeper(services: ServicesOfApp) -> Doorkeeper:
+    """Return what recognises those who ask by the token that they send."""
 
-    Raises:
-        NotAuthenticated: It carries none, or none that is valid.
+    def credential(request: Request) -> str | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return token if scheme.lower() == "bearer" else None
 
-    """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    with services.plane.transaction() as session:
-        return tokens.authenticate(session, token if scheme.lower() == "bearer" else None, now_utc())
+    def recognise(request: Request) -> Principal:
+        with services.plane.transaction() as session:
+            return tokens.authenticate(session, credential(request), now_utc())
+
+    return Doorkeeper(credential, recognise)
 
 
 async def _principal(request: Request, _: Annotated[Any, Depends(_bearer)]) -> Principal:

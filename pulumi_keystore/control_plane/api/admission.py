@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
+from weakref import WeakValueDictionary
 
 from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
 from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pulumi_keystore.control_plane.api.pacing import Company, Meter, Pace
+from pulumi_keystore.control_plane.api.pacing import Company, Meter, Pace, counted
 from pulumi_keystore.control_plane.api.problems import announced_as_too_large, of_database
-from pulumi_keystore.control_plane.identity.roles import Principal
+from pulumi_keystore.control_plane.identity.roles import Principal, Role
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, TooManyRequests
 
 THREADS: Final = 200
@@ -23,60 +30,161 @@ doorkeepers: Final = CapacityLimiter(10)
 _WAITING: Final = 4
 """How many may wait for each that is worked on: an online migration holds all for a second or two."""
 _WAIT_S: Final = 20
+_HELD_S: Final = 1.0
+"""How long a refusal is kept from those for whom no room is left to wait: they ask again when they have it."""
+_KEPT: Final = 1 / 8
+"""The part of an organization's turns that is kept for people and their tools: while a keystore is down its clients go
+on asking, and who sees to it shall not wait behind them."""
 _APART_S: Final = 0.25
 """How far apart turns come back whose requests failed: those cost the most, lead to the next, and are of no use."""
 _FAILED: Final = (400, 408, 413, 422, TooManyRequests.status, KeystoreFault.status)
 """What was sent cannot be used, did not come, or is too much; or the keystore does not work."""
-Doorkeeper = Callable[[Request], Principal]
-"""Tells who sends a request, or raises `KeystoreError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doorkeeper:
+    """How people are recognised at a door.
+
+    Attributes:
+        credential: Returns what a request carries to be recognised by; None where it carries nothing.
+        recognise: Tells who sends a request, or raises `KeystoreError`.
+
+    """
+
+    credential: Callable[[Request], str | None]
+    recognise: Callable[[Request], Principal]
+
+
+class _Acquaintances:
+    """Who came with which credential lately: they wait where others of their organization do to be recognised again.
+
+    Nothing is allowed to anybody because they are remembered.
+    """
+
+    _MOST: Final = 10_000
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, Principal] = OrderedDict()
+
+    def who_had(self, credential: str | None) -> Principal | None:
+        """Return who was recognised by a credential the last time."""
+        return self._known.get(_digest(credential)) if credential else None
+
+    def note(self, credential: str | None, actor: Principal | None) -> None:
+        """Remember who was recognised by a credential, or that nobody was."""
+        if not credential:
+            return
+        digest = _digest(credential)
+        self._known.pop(digest, None)
+        if actor is not None:
+            self._known[digest] = actor
+        if len(self._known) > self._MOST:
+            self._known.popitem(last=False)
+
+
+def _digest(credential: str) -> bytes:
+    return hashlib.sha256(credential.encode()).digest()
+
+
+class Turnstile:
+    """Lets those who come with the same credential through one at a time, and not at once after each other."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+
+    async def enter(self, credential: str) -> None:
+        """Wait for one's turn."""
+        lock = self._locks.setdefault(_digest(credential), asyncio.Lock())
+        await lock.acquire()
+        asyncio.get_running_loop().call_later(_APART_S, lock.release)
+
+
+class _Lane:
+    """Some of an organization's turns."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.turns = size, Semaphore(size)
+        self.present = 0
+        """How many have or want one."""
+        self.rested_at = 0.0
+        """When the last of those comes back whose requests failed."""
 
 
 class _Queue:
     """The requests of an organization: those that are worked on, those that wait, and the turns that rest."""
 
     def __init__(self, organization: str, share: int, pace: Pace) -> None:
-        self._organization, self._share, self._pace = organization, share, pace
-        self.turns = Semaphore(share)
-        self.present = 0
+        self._organization, self.pace = organization, pace
+        self._all = _Lane(share)
+        self._clients = _Lane(share - int(share * _KEPT))
         self.remembered_until = 0.0
         """The moment from which there is nothing to remember, if nobody is present."""
         self.is_looked_after = False
         """Whether somebody will look then."""
-        self._rested_at = 0.0
+
+    def _lanes(self, actor: Principal | None) -> list[_Lane]:
+        """Return those of each of which somebody needs a turn, in this order."""
+        return [self._clients, self._all] if actor and actor.role is Role.AUTHORITY else [self._all]
+
+    def is_full(self, actor: Principal | None) -> bool:
+        """Tell whether somebody may not wait, too."""
+        return any(lane.present >= lane.size * (1 + _WAITING) for lane in self._lanes(actor))
 
     @property
-    def is_full(self) -> bool:
-        """Whether nobody else may wait."""
-        return self.present >= self._share * (1 + _WAITING)
+    def is_empty(self) -> bool:
+        """Whether nobody has or wants a turn."""
+        return not self._all.present
 
-    def refusal(self) -> TooManyRequests:
+    @contextmanager
+    def presence(self, actor: Principal) -> Iterator[None]:
+        """Count somebody who has or wants a turn."""
+        lanes = self._lanes(actor)
+        for lane in lanes:
+            lane.present += 1
+        try:
+            yield
+        finally:
+            for lane in lanes:
+                lane.present -= 1
+
+    async def has_turn(self, actor: Principal) -> bool:
+        """Wait for a turn; return False where it takes too long."""
+        taken: list[_Lane] = []
+        with move_on_after(_WAIT_S):
+            try:
+                for lane in self._lanes(actor):
+                    await lane.turns.acquire()
+                    taken.append(lane)
+            except BaseException:
+                for lane in taken:
+                    lane.turns.release()
+                raise
+            return True
+        return False
+
+    def refusal(self, actor: Principal | None) -> TooManyRequests:
         """Return what is told to those who may not wait, or have waited too long."""
+        lane = self._lanes(actor)[0]
         return TooManyRequests(
-            f"{self.present} requests of the organization {self._organization!r} wait for their answers, and "
-            f"{self._share} at a time are worked on",
+            f"{lane.present} requests of the organization {self._organization!r} wait for their answers, and "
+            f"{lane.size} at a time are worked on",
             hint="wait for their answers, and try again in a moment",
         )
 
-    def end_turn(self, spent_s: float, *, alone: bool, failed: bool) -> None:
-        """Let a turn rest until it is paid for.
-
-        Args:
-            spent_s: Seconds of a processor that its request took.
-            alone: Whether no other organization asks.
-            failed: Whether its request failed.
-
-        """
-        loop = asyncio.get_running_loop()
+    def end_turn(self, actor: Principal, rests_s: float, *, failed: bool) -> None:
+        """Let a turn rest, and longer where its request failed."""
+        loop, lanes = asyncio.get_running_loop(), self._lanes(actor)
         now = loop.time()
-        free_at = self._pace.pay(now, spent_s, alone=alone)
+        free_at = now + rests_s
         if failed:
-            self._rested_at = max(self._rested_at, now) + _APART_S
-            free_at = max(free_at, self._rested_at)
-        if free_at <= now:
-            self.turns.release()
-        else:
-            loop.call_at(free_at, self.turns.release)
-        self.remembered_until = max(self.remembered_until, free_at, self._pace.forgotten_at())
+            lanes[0].rested_at = max(lanes[0].rested_at, now) + _APART_S
+            free_at = max(free_at, lanes[0].rested_at)
+        for lane in lanes:
+            if free_at <= now:
+                lane.turns.release()
+            else:
+                loop.call_at(free_at, lane.turns.release)
+        self.remembered_until = max(self.remembered_until, free_at, self.pace.forgotten_at())
 
 
 class Admission:
@@ -84,7 +192,8 @@ class Admission:
 
     Args:
         app: What answers those that are admitted.
-        doorkeeper: Returns, for a path, what tells who sends a request by its head alone; None where anybody may.
+        doorkeeper: Returns, for a path, how it is found out who sends a request, by its head alone; None where anybody
+            may.
         check: Raises `KeystoreError` for a request to change something that somebody who was admitted may not make.
         refuse: Makes the answer to a request.
         share: How many requests of one organization are worked on at a time.
@@ -108,80 +217,113 @@ class Admission:
         self._share = share
         self._processor = processor
         self._company = Company()
+        self._known = _Acquaintances()
         self._queues: dict[str, _Queue] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         path = scope.get("path", "")
-        recognise = self._doorkeeper(path) if scope["type"] == "http" else None
-        if recognise is None:
+        doorkeeper = self._doorkeeper(path) if scope["type"] == "http" else None
+        if doorkeeper is None:
             await self._app(scope, receive, send)
             return
         request, organization = Request(scope), _organization(path)
-        if refusal := announced_as_too_large(request):
-            # Whoever asks, here and below: to find out who it is would cost more than the refusal.
-            await self._refuse(request, refusal)(scope, receive, send)
+        if too_large := announced_as_too_large(request):
+            # Whoever asks: to find out who it is would cost more than the refusal.
+            await self._refuse(request, too_large)(scope, receive, send)
             return
-        queue = self._queues.get(organization) if organization else None
-        if queue is not None and queue.is_full:
-            await self._refuse(request, queue.refusal())(scope, receive, send)
-            return
-        try:
-            actor = await to_thread.run_sync(recognise, request, limiter=doorkeepers)
-        except KeystoreError as error:
-            await self._refuse(request, error)(scope, receive, send)
-            return
-        except SQLAlchemyError as error:
-            await self._refuse(request, of_database(error))(scope, receive, send)
-            return
-        request.state.actor = actor
+        acquainted = self._known.who_had(doorkeeper.credential(request))
         # Who belongs to an organization takes of its share, whatever they ask for.
-        whose = actor.organization or organization
-        if path != "/metrics":  # which is read by no person
-            self._company.enter(whose or "", asyncio.get_running_loop().time())
-        if whose is None:
+        whose = (acquainted and acquainted.organization) or organization
+        queue = self._queues.get(whose) if whose else None
+        if queue is not None and queue.is_full(acquainted):
+            # Who asks again at once gets no faster answers by it.
+            await asyncio.sleep(_HELD_S)
+            await self._refuse(request, queue.refusal(acquainted))(scope, receive, send)
+        elif acquainted is not None and whose is not None:
+            await self._in_turn(whose, acquainted, request, receive, send, doorkeeper)
+        elif refusal := await self._recognise(request, doorkeeper):
+            await self._refuse(request, refusal)(scope, receive, send)
+        elif (whose := request.state.actor.organization or organization) is None:
             await self._app(scope, receive, send)
         else:
-            await self._in_turn(whose, request, receive, send)
+            await self._in_turn(whose, request.state.actor, request, receive, send)
 
-    async def _in_turn(self, organization: str, request: Request, receive: Receive, send: Send) -> None:
-        """Pass a request on when fewer of its organization are worked on; nothing of its body is read before."""
+    async def _recognise(self, request: Request, doorkeeper: Doorkeeper) -> KeystoreError | None:
+        """Find out who sends a request; return what it is refused with, if nobody does."""
+        credential = doorkeeper.credential(request)
+        try:
+            actor = await to_thread.run_sync(counted(doorkeeper.recognise), request, limiter=doorkeepers)
+        except KeystoreError as error:
+            self._known.note(credential, None)
+            return error
+        except SQLAlchemyError as error:
+            return of_database(error)
+        self._known.note(credential, actor)
+        request.state.actor = actor
+        if request.url.path != "/metrics":  # which is read by no person
+            whose = actor.organization or _organization(request.url.path)
+            self._company.enter(whose or "", time.monotonic())
+        return None
+
+    async def _in_turn(
+        self,
+        organization: str,
+        actor: Principal,
+        request: Request,
+        receive: Receive,
+        send: Send,
+        doorkeeper: Doorkeeper | None = None,
+    ) -> None:
+        """Pass a request on when fewer of its organization are worked on; nothing of its body is read before.
+
+        Args:
+            organization: Whose share it takes of.
+            actor: Who sends it, or is likely to.
+            request: Its head.
+            receive: Gives its body.
+            send: Takes its answer.
+            doorkeeper: Recognises those who were only recognised earlier.
+
+        """
         queue = self._queues.get(organization)
         if queue is None:
             queue = self._queues[organization] = _Queue(organization, self._share, Pace(self._processor))
-        is_full = queue.is_full
-        queue.present += 1
-        try:
-            admitted = False
-            if not is_full:
-                with move_on_after(_WAIT_S):
-                    await queue.turns.acquire()
-                    admitted = True
-            if not admitted:
-                await self._refuse(request, queue.refusal())(request.scope, receive, send)
-                return
-            succeeded, meter = False, Meter()
-            meter.attach()
+        is_full = queue.is_full(actor)
+        with queue.presence(actor):
+            if is_full or not await queue.has_turn(actor):
+                await self._refuse(request, queue.refusal(actor))(request.scope, receive, send)
+            else:
+                succeeded, meter = False, Meter(partial(self._pay, organization, queue))
+                meter.attach()
 
-            async def noting(message: Message) -> None:
-                nonlocal succeeded
-                if message["type"] == "http.response.start":
-                    succeeded = not _has_failed(message["status"])
-                await send(message)
+                async def noting(message: Message) -> None:
+                    nonlocal succeeded
+                    if message["type"] == "http.response.start":
+                        succeeded = not _has_failed(message["status"])
+                    await send(message)
 
-            try:
-                # Who only looks changes nothing, and needs no thread for it.
-                looks = request.method in ("GET", "HEAD")
-                if refusal := None if looks else await to_thread.run_sync(self._refused, request):
-                    await self._refuse(request, refusal)(request.scope, receive, noting)
-                else:
-                    await self._app(request.scope, receive, noting)
-            finally:
-                alone = not self._company.has(organization, asyncio.get_running_loop().time())
-                queue.end_turn(meter.spent_s, alone=alone, failed=not succeeded)
-        finally:
-            queue.present -= 1
-            self._forget(organization, queue)
+                try:
+                    if refusal := await self._refusal(request, doorkeeper):
+                        await self._refuse(request, refusal)(request.scope, receive, noting)
+                    else:
+                        await self._app(request.scope, receive, noting)
+                finally:
+                    queue.end_turn(actor, self._pay(organization, queue, meter.owed_s), failed=not succeeded)
+        self._forget(organization, queue)
+
+    def _pay(self, organization: str, queue: _Queue, owed_s: float) -> float:
+        """Charge an organization; return for how many seconds what has cost it is to rest."""
+        now = time.monotonic()
+        return queue.pace.pay(now, owed_s, alone=not self._company.has(organization, now)) - now
+
+    async def _refusal(self, request: Request, doorkeeper: Doorkeeper | None) -> KeystoreError | None:
+        """Return what a request that has its turn is refused with."""
+        if doorkeeper is not None and (refusal := await self._recognise(request, doorkeeper)):
+            return refusal
+        # Who only looks changes nothing, and needs no thread for it.
+        looks = request.method in ("GET", "HEAD")
+        return None if looks else await to_thread.run_sync(self._refused, request)
 
     def _refused(self, request: Request) -> KeystoreError | None:
         try:
@@ -194,7 +336,7 @@ class Admission:
 
     def _forget(self, organization: str, queue: _Queue) -> None:
         """Forget an organization that has left, now or when there is nothing to remember of it."""
-        if queue.present or queue.is_looked_after:
+        if not queue.is_empty or queue.is_looked_after:
             return
         loop = asyncio.get_running_loop()
         if queue.remembered_until <= loop.time():

@@ -5,42 +5,74 @@ Requests that each take a few milliseconds, sent sixteen at a time without a pau
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi.routing import APIRoute
 
+from pulumi_keystore.vault import transport
+
+T = TypeVar("T")
 _BURST_S: Final = 0.5
 """Seconds of a processor that an organization which has asked for little may use at once."""
-_LONGEST_S: Final = 10.0
-"""For how long it pays at the most: one costly request is not held against its users for minutes."""
+_LONGEST_S: Final = 60.0
+"""For how long it pays at the most: one costly request is not held against its users for longer."""
+_OFTEN_S: Final = 0.05
+"""After how much a request that goes on is charged."""
+_REST_S: Final = 2.0
+"""How long it rests at a time: other requests that it has sent meanwhile wait for their answers."""
 _EACH_S: Final = 0.004
 """What each request takes beside its thread: it is read and recognised, and its answer is written and logged."""
 
 
 class Meter:
-    """Adds up what the threads that work on one request use of the processor, in seconds."""
+    """Adds up what the threads that work on one request use of the processor, in seconds.
 
-    def __init__(self) -> None:
-        self.spent_s = _EACH_S
+    Args:
+        pay: Pays for so much at once, and returns for how many seconds its organization is to wait.
+
+    """
+
+    def __init__(self, pay: Callable[[float], float] = lambda _: 0.0) -> None:
+        self.owed_s = _EACH_S
+        """What has not been paid for."""
+        self._pay = pay
+        self._seen = threading.local()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Count what this thread uses meanwhile."""
-        begun = time.thread_time()
+        self._seen.until = time.thread_time()
         try:
             yield
         finally:
-            self.spent_s += time.thread_time() - begun
+            self._count()
+
+    def _count(self) -> None:
+        now = time.thread_time()
+        self.owed_s += now - getattr(self._seen, "until", now)
+        self._seen.until = now
+
+    def rest(self) -> None:
+        """Pay for what was used up to now, and wait a little where it is more than there is a right to.
+
+        One request may go on for minutes: it is not charged at its end alone.
+        """
+        self._count()
+        if self.owed_s >= _OFTEN_S:
+            owed, self.owed_s = self.owed_s, 0.0
+            time.sleep(min(self._pay(owed), _REST_S))
 
     def attach(self) -> None:
         """Have this meter count what is done in the present context."""
         _meter.set(self)
+        transport.rest.set(self.rest)
 
 
 _meter = ContextVar("meter", default=Meter())  # noqa: B039 - of what nobody pays for
@@ -48,26 +80,26 @@ _meter = ContextVar("meter", default=Meter())  # noqa: B039 - of what nobody pay
 
 def charge(seconds: float) -> None:
     """Add to what the present request has used."""
-    _meter.get().spent_s += seconds
+    _meter.get().owed_s += seconds
 
 
 class Metered(APIRoute):
     """A route whose work is counted."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, _metered(endpoint), **options)
+        # One without a thread of its own is counted by nobody.
+        super().__init__(path, endpoint if iscoroutinefunction(endpoint) else counted(endpoint), **options)
 
 
-def _metered(call: Callable[..., Any]) -> Callable[..., Any]:
-    if iscoroutinefunction(call):
-        return call  # it has no thread of its own
+def counted(call: Callable[..., T]) -> Callable[..., T]:
+    """Return a function that does the same, and what it uses of the processor is counted."""
 
     @wraps(call)
-    def counted(*args: Any, **kwargs: Any) -> Any:
+    def with_meter(*args: Any, **kwargs: Any) -> T:
         with _meter.get().running():
             return call(*args, **kwargs)
 
-    return counted
+    return with_meter
 
 
 def metered(pieces: Iterable[str]) -> Iterator[str]:
@@ -82,7 +114,7 @@ def metered(pieces: Iterable[str]) -> Iterator[str]:
 
 
 class Pace:
-    """Tells when an organization has paid for what it used, at so much of a processor.
+    """Tells when an organization has paid for what it used, at so much of a processor. Any thread may ask.
 
     Args:
         share: Seconds of a processor that it may use in a second.
@@ -92,6 +124,7 @@ class Pace:
     def __init__(self, share: float) -> None:
         self._share = share
         self._paid_at = float("-inf")
+        self._lock = threading.Lock()
 
     def pay(self, now: float, spent_s: float, *, alone: bool = False) -> float:
         """Return the moment at which something has been paid for.
@@ -102,9 +135,10 @@ class Pace:
             alone: Whether nobody else wants it: then nothing is owed, and what may be used at once is used up.
 
         """
-        begins = max(self._paid_at, now - _BURST_S / self._share)
-        self._paid_at = min(begins + spent_s / self._share, now if alone else now + _LONGEST_S)
-        return max(self._paid_at, now)
+        with self._lock:
+            begins = max(self._paid_at, now - _BURST_S / self._share)
+            self._paid_at = min(begins + spent_s / self._share, now if alone else now + _LONGEST_S)
+            return max(self._paid_at, now)
 
     def forgotten_at(self) -> float:
         """Return the moment from which it is as if nothing had been used."""

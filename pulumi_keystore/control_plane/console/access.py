@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
+from pulumi_keystore.control_plane.api.admission import Doorkeeper
 from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.api.problems import of_database
 from pulumi_keystore.control_plane.console.render import page
@@ -78,18 +79,19 @@ def is_private(path: str) -> bool:
     return ours and path != SIGN_IN and not path.startswith(f"{HOME}/static/")
 
 
-def recognise(services: ServicesOfApp, request: Request) -> Principal:
-    """Return who is signed in; by the head of the request, so that nothing is read of a form of another site.
+def doorkeeper(services: ServicesOfApp) -> Doorkeeper:
+    """Return what recognises visitors by their cookie, and refuses forms of other sites before they are read."""
 
-    Raises:
-        NotAuthenticated: Nobody is.
-        NotAllowed: Another site sends it.
+    def credential(request: Request) -> str | None:
+        return request.cookies.get(COOKIE)
 
-    """
-    if request.method not in ("GET", "HEAD"):
-        require_same_site(request)
-    with services.plane.transaction() as session:
-        return sessions.resume(session, request.cookies.get(COOKIE), now_utc())
+    def recognise(request: Request) -> Principal:
+        if request.method not in ("GET", "HEAD"):
+            require_same_site(request)
+        with services.plane.transaction() as session:
+            return sessions.resume(session, credential(request), now_utc())
+
+    return Doorkeeper(credential, recognise)
 
 
 def _visitor(request: Request) -> Visitor:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import overview
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
-from pulumi_keystore.control_plane.api.admission import doorkeepers
+from pulumi_keystore.control_plane.api.admission import Turnstile, doorkeepers
 from pulumi_keystore.control_plane.api.organizations import Format, history_file
 from pulumi_keystore.control_plane.api.paging import Before
 from pulumi_keystore.control_plane.console.access import (
@@ -78,6 +78,7 @@ SAVED: Final = {
 }
 """What a page says after a form led to it, by the word in its address: no other text can be put there."""
 
+_turnstile = Turnstile()
 router = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
 elsewhere = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
 """What no other page is found under; to be included last."""
@@ -121,6 +122,7 @@ async def sign_in(
         with services.plane.transaction() as session:
             return sessions.begin(session, token, now_utc())[1]
 
+    await _turnstile.enter(token.strip())
     try:
         cookie = await to_thread.run_sync(begin, limiter=doorkeepers)
     except NotAuthenticated:

@@ -9,9 +9,11 @@ import pytest
 from anyio import to_thread
 from sqlalchemy.exc import OperationalError
 
+from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.admission import Admission
 from pulumi_keystore.control_plane.api.pacing import Pace
 from pulumi_keystore.control_plane.identity import tokens
+from pulumi_keystore.control_plane.identity.tables import Token
 from pulumi_keystore.control_plane.organizations import history, registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreFault, TooManyRequests
@@ -182,6 +184,14 @@ def test_a_form_of_who_is_not_signed_in_or_of_another_site_is_refused_before_it_
     asyncio.run(run())
 
 
+def asks_for_key(served, organization="acme"):
+    """Return a client that asks for the key of a user."""
+    caller = Caller(served, "POST", KEYS.replace("acme", organization), **{"content-type": "application/json"})
+    caller.content = json.dumps({"user": "x", "public_key": "A" * 43 + "="}).encode()
+    caller.body.set()
+    return caller
+
+
 @pytest.mark.parametrize("fault", [KeystoreFault("the keystore hangs"), TooManyRequests("its files cost too much")])
 @pytest.mark.parametrize(("rests_s", "waits_s", "admitted"), [(600, 0.2, False), (0.1, 600, True)])
 def test_requests_that_fail_are_few_in_a_second(served, monkeypatch, rests_s, waits_s, admitted, fault):
@@ -197,10 +207,7 @@ def test_requests_that_fail_are_few_in_a_second(served, monkeypatch, rests_s, wa
     monkeypatch.setattr("pulumi_keystore.control_plane.api.archive_keys.release_to_user", fail)
 
     async def ask(organization):
-        caller = Caller(served, "POST", KEYS.replace("acme", organization), **{"content-type": "application/json"})
-        caller.content = json.dumps({"user": "x", "public_key": "A" * 43 + "="}).encode()
-        caller.body.set()
-        return await caller.end()
+        return await asks_for_key(served, organization).end()
 
     async def run():
         last = fault.status if admitted else 429
@@ -208,6 +215,116 @@ def test_requests_that_fail_are_few_in_a_second(served, monkeypatch, rests_s, wa
         assert len(asked) == SHARE + admitted
         assert await ask("other") == fault.status
         assert await Caller(served, "GET", "/v1/organizations/other/history").end() == 200
+
+    asyncio.run(run())
+
+
+def test_people_do_not_wait_behind_clients_whose_keystore_is_down(served, monkeypatch):
+    def fail(*_):
+        raise KeystoreFault("the keystore hangs")
+
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._KEPT", 1 / SHARE)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.archive_keys.release_to_user", fail)
+    with served[0].state.services.plane.transaction() as session:
+        _, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
+
+    async def run():
+        clients = [asks_for_key(served) for _ in range(2 * SHARE)]
+        await until(lambda: sum(caller.status is not None for caller in clients) == SHARE - 1)
+        for _ in range(3 * SHARE):
+            assert await Caller(served, "GET", "/v1/organizations/acme/history", theirs).end() == 200
+        assert sum(caller.status is not None for caller in clients) == SHARE - 1
+        for caller in clients:
+            caller.task.cancel()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/v1/whoami", "/v1/organizations/other/history", "/v1/nothing"])
+def test_to_recognise_who_was_here_before_takes_of_the_share_of_their_organization(served, monkeypatch, path):
+    """What is refused, or costs nothing but to find out who asks, is not free: it is asked for without end, too."""
+    known, looked_up, paid = tokens.authenticate, [], []
+
+    def authenticate(*given):
+        looked_up.append(given)
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+        return known(*given)
+
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    monkeypatch.setattr(tokens, "authenticate", authenticate)
+    monkeypatch.setattr(Pace, "pay", lambda _, now, spent_s, **__: paid.append(spent_s) or now)
+    with served[0].state.services.plane.transaction() as session:
+        _, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
+
+    async def run():
+        first = await Caller(served, "GET", path, theirs).end()
+        assert await Caller(served, "GET", path, theirs).end() == first
+        assert paid[0] < 0.05 <= paid[1]
+        half = [Caller(served, "POST", "/v1/test-mail", theirs) for _ in range(SHARE)]
+        await until(lambda: all(caller.asked for caller in half))
+        before = len(looked_up)
+        more = [Caller(served, "GET", path, theirs) for _ in range(SHARE)]
+        assert await Caller(served, "GET", "/v1/organizations/other/history").end() == 200
+        assert len(looked_up) == before + 1
+        for caller in half:
+            caller.body.set()
+        assert [await caller.end() for caller in more] == [first] * SHARE
+
+    asyncio.run(run())
+
+
+def test_a_token_that_has_ended_is_refused_though_it_was_known(served):
+    plane = served[0].state.services.plane
+    with plane.transaction() as session:
+        made, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
+
+    async def run():
+        for expected in (200, 401, 401):
+            assert await Caller(served, "GET", "/v1/whoami", theirs).end() == expected
+            with plane.transaction() as session:
+                session.get_one(Token, made["id"]).revoked_at = now_utc()
+
+    asyncio.run(run())
+
+
+def test_a_refusal_for_want_of_room_is_not_asked_for_again_at_once(served, monkeypatch):
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._HELD_S", 600)
+
+    async def run():
+        half = [Caller(served, "POST", KEYS) for _ in range(5 * SHARE)]
+        await until(lambda: sum(caller.asked for caller in half) == SHARE)
+        more = Caller(served, "POST", KEYS)
+        assert await Caller(served, "GET", "/v1/organizations/other/history").end() == 200
+        assert more.status is None
+        for caller in [*half, more]:
+            caller.task.cancel()
+
+    asyncio.run(run())
+
+
+def test_one_token_signs_in_once_at_a_time_and_others_beside_it(served, monkeypatch):
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", 600)
+    with served[0].state.services.plane.transaction() as session:
+        _, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
+
+    def signing_in(token):
+        caller = Caller(served, "POST", "/console/sign-in", **{"content-type": "application/x-www-form-urlencoded"})
+        caller.content = f"token={token}".encode()
+        caller.body.set()
+        return caller
+
+    async def run():
+        assert await signing_in(theirs).end() == 303
+        again = signing_in(theirs)
+        assert await signing_in(served[1]).end() == 303
+        assert await signing_in("wrong").end() == 401
+        assert again.status is None
+        again.task.cancel()
 
     asyncio.run(run())
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pulumi_keystore.control_plane.api import pacing
 from pulumi_keystore.control_plane.api.pacing import Company, Meter, Pace
+from pulumi_keystore.vault import transport
 
 SHARE = 0.25
 COSTS = st.lists(st.tuples(st.floats(0, 5), st.floats(0.001, 1.0)), min_size=1, max_size=60)
@@ -23,7 +24,7 @@ def test_one_after_the_other_uses_no_more_than_its_share_and_a_burst(steps):
         now += pause_s
         now = pace.pay(now, cost_s)
         spent += cost_s
-    # What is not held against it for longer is 10 s of its share at a time; no single cost is as much.
+    # What is not held against it for longer is a minute of its share at a time; no single cost is as much.
     assert spent <= SHARE * (now - 1000.0) + pacing._BURST_S + 1e-6
 
 
@@ -67,7 +68,7 @@ def test_the_work_of_other_threads_in_the_same_request_is_counted_and_no_other()
     def work(meter):
         meter.attach()
         context = copy_context()
-        route = pacing._metered(burn)
+        route = pacing.counted(burn)
         thread = threading.Thread(target=context.run, args=(route, 0.05 if meter is mine else 0.2))
         thread.start()
         list(pacing.metered(str(number) for number in range(3)))
@@ -75,8 +76,8 @@ def test_the_work_of_other_threads_in_the_same_request_is_counted_and_no_other()
 
     for meter in (mine, other):
         copy_context().run(work, meter)
-    assert 0.05 <= mine.spent_s < 0.15
-    assert other.spent_s >= 0.2
+    assert 0.05 <= mine.owed_s < 0.15
+    assert other.owed_s >= 0.2
 
 
 def test_pieces_of_an_answer_are_passed_on_as_they_are():
@@ -95,3 +96,28 @@ def test_who_is_alone_is_alone_and_who_is_not_is_not():
     assert company.has("a", 12.0)
     assert not company.has("a", 17.0)
     assert company.has("b", 17.0)
+
+
+def test_a_request_that_goes_on_is_charged_while_it_does_and_rests():
+    paid = []
+    meter = Meter(lambda spent_s: paid.append(spent_s) or 0.0)
+
+    def work():
+        meter.attach()
+        with meter.running():
+            for _ in range(10):
+                burn(0.06)
+                transport.rest.get()()
+            meter.rest()  # of nothing new
+        return meter.owed_s
+
+    left = copy_context().run(work)
+    assert len(paid) == 10
+    assert min(paid) >= 0.05
+    assert left < 0.05
+
+
+def test_a_thread_that_nobody_counts_may_rest():
+    meter = Meter(lambda _: 0.0)
+    meter.rest()
+    assert meter.owed_s == pytest.approx(pacing._EACH_S)

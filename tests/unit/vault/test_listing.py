@@ -127,13 +127,20 @@ def test_a_name_that_is_no_text_makes_it_no_list(name):
 
 
 def test_of_a_list_that_is_longer_than_it_can_be_nothing_more_is_looked_at():
-    listing = Listing(most=10, at_most=100)
+    listing = Listing(most=10, at_most=25)
     listing(b'{"data":{"keys":["a"')
     for number in range(50):
         listing(f',"k{number}"'.encode())
     listing(b"]}}")
     assert not listing.complete
-    assert listing.count < 25
+    assert listing.count == 25
+
+
+def test_a_list_that_is_as_long_as_it_may_be_is_whole():
+    listing = Listing(most=10, without=("-",), at_most=3)
+    listing(b'{"data":{"keys":["-a","b","c"]}}')
+    assert listing.complete
+    assert (listing.count, listing.names) == (2, ["-a", "b", "c"])
 
 
 def test_where_it_is_only_asked_whether_there_is_a_list_its_first_name_is_enough():

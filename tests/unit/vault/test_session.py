@@ -123,6 +123,14 @@ def test_a_checkpoint_that_a_standby_does_not_know_yet_is_found(endpoint, logged
     assert run(client, server, client.remember(CHECKPOINT))
 
 
+def test_the_latest_checkpoint_is_found_where_older_ones_could_not_be_removed(endpoint):
+    server = LaggingStandby()
+    client = keystore(endpoint, server)
+    made = [replace(CHECKPOINT, epoch=epoch) for epoch in range(1, 1001)]
+    server.stored = {client._path("data", each.name): each.to_body() for each in made}
+    assert run(client, server, client.remembered()) == made[-1]
+
+
 def test_a_role_that_may_not_create_is_told_so_after_one_more_login(endpoint):
     server = LaggingStandby(may_create=False)
     client = keystore(endpoint, server)

@@ -104,7 +104,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         )
         listener.answer(settings, app.create(services), port, say)
         background.end()
-        connections.close_idle(everything=True)
+        connections.close_all()
         if database.embedded is not None:
             # That it goes away is no news, though whoever is at work just now would say so.
             logging.disable()

@@ -18,6 +18,7 @@ from pulumi_keystore.control_plane.keystores import checkpoints, fencing, openin
 from pulumi_keystore.control_plane.keystores.breaker import Binding, Breaker
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import leadership
+from pulumi_keystore.control_plane.runtime.background import Turns, isolated
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.errors import KeystoreError
 from pulumi_keystore.vault.keystore import VaultKeystore
@@ -26,9 +27,14 @@ from pulumi_keystore.vault.transport import Transport
 _KEEP_S: Final = 30.0
 _MOST_IDLE: Final = 40
 """As many as requests are answered at a time: one that is closed after each use costs two handshakes and a login."""
+_AT_A_TIME: Final = 8
+"""How many organizations' connections are ended side by side: a keystore that does not answer holds up its own."""
+_ENDING_S: Final = 5.0
+"""How long the end of the process waits for them."""
+_LOOK_S: Final = 0.05
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Connection:
     """A transport and a keystore that is logged in through it; one thread uses it at a time."""
 
@@ -46,6 +52,8 @@ class Connections:
         self._plane = plane
         self._lock = threading.Lock()
         self._idle: dict[Binding, list[Connection]] = {}
+        self._retired: set[Connection] = set()
+        self._turns = Turns("connections", _AT_A_TIME)
         self._known: set[Binding] = set()
         self._breaker = Breaker()
 
@@ -111,16 +119,32 @@ class Connections:
         finally:
             connection.transport.close()
 
-    def close_idle(self, *, everything: bool = False) -> None:
-        """End the connections that nobody has used for half a minute, or all."""
+    def close_idle(self) -> None:
+        """End the connections that nobody has used for half a minute."""
         self._breaker.forget_old()
-        limit = float("inf") if everything else time.monotonic() - _KEEP_S
-        ended: list[Connection] = []
+        self._retire(time.monotonic() - _KEEP_S)
+
+    def close_all(self) -> None:
+        """End all that nobody uses, as far as keystores answer in a few seconds."""
+        until = time.monotonic() + _ENDING_S
+        self._retire(float("inf"))
+        while self._retired and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+            self._retire(float("inf"))
+
+    def _retire(self, latest: float) -> None:
+        """Begin to end the connections that were used at some time (`time.monotonic`) at the latest."""
         with self._lock:
             for binding, idle in list(self._idle.items()):
-                ended += [connection for connection in idle if connection.idle_since <= limit]
-                self._idle[binding] = [connection for connection in idle if connection.idle_since > limit]
+                self._retired.update(connection for connection in idle if connection.idle_since <= latest)
+                self._idle[binding] = [connection for connection in idle if connection.idle_since > latest]
                 if not self._idle[binding]:
                     del self._idle[binding]
-        for connection in ended:
+            retired = [(connection.organization_id, connection) for connection in self._retired]
+        self._turns.take(retired, self._end)
+
+    def _end(self, connection: Connection) -> None:
+        with isolated("ending a connection", organization_id=connection.organization_id):
             self._close(connection)
+        with self._lock:
+            self._retired.discard(connection)

@@ -19,6 +19,8 @@ import aiosmtplib
 from pulumi_keystore.control_plane.notifications.outbox import NotAccepted, ServerAway, Undeliverable
 
 _TIMEOUT_S: Final = 20
+_GOODBYE_S: Final = 2
+"""How long the server has to take leave; the mails that wait meanwhile are due."""
 _PERMANENT: Final = 500
 """Replies from here on are for good (RFC 5321 §4.2.1)."""
 _LONGEST_REPLY: Final = 200
@@ -101,14 +103,14 @@ class Connection:
     def close(self) -> None:
         """Say goodbye."""
         with suppress(*_FAULTS):
-            self._run(self._client.quit())
+            self._run(self._client.quit(), _GOODBYE_S)
         self._client.close()
         self._runner.close()
 
-    def _run(self, step: Coroutine[Any, Any, object]) -> None:
+    def _run(self, step: Coroutine[Any, Any, object], within_s: float = 3 * _TIMEOUT_S) -> None:
         async def in_time() -> None:
             # Each reply has its deadline, and so has the whole.
-            async with asyncio.timeout(3 * _TIMEOUT_S):
+            async with asyncio.timeout(within_s):
                 await step
 
         self._runner.run(in_time())

@@ -26,6 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -126,6 +127,12 @@ def tests_alerts(target: Target, client: Client) -> None:
     client.delete_monitor(target.organization, "first")
 
 
+def asks_who_it_is(target: Target, client: Client) -> None:
+    """Ask for what costs nothing but to find out who asks, and sign in to the console."""
+    client.request("GET", "whoami")
+    httpx.post(f"{target.url}/console/sign-in", data={"token": target.admin})
+
+
 _held: list[socket.socket] = []
 
 
@@ -190,6 +197,7 @@ KINDS = (
     Kind("requests that are sent half", sends_halves, 4),
     Kind("migrations there and back, without a pause", migrates, 4, by="admin"),
     Kind("all lists and exports, again and again", reads_lists, 20, by="admin"),
+    Kind("its own name and signing in, again and again", asks_who_it_is, 20, by="admin"),
     Kind("verifications and plans of a recovery", verifies, 8, by="admin"),
     Kind("alerts that are set, tested and removed", tests_alerts, 8, by="admin"),
 )  # fmt: skip

@@ -20,7 +20,7 @@ from pulumi_keystore.control_plane.runtime.opening import opened
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.settings import Settings
 
-SHARE, CHANGES = 3, 5
+SHARE, CHANGES, MIGRATIONS = 3, 5, 4
 PAGE = 3
 
 
@@ -33,6 +33,7 @@ def served(database_url: str, tmp_path: Path) -> Iterator[tuple[FastAPI, str]]:
         master_key_file=None,
         requests_per_organization=SHARE,
         changes_per_day=CHANGES,
+        migrations_per_hour=MIGRATIONS,
     )
     with opened(settings, upgrade_schema) as database:
         plane = database.plane

@@ -405,7 +405,7 @@ BUGS = [
     Bug(
         "one organization may take every thread",
         "control_plane/api/admission.py",
-        "        return self.present >= self._share * (1 + _WAITING)", "        return self.present >= 10**6",
+        "lane.present >= lane.size * (1 + _WAITING)", "lane.present >= 10**6",
         "tests/database/api", "leave_room",
     ),
     Bug(
@@ -514,14 +514,15 @@ BUGS = [
     Bug(
         "forms are read before it is known who sends them",
         "control_plane/app.py",
-        "    return partial(console_access.recognise, services) if console_access.is_private(path) else None",
+        "    return console_access.doorkeeper(services) if console_access.is_private(path) else None",
         "    return None",
         "tests/database/api", "before_it_is_read",
     ),
     Bug(
         "a database that is down is an internal error",
         "control_plane/api/admission.py",
-        "        except SQLAlchemyError as error:\n            await self", "        except ZeroDivisionError as error:\n            await self",
+        "        except SQLAlchemyError as error:\n            return of_database(error)\n        self._known",
+        "        except ZeroDivisionError as error:\n            return of_database(error)\n        self._known",
         "tests/database/api", "database_that_is_down",
     ),
     Bug(
@@ -769,7 +770,7 @@ BUGS = [
     Bug(
         "cheap requests cost an organization nothing",
         "control_plane/api/admission.py",
-        "queue.end_turn(meter.spent_s,", "queue.end_turn(0.0,",
+        "self._pay(organization, queue, meter.owed_s)", "self._pay(organization, queue, 0.0)",
         "tests/database/api/test_admission.py", "share_of_the_processor",
     ),
     Bug(
@@ -781,14 +782,74 @@ BUGS = [
     Bug(
         "what threads do for a request is counted for nobody",
         "control_plane/api/admission.py",
-        "            meter.attach()\n", "",
+        "                meter.attach()\n", "",
         "tests/database/api/test_admission.py", "what_a_request_costs",
     ),
     Bug(
         "a token of an organization has paths without a share",
         "control_plane/api/admission.py",
-        "whose = actor.organization or organization", "whose = organization",
+        "(whose := request.state.actor.organization or organization)", "(whose := organization)",
         "tests/database/api/test_admission.py", "takes_of_its_share",
+    ),
+    Bug(
+        "to be recognised costs an organization nothing",
+        "control_plane/api/admission.py",
+        "elif acquainted is not None and whose is not None:", "elif False:",
+        "tests/database/api/test_admission.py", "who_was_here_before",
+    ),
+    Bug(
+        "who was recognised once is allowed for ever",
+        "control_plane/api/admission.py",
+        "request, receive, send, doorkeeper)", "request, receive, send)",
+        "tests/database/api/test_admission.py", "has_ended_is_refused",
+    ),
+    Bug(
+        "people wait behind clients of a keystore that is down",
+        "control_plane/api/admission.py",
+        "share - int(share * _KEPT)", "share",
+        "tests/database/api/test_admission.py", "people_do_not_wait",
+    ),
+    Bug(
+        "a token signs in as fast as it likes",
+        "control_plane/console/pages.py",
+        "    await _turnstile.enter(token.strip())\n", "",
+        "tests/database/api/test_admission.py", "signs_in_once",
+    ),
+    Bug(
+        "a refusal for want of room is asked for again at once",
+        "control_plane/api/admission.py",
+        "            await asyncio.sleep(_HELD_S)\n", "",
+        "tests/database/api/test_admission.py", "for_want_of_room",
+    ),
+    Bug(
+        "a long request is charged when it ends",
+        "control_plane/api/pacing.py",
+        "        transport.rest.set(self.rest)\n", "",
+        "tests/unit/api/test_pacing.py", "charged_while_it_does",
+    ),
+    Bug(
+        "a list of names has no end",
+        "vault/listing.py",
+        "                if self._left < 0:\n", "                if self._left is None:\n",
+        "tests/unit/vault/test_listing.py", "longer_than_it_can_be",
+    ),
+    Bug(
+        "the latest checkpoint is missed behind many older ones",
+        "vault/archive_keys.py",
+        "_MOST_CHECKPOINTS: Final = 20_000", "_MOST_CHECKPOINTS: Final = 200",
+        "tests/unit/vault/test_session.py", "latest_checkpoint",
+    ),
+    Bug(
+        "connections of a keystore that does not answer hold up those of others",
+        "control_plane/keystores/connections.py",
+        "[(connection.organization_id, connection)", "[(1, connection)",
+        "tests/unit/keystores/test_connections.py", "no_other_organization",
+    ),
+    Bug(
+        "an organization migrates as often as it likes",
+        "control_plane/migration/lifecycle.py",
+        "if actor.organization is not None:", "if False:",
+        "tests/database/migration", "so_often_in_an_hour",
     ),
     Bug(
         "a token that was ended stays written down",

@@ -52,7 +52,7 @@ def start_migration(
     """Begin a migration, or attach to the one that goes there; state "unchanged" if nothing has to move."""
     actor.require(Right.MANAGE, organization)
     migration_id, new = lifecycle.start(
-        services.plane, actor.name, organization, body.destination, body.notify_email, services.clean_ups, body.mode
+        services.plane, actor, organization, body.destination, body.notify_email, services.clean_ups, body.mode
     )
     if migration_id is None:
         return {"id": None, "state": "unchanged", "organization": organization, "destination": body.destination}

@@ -102,7 +102,7 @@ def start(
             registration.put(plane, actor, organization, goal, declared)
         try:
             migration_id, new = lifecycle.start(
-                plane, actor, organization, goal, notify_email, services.clean_ups, mode
+                plane, visitor.actor, organization, goal, notify_email, services.clean_ups, mode
             )
         except BaseException:
             if made:

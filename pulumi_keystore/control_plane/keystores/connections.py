@@ -52,7 +52,7 @@ class Connections:
         self._plane = plane
         self._lock = threading.Lock()
         self._idle: dict[Binding, list[Connection]] = {}
-        self._retired: set[Connection] = set()
+        self._retired: list[Connection] = []
         self._turns = Turns("connections", _AT_A_TIME)
         self._known: set[Binding] = set()
         self._breaker = Breaker()
@@ -136,7 +136,7 @@ class Connections:
         """Begin to end the connections that were used at some time (`time.monotonic`) at the latest."""
         with self._lock:
             for binding, idle in list(self._idle.items()):
-                self._retired.update(connection for connection in idle if connection.idle_since <= latest)
+                self._retired += [connection for connection in idle if connection.idle_since <= latest]
                 self._idle[binding] = [connection for connection in idle if connection.idle_since > latest]
                 if not self._idle[binding]:
                     del self._idle[binding]
@@ -147,4 +147,4 @@ class Connections:
         with isolated("ending a connection", organization_id=connection.organization_id):
             self._close(connection)
         with self._lock:
-            self._retired.discard(connection)
+            self._retired.remove(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from datetime import timedelta
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from pulumi_keystore import failpoints, rules
 from pulumi_keystore.answers import MigrationPlanAnswer
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, handover, opening, proving
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
@@ -29,7 +31,7 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.counting import count
 from pulumi_keystore.declarations.migration import Mode, Phase, State
 from pulumi_keystore.declarations.names import NO_ONE, Kind, check_mode, notified
-from pulumi_keystore.errors import Conflict, InMaintenance
+from pulumi_keystore.errors import Conflict, InMaintenance, TooManyRequests
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.transport import Transport
 
@@ -163,7 +165,7 @@ def check_request(notify_email: str | None, mode: str) -> tuple[str | None, Mode
 
 def start(
     plane: ControlPlane,
-    actor: str,
+    actor: Principal,
     organization: str,
     destination: str,
     notify_email: str | None,
@@ -178,6 +180,7 @@ def start(
     Raises:
         RuleViolation: KS106 (to legacy), KS033 (e-mail), KS038 (mode).
         InMaintenance: Another migration is running.
+        TooManyRequests: People of the organization have begun as many in this hour as they may.
         KeystoreFault, Conflict: The destination refuses us or is unfit; nothing was begun.
 
     """
@@ -189,6 +192,8 @@ def start(
             return found, False
         owner, source, to = found
         _require_vault(source, chosen)
+        if actor.organization is not None:
+            _require_migrations_left(session, owner, plane.settings.migrations_per_hour)
         # If this process is killed while it proves the destination, somebody has to remove the canary.
         proof = clean_ups_of.new(migration_id, to, Side.PROOF, state=CleanUpState.RESERVED)
         session.add(proof)
@@ -212,7 +217,7 @@ def start(
             id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id,
             source=_label(source), destination=_label(to), state=State.RUNNING, phase=Phase.PREFLIGHT, mode=chosen,
             total=keys, done=0, verified=0, notify_email=None if asked == NO_ONE else asked,
-            requested_by=actor, started_at=now_utc(),
+            requested_by=actor.name, started_at=now_utc(),
         )  # fmt: skip
         session.add(row)
         maintenance.begin(owner, migration_id, chosen)
@@ -220,7 +225,7 @@ def start(
         history.append(
             session,
             owner.id,
-            actor,
+            actor.name,
             "Migration started",
             f"{row.source} → {row.destination}, {count(keys, 'key')}{online}",
         )
@@ -228,6 +233,16 @@ def start(
         mail.put(session, row.organization_id, migration_id, row.notify_email, message)
     failpoints.reach("start.recorded")
     return migration_id, True
+
+
+def _require_migrations_left(session: Session, owner: Organization, most: int) -> None:
+    """Raise where an organization migrates again and again: each time is work for keystores, and for this service."""
+    begun = (Migration.organization_id == owner.id, Migration.started_at > now_utc() - timedelta(hours=1))
+    if (session.scalar(select(func.count()).where(*begun)) or 0) >= most:
+        raise TooManyRequests(
+            f"{count(most, 'migration')} of the organization {owner.name!r} began in the last hour",
+            hint="wait an hour, or ask the provider, whose tokens are not limited",
+        )
 
 
 def _require_as_asked(row: Migration, mode: Mode, notify_email: str | None) -> None:

@@ -62,8 +62,8 @@ class Settings(BaseSettings):
     )
     requests_per_organization: Annotated[int, Field(ge=1, le=100)] = Field(
         default=16,
-        description="requests of one organization that are worked on at a time; four times as many wait, and more are "
-        "answered with 429",
+        description="requests of one organization that are worked on at a time, of which an eighth is kept for people "
+        "and their tools; four times as many wait, and more are answered with 429",
     )
     processor_per_organization: Annotated[float, Field(gt=0, le=64)] = Field(
         default=0.25,
@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     changes_per_day: Annotated[int, Field(ge=1)] = Field(
         default=5000,
         description="changes, as its history counts them, that tokens of an organization may make in 24 hours",
+    )
+    migrations_per_hour: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="migrations that tokens of an organization may begin in an hour"
     )
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         default=32, description="most requests in flight to the keystores of one migration, in one process"

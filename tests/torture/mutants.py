@@ -404,8 +404,8 @@ BUGS = [
     ),
     Bug(
         "one organization may take every thread",
-        "control_plane/api/admission.py",
-        "lane.present >= lane.size * (1 + _WAITING)", "lane.present >= 10**6",
+        "control_plane/api/queues.py",
+        "lane.size * (1 + _WAITING)", "10**6",
         "tests/database/api", "leave_room",
     ),
     Bug(
@@ -805,7 +805,7 @@ BUGS = [
     ),
     Bug(
         "people wait behind clients of a keystore that is down",
-        "control_plane/api/admission.py",
+        "control_plane/api/queues.py",
         "share - int(share * _KEPT)", "share",
         "tests/database/api/test_admission.py", "people_do_not_wait",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -11,32 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
-from weakref import WeakValueDictionary
 
-from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulumi_keystore.control_plane.api.pacing import Company, Meter, Pace, counted
 from pulumi_keystore.control_plane.api.problems import announced_as_too_large, of_database
-from pulumi_keystore.control_plane.identity.roles import Principal, Role
+from pulumi_keystore.control_plane.api.queues import Queue, digest
+from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.errors import KeystoreError, KeystoreFault, TooManyRequests
 
 THREADS: Final = 200
 """How many requests are worked on at a time; most of them wait for a keystore or the database."""
 doorkeepers: Final = CapacityLimiter(10)
 """Threads in which people are recognised: whoever is busy with an organization's keystore keeps nobody outside."""
-_WAITING: Final = 4
-"""How many may wait for each that is worked on: an online migration holds all for a second or two."""
-_WAIT_S: Final = 20
 _HELD_S: Final = 1.0
 """How long a refusal is kept from those for whom no room is left to wait: they ask again when they have it."""
-_KEPT: Final = 1 / 8
-"""The part of an organization's turns that is kept for people and their tools: while a keystore is down its clients go
-on asking, and who sees to it shall not wait behind them."""
-_APART_S: Final = 0.25
-"""How far apart turns come back whose requests failed: those cost the most, lead to the next, and are of no use."""
 _FAILED: Final = (400, 408, 413, 422, TooManyRequests.status, KeystoreFault.status)
 """What was sent cannot be used, did not come, or is too much; or the keystore does not work."""
 
@@ -68,123 +59,18 @@ class _Acquaintances:
 
     def who_had(self, credential: str | None) -> Principal | None:
         """Return who was recognised by a credential the last time."""
-        return self._known.get(_digest(credential)) if credential else None
+        return self._known.get(digest(credential)) if credential else None
 
     def note(self, credential: str | None, actor: Principal | None) -> None:
         """Remember who was recognised by a credential, or that nobody was."""
         if not credential:
             return
-        digest = _digest(credential)
-        self._known.pop(digest, None)
+        key = digest(credential)
+        self._known.pop(key, None)
         if actor is not None:
-            self._known[digest] = actor
+            self._known[key] = actor
         if len(self._known) > self._MOST:
             self._known.popitem(last=False)
-
-
-def _digest(credential: str) -> bytes:
-    return hashlib.sha256(credential.encode()).digest()
-
-
-class Turnstile:
-    """Lets those who come with the same credential through one at a time, and not at once after each other."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
-
-    async def enter(self, credential: str) -> None:
-        """Wait for one's turn."""
-        lock = self._locks.setdefault(_digest(credential), asyncio.Lock())
-        await lock.acquire()
-        asyncio.get_running_loop().call_later(_APART_S, lock.release)
-
-
-class _Lane:
-    """Some of an organization's turns."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.turns = size, Semaphore(size)
-        self.present = 0
-        """How many have or want one."""
-        self.rested_at = 0.0
-        """When the last of those comes back whose requests failed."""
-
-
-class _Queue:
-    """The requests of an organization: those that are worked on, those that wait, and the turns that rest."""
-
-    def __init__(self, organization: str, share: int, pace: Pace) -> None:
-        self._organization, self.pace = organization, pace
-        self._all = _Lane(share)
-        self._clients = _Lane(share - int(share * _KEPT))
-        self.remembered_until = 0.0
-        """The moment from which there is nothing to remember, if nobody is present."""
-        self.is_looked_after = False
-        """Whether somebody will look then."""
-
-    def _lanes(self, actor: Principal | None) -> list[_Lane]:
-        """Return those of each of which somebody needs a turn, in this order."""
-        return [self._clients, self._all] if actor and actor.role is Role.AUTHORITY else [self._all]
-
-    def is_full(self, actor: Principal | None) -> bool:
-        """Tell whether somebody may not wait, too."""
-        return any(lane.present >= lane.size * (1 + _WAITING) for lane in self._lanes(actor))
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody has or wants a turn."""
-        return not self._all.present
-
-    @contextmanager
-    def presence(self, actor: Principal) -> Iterator[None]:
-        """Count somebody who has or wants a turn."""
-        lanes = self._lanes(actor)
-        for lane in lanes:
-            lane.present += 1
-        try:
-            yield
-        finally:
-            for lane in lanes:
-                lane.present -= 1
-
-    async def has_turn(self, actor: Principal) -> bool:
-        """Wait for a turn; return False where it takes too long."""
-        taken: list[_Lane] = []
-        with move_on_after(_WAIT_S):
-            try:
-                for lane in self._lanes(actor):
-                    await lane.turns.acquire()
-                    taken.append(lane)
-            except BaseException:
-                for lane in taken:
-                    lane.turns.release()
-                raise
-            return True
-        return False
-
-    def refusal(self, actor: Principal | None) -> TooManyRequests:
-        """Return what is told to those who may not wait, or have waited too long."""
-        lane = self._lanes(actor)[0]
-        return TooManyRequests(
-            f"{lane.present} requests of the organization {self._organization!r} wait for their answers, and "
-            f"{lane.size} at a time are worked on",
-            hint="wait for their answers, and try again in a moment",
-        )
-
-    def end_turn(self, actor: Principal, rests_s: float, *, failed: bool) -> None:
-        """Let a turn rest, and longer where its request failed."""
-        loop, lanes = asyncio.get_running_loop(), self._lanes(actor)
-        now = loop.time()
-        free_at = now + rests_s
-        if failed:
-            lanes[0].rested_at = max(lanes[0].rested_at, now) + _APART_S
-            free_at = max(free_at, lanes[0].rested_at)
-        for lane in lanes:
-            if free_at <= now:
-                lane.turns.release()
-            else:
-                loop.call_at(free_at, lane.turns.release)
-        self.remembered_until = max(self.remembered_until, free_at, self.pace.forgotten_at())
 
 
 class Admission:
@@ -218,7 +104,7 @@ class Admission:
         self._processor = processor
         self._company = Company()
         self._known = _Acquaintances()
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, Queue] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -236,7 +122,7 @@ class Admission:
         # Who belongs to an organization takes of its share, whatever they ask for.
         whose = (acquainted and acquainted.organization) or organization
         queue = self._queues.get(whose) if whose else None
-        if queue is not None and queue.is_full(acquainted):
+        if queue is not None and queue.room(acquainted) <= 0:
             # Who asks again at once gets no faster answers by it.
             await asyncio.sleep(_HELD_S)
             await self._refuse(request, queue.refusal(acquainted))(scope, receive, send)
@@ -286,12 +172,8 @@ class Admission:
             doorkeeper: Recognises those who were only recognised earlier.
 
         """
-        queue = self._queues.get(organization)
-        if queue is None:
-            queue = self._queues[organization] = _Queue(organization, self._share, Pace(self._processor))
-        is_full = queue.is_full(actor)
-        with queue.presence(actor):
-            if is_full or not await queue.has_turn(actor):
+        with self._present(organization, actor) as queue:
+            if not await queue.has_turn(actor):
                 await self._refuse(request, queue.refusal(actor))(request.scope, receive, send)
             else:
                 succeeded, meter = False, Meter(partial(self._pay, organization, queue))
@@ -310,9 +192,20 @@ class Admission:
                         await self._app(request.scope, receive, noting)
                 finally:
                     queue.end_turn(actor, self._pay(organization, queue, meter.owed_s), failed=not succeeded)
-        self._forget(organization, queue)
 
-    def _pay(self, organization: str, queue: _Queue, owed_s: float) -> float:
+    @contextmanager
+    def _present(self, organization: str, actor: Principal) -> Iterator[Queue]:
+        """Count somebody in the queue of an organization, which is forgotten when there is nothing to remember."""
+        queue = self._queues.get(organization)
+        if queue is None:
+            queue = self._queues[organization] = Queue(organization, self._share, Pace(self._processor))
+        try:
+            with queue.presence(actor):
+                yield queue
+        finally:
+            self._forget(organization, queue)
+
+    def _pay(self, organization: str, queue: Queue, owed_s: float) -> float:
         """Charge an organization; return for how many seconds what has cost it is to rest."""
         now = time.monotonic()
         return queue.pace.pay(now, owed_s, alone=not self._company.has(organization, now)) - now
@@ -334,7 +227,7 @@ class Admission:
             return of_database(error)
         return None
 
-    def _forget(self, organization: str, queue: _Queue) -> None:
+    def _forget(self, organization: str, queue: Queue) -> None:
         """Forget an organization that has left, now or when there is nothing to remember of it."""
         if not queue.is_empty or queue.is_looked_after:
             return

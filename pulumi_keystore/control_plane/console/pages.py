@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane import overview
 from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
-from pulumi_keystore.control_plane.api.admission import Turnstile, doorkeepers
+from pulumi_keystore.control_plane.api.admission import doorkeepers
 from pulumi_keystore.control_plane.api.organizations import Format, history_file
 from pulumi_keystore.control_plane.api.paging import Before
+from pulumi_keystore.control_plane.api.queues import Turnstile
 from pulumi_keystore.control_plane.console.access import (
     COOKIE,
     HOME,

@@ -111,8 +111,8 @@ def test_what_is_announced_as_too_large_is_refused_before_anybody_is_looked_up(s
 
 
 def test_half_sent_requests_of_one_organization_leave_room_for_others(served, monkeypatch):
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", 0.01)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._APART_S", 0.01)
 
     async def run():
         half = [Caller(served, "POST", KEYS) for _ in range(SHARE)]
@@ -149,7 +149,7 @@ def test_half_sent_requests_of_one_organization_leave_room_for_others(served, mo
     ],
 )
 def test_who_belongs_to_an_organization_takes_of_its_share_whatever_they_ask_for(served, monkeypatch, method, path):
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 600)
     with served[0].state.services.plane.transaction() as session:
         _, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
 
@@ -202,8 +202,8 @@ def test_requests_that_fail_are_few_in_a_second(served, monkeypatch, rests_s, wa
         raise fault
 
     asked = []
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", rests_s)
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", waits_s)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._APART_S", rests_s)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", waits_s)
     monkeypatch.setattr("pulumi_keystore.control_plane.api.archive_keys.release_to_user", fail)
 
     async def ask(organization):
@@ -223,9 +223,9 @@ def test_people_do_not_wait_behind_clients_whose_keystore_is_down(served, monkey
     def fail(*_):
         raise KeystoreFault("the keystore hangs")
 
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._KEPT", 1 / SHARE)
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", 600)
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._KEPT", 1 / SHARE)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._APART_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 600)
     monkeypatch.setattr("pulumi_keystore.control_plane.api.archive_keys.release_to_user", fail)
     with served[0].state.services.plane.transaction() as session:
         _, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
@@ -254,7 +254,7 @@ def test_to_recognise_who_was_here_before_takes_of_the_share_of_their_organizati
             pass
         return known(*given)
 
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 600)
     monkeypatch.setattr(tokens, "authenticate", authenticate)
     monkeypatch.setattr(Pace, "pay", lambda _, now, spent_s, **__: paid.append(spent_s) or now)
     with served[0].state.services.plane.transaction() as session:
@@ -292,7 +292,7 @@ def test_a_token_that_has_ended_is_refused_though_it_was_known(served):
 
 
 def test_a_refusal_for_want_of_room_is_not_asked_for_again_at_once(served, monkeypatch):
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 600)
     monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._HELD_S", 600)
 
     async def run():
@@ -308,7 +308,7 @@ def test_a_refusal_for_want_of_room_is_not_asked_for_again_at_once(served, monke
 
 
 def test_one_token_signs_in_once_at_a_time_and_others_beside_it(served, monkeypatch):
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._APART_S", 600)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._APART_S", 600)
     with served[0].state.services.plane.transaction() as session:
         _, theirs = tokens.create(session, "test", "ops", "customer-cloud-admin", "acme")
 
@@ -330,7 +330,7 @@ def test_one_token_signs_in_once_at_a_time_and_others_beside_it(served, monkeypa
 
 
 def test_who_waits_too_long_is_told_so(served, monkeypatch):
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 0.2)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 0.2)
 
     async def run():
         half = [Caller(served, "POST", KEYS) for _ in range(SHARE)]
@@ -344,7 +344,7 @@ def test_who_waits_too_long_is_told_so(served, monkeypatch):
 
 
 def test_half_sent_forms_of_one_organization_leave_room_for_others(served, cookie, monkeypatch):
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 0.2)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 0.2)
 
     async def run():
         as_form = {"cookie": cookie, "content-type": "multipart/form-data; boundary=x"}
@@ -458,7 +458,7 @@ def test_the_description_needs_no_token(served):
 def test_an_organization_that_uses_more_than_its_share_of_the_processor_waits_where_others_ask_too(served, monkeypatch):
     """Many cheap requests, sixteen at a time and without a pause, would take all of it."""
     monkeypatch.setattr("pulumi_keystore.control_plane.api.pacing._EACH_S", 60.0)
-    monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 0.2)
+    monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 0.2)
 
     async def ask(organization):
         return await Caller(served, "GET", f"/v1/organizations/{organization}/history").end()
@@ -469,7 +469,7 @@ def test_an_organization_that_uses_more_than_its_share_of_the_processor_waits_wh
         assert await ask("other") == 200
         assert [await ask("acme") for _ in range(SHARE + 1)] == [200] * SHARE + [429]
         assert await ask("other") == 200
-        monkeypatch.setattr("pulumi_keystore.control_plane.api.admission._WAIT_S", 600)
+        monkeypatch.setattr("pulumi_keystore.control_plane.api.queues._WAIT_S", 600)
         assert await ask("acme") == 200
 
     asyncio.run(run())

@@ -42,6 +42,7 @@ from pulumi_keystore.vault.requests import (
     Validity,
 )
 from pulumi_keystore.vault.resolver import Target
+from pulumi_keystore.vault.window import Window
 
 CONNECT_TIMEOUT_S: Final = 5.0
 rest: ContextVar[Callable[[], None] | None] = ContextVar("rest", default=None)
@@ -52,7 +53,6 @@ _BYTES_A_PIECE: Final = 64
 """An answer may come in so many pieces, and in more where each holds so much: no server sends it byte by byte, and each
 piece costs the time of the flows beside it."""
 _IDLE_HANDLES: Final = 128
-_BETWEEN_CUTS_S: Final = 0.1
 
 # It is sent back as it came: base64 of a short JSON object, and nothing that could end a header.
 _INDEX: Final = re.compile(r"[A-Za-z0-9+/=_-]{1,500}")
@@ -80,34 +80,6 @@ class _Running(Generic[T]):
     flow: Flow[T]
     handle: _Handle | None = None
     request: Request | None = None
-
-
-class Window:
-    """How many flows may be under way: half as many after an answer that asks for fewer, then one more at a time.
-
-    That is the additive increase and multiplicative decrease of TCP (RFC 5681). Answers to what was sent before the
-    last cut say nothing new, so there is at most one cut in a tenth of a second.
-    """
-
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
-        self._room = float(most)
-        self._clock = clock
-        self._last_cut = float("-inf")
-
-    @property
-    def size(self) -> int:
-        """The number of flows that may be under way now, at least 1."""
-        return int(self._room)
-
-    def answered(self, status: int) -> None:
-        """Learn from the HTTP status of an answer."""
-        if status in (429, 503):
-            now = self._clock()
-            if now - self._last_cut >= _BETWEEN_CUTS_S:
-                self._last_cut, self._room = now, max(1.0, self._room / 2)
-        elif self._room < self._most:
-            self._room = min(float(self._most), self._room + 1 / self._room)
 
 
 class Transport:

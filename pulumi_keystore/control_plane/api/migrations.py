@@ -11,7 +11,7 @@ from pulumi_keystore.control_plane.api.access import Actor, Body, Services
 from pulumi_keystore.control_plane.api.pacing import Metered
 from pulumi_keystore.control_plane.api.paging import AfterId, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.migration import lifecycle, undo, views
+from pulumi_keystore.control_plane.migration import lifecycle, planning, undo, views
 from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.migration import Mode
@@ -42,7 +42,7 @@ class MigrationBody(PlanBody):
 def plan_migration(organization: str, body: PlanBody, actor: Actor, services: Services) -> MigrationPlanAnswer:
     """Say what a migration would do; nothing is changed."""
     actor.require(Right.VIEW, organization)
-    return lifecycle.plan(services.plane, organization, body.destination)
+    return planning.plan(services.plane, organization, body.destination)
 
 
 @router.post("/organizations/{organization}/migrations")

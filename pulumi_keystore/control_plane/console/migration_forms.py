@@ -17,7 +17,7 @@ from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import clean_ups, registration
 from pulumi_keystore.control_plane.keystores.binding import require_changeable
-from pulumi_keystore.control_plane.migration import lifecycle, undo
+from pulumi_keystore.control_plane.migration import lifecycle, planning, undo
 from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.migration import Mode
@@ -57,12 +57,12 @@ def migrate(
             binding, proof = registration.rehearse(services.plane, organization, goal, declared)
             inside = f", namespace {binding.namespace}" if binding.namespace else ""
             label = f"{goal} ({binding.address}{inside})"
-            plan = lifecycle.plan_to_new(
+            plan = planning.plan_to_new(
                 services.plane, organization, label, binding.kind, proof.cluster_id if proof else ""
             )
             draft = drafts.seal(services.plane.master_key, organization, visitor.form_token, goal, declared)
             return {**plan, "name": "", "draft": draft}
-        return {**lifecycle.plan(services.plane, organization, destination), "name": destination, "draft": ""}
+        return {**planning.plan(services.plane, organization, destination), "name": destination, "draft": ""}
 
     return or_form(
         lambda: page(

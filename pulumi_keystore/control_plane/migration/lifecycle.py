@@ -10,20 +10,20 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from pulumi_keystore import failpoints, rules
-from pulumi_keystore.answers import MigrationPlanAnswer
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity.roles import Principal
-from pulumi_keystore.control_plane.keystores import checkpoints, fencing, handover, opening, proving
+from pulumi_keystore.control_plane.keystores import checkpoints, fencing, handover, opening
 from pulumi_keystore.control_plane.keystores import clean_ups as clean_ups_of
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.migration import messages, shards
 from pulumi_keystore.control_plane.migration.endings import Ending, MigrationFailed
 from pulumi_keystore.control_plane.migration.parties import Parties
+from pulumi_keystore.control_plane.migration.planning import title
 from pulumi_keystore.control_plane.migration.preflight import preflight
 from pulumi_keystore.control_plane.migration.receipt import make_receipt, receipt_text
 from pulumi_keystore.control_plane.migration.tables import Migration
-from pulumi_keystore.control_plane.migration.views import USUAL_RATE, find
+from pulumi_keystore.control_plane.migration.views import find
 from pulumi_keystore.control_plane.notifications import mail
 from pulumi_keystore.control_plane.organizations import history, keystores, ledger, maintenance, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, LateKey, LegacyKey, Organization
@@ -86,78 +86,6 @@ def _remove_old_copies(plane: ControlPlane, transport: Transport, parties: Parti
             history.append(session, owner.id, history.SYSTEM, "Old copies removed", detail)
 
 
-def plan(plane: ControlPlane, organization: str, destination: str) -> MigrationPlanAnswer:
-    """Say what a migration would do: from, to, number of keys, estimate, and what is unreachable.
-
-    Raises:
-        Conflict: Both are on one cluster.
-
-    """
-    with plane.transaction() as session:
-        owner = registry.find(session, organization)
-        to = keystores.find(session, owner, destination)
-        source = keystores.active_keystore(session, owner)
-        keys = ledger.count_keys(session, owner)
-        moves = source is not None and source.id != to.id
-        if moves and source is not None:
-            _require_another_cluster(source, _label(to), to.cluster_id, "destination")
-        carries = source is not None and moves and handover.would_carry_alerts(session, source, to.kind, to)
-    ends = [row for row in (source, to) if moves and row]
-    return _planned(plane, owner, source, _label(to), keys if moves else 0, ends, moves=moves, carries=carries)
-
-
-def plan_to_new(plane: ControlPlane, organization: str, label: str, kind: Kind, cluster_id: str) -> MigrationPlanAnswer:
-    """Say what a migration to a keystore would do that was proved and is not registered yet.
-
-    Raises:
-        Conflict: It is on the cluster of the active keystore, or there is none.
-
-    """
-    with plane.transaction() as session:
-        owner = registry.find(session, organization)
-        source = keystores.require_active(session, owner)
-        keys = ledger.count_keys(session, owner)
-        carries = handover.would_carry_alerts(session, source, kind, None)
-    _require_another_cluster(source, label, cluster_id, "address")
-    return _planned(plane, owner, source, label, keys, [source], moves=True, carries=carries)
-
-
-def _require_another_cluster(source: Keystore, label: str, cluster_id: str | None, prop: str) -> None:
-    if source.cluster_id and source.cluster_id == cluster_id:
-        raise Conflict(
-            f"{prop}: {label} and {_label(source)} are the same Vault cluster",
-            hint="choose a keystore on another server",
-            prop=prop,
-        )
-
-
-def _planned(
-    plane: ControlPlane,
-    owner: Organization,
-    source: Keystore | None,
-    destination: str,
-    keys: int,
-    ends: list[Keystore],
-    *,
-    moves: bool,
-    carries: bool,
-) -> MigrationPlanAnswer:
-    """Return a plan; `ends` are the keystores whose connection is tested for it."""
-    tested = {row.name: proving.test_connection(plane, owner, row) for row in ends}
-    return {
-        "organization": owner.name,
-        "source": _label(source) if source else None,
-        "destination": destination,
-        "moves": moves,
-        "carries_alerts": carries,
-        "keys": keys,
-        "estimate_s": round(keys / USUAL_RATE, 1),
-        "unreachable": [f"{name}: {state['detail']}" for name, state in tested.items() if state["status"] != "Online"],
-        "retain_s": plane.settings.retain_s,
-        "maintenance": owner.maintenance_by,
-    }
-
-
 def check_request(notify_email: str | None, mode: str) -> tuple[str | None, Mode]:
     """Return what a migration is asked for with, or raise `RuleViolation` (KS033, KS038) for what it cannot be."""
     return notified(notify_email) if notify_email is not None else None, check_mode(mode)
@@ -215,7 +143,7 @@ def start(
         keys = ledger.count_keys(session, owner)
         row = Migration(
             id=migration_id, organization_id=owner.id, source_id=source.id, destination_id=to.id,
-            source=_label(source), destination=_label(to), state=State.RUNNING, phase=Phase.PREFLIGHT, mode=chosen,
+            source=title(source), destination=title(to), state=State.RUNNING, phase=Phase.PREFLIGHT, mode=chosen,
             total=keys, done=0, verified=0, notify_email=None if asked == NO_ONE else asked,
             requested_by=actor.name, started_at=now_utc(),
         )  # fmt: skip
@@ -403,7 +331,3 @@ def abort(session: Session, migration_id: str, ending: Ending, detail: str, *, c
 def unfinished(session: Session) -> list[str]:
     """Return the ids of all migrations whose workflow has not come to its end."""
     return list(session.scalars(select(Migration.id).where(Migration.phase != Phase.ENDED)))
-
-
-def _label(row: Keystore) -> str:
-    return f"{row.name} ({row.address or row.kind})"

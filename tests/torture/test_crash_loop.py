@@ -91,10 +91,14 @@ def test_the_service_is_killed_and_killed_again_while_it_recovers(scene, point, 
     )
     with contextlib.suppress(RuntimeError):  # it may die before it answers at all
         scene.testbed.service.start()
-    # Where nothing was left to be recovered, the second death comes with the next request.
-    ask(scene)
-    wait_until(lambda: not (scene.control / "plan").exists(), f"the second death after {point}", interval_s=0.01)
-    wait_until(lambda: scene.testbed.service._process.poll() is not None, "its end", interval_s=0.01)
+    # Where little was left to be recovered, the second death comes with the next request, or not at all: a migration
+    # whose last step was recorded, and whose mail was sent, leaves nothing to do.
+    answer = ask(scene)
+    if answer is not None and answer["id"] is None:
+        scene.clear_moments()
+    else:
+        wait_until(lambda: not (scene.control / "plan").exists(), f"the second death after {point}", interval_s=0.01)
+        wait_until(lambda: scene.testbed.service._process.poll() is not None, "its end", interval_s=0.01)
     scene.settle(revived(scene))
     assert scene.here == there
 

@@ -167,3 +167,4 @@ def _forget_old(plane: ControlPlane) -> None:
         results.forget_old(session, now_utc())
         sessions.forget_expired(session, now_utc())
         outbox.forget_old(session, now_utc())
+    workflows.forget_old(now_utc())

@@ -18,6 +18,7 @@ from sqlalchemy import (
     DateTime,
     Integer,
     Select,
+    SelectBase,
     and_,
     any_,
     bindparam,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     or_,
     select,
     type_coerce,
+    union,
     union_all,
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
@@ -105,11 +107,20 @@ def _has(signs: Iterable[_Sign]) -> ColumnElement[bool]:
     return or_(*(column == any_(func.array(found.scalar_subquery())) for column, found in signs))
 
 
+def _expiring(signs: Iterable[_Sign]) -> SelectBase:
+    """Return the keystores at which one of the signs is seen, sorted: of their organizations only a page is read."""
+    at = {"id": Keystore.organization_id, "active_keystore_id": Keystore.id}
+    seen = (registry.EXPIRING.where(_has([(at[column.key], found)])) for column, found in signs)
+    return union(*seen).order_by("certificate_not_after", "id")
+
+
 _SIGNS: Final = _signs()
-_FILTERS: Final = {
-    **{ProblemFilter(problem): _has(signs) for problem, signs in _SIGNS.items()},
-    ProblemFilter.ANY: _has(chain.from_iterable(_SIGNS.values())),
+_OF: Final = {
+    **{ProblemFilter(problem): signs for problem, signs in _SIGNS.items()},
+    ProblemFilter.ANY: list(chain.from_iterable(_SIGNS.values())),
 }
+_FILTERS: Final = {problem: _has(signs) for problem, signs in _OF.items()}
+_EXPIRING: Final = {problem: _expiring(signs) for problem, signs in _OF.items()}
 _COUNTED: Final = union_all(
     *(
         select(literal(problem), func.count()).select_from(Organization).where(_has(signs))
@@ -165,10 +176,13 @@ def list_page(
     """
     if order is Order.PROBLEMS and problem is None:
         return _problems_first(session, _moments(plane, now), after, limit, search)
-    query, moments = registry.listed(session, after, search, order), {}
-    if problem is not None:
-        query, moments = query.where(_FILTERS[problem]), _moments(plane, now)
-    return list(session.scalars(query.limit(limit), moments))
+    if problem is None:
+        query = registry.listed(session, after, search, order)
+    elif order is Order.CERTIFICATE:
+        query = registry.listed(session, after, search, order, _EXPIRING[problem])
+    else:
+        query = registry.listed(session, after, search, order).where(_FILTERS[problem])
+    return list(session.scalars(query.limit(limit), _moments(plane, now)))
 
 
 def _problems_first(

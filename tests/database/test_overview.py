@@ -14,7 +14,7 @@ from pulumi_keystore.control_plane.migration.tables import Migration
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.organizations.tables import ArchiveKeyEntry, Keystore, Organization
 from pulumi_keystore.control_plane.runtime.settings import Settings
-from pulumi_keystore.declarations.problems import Problem, ProblemFilter
+from pulumi_keystore.declarations.problems import Order, Problem, ProblemFilter
 
 PLANE = SimpleNamespace(settings=Settings())
 NOW = now_utc()
@@ -128,6 +128,24 @@ def test_those_with_any_problem_come_once_in_pages(session):
         after = rows[-1]["name"]
     assert found == sorted({number for found in EXPECTED.values() for number in found})
     assert numbers(listed(session, problem=ProblemFilter.ANY, search="01")) == [1, 10, 14, 17]
+
+
+@pytest.mark.parametrize("order", [Order.NAME_DESCENDING, Order.NEWEST, Order.CERTIFICATE])
+@pytest.mark.parametrize("problem", list(ProblemFilter))
+def test_a_filter_finds_the_same_in_every_order(session, problem, order):
+    tested = {
+        n for n in numbers(listed(session, problem=problem)) if session.get_one(Keystore, 10 * n + 1).kind != "provider"
+    }
+    found, after = [], ""
+    while rows := listed(session, problem=problem, order=order, limit=2, after=after):
+        found += numbers(rows)
+        after = rows[-1]["name"]
+    keys = {
+        Order.NAME_DESCENDING: lambda n: -n,
+        Order.NEWEST: lambda n: -n,
+        Order.CERTIFICATE: lambda n: (session.get_one(Keystore, 10 * n + 1).certificate_not_after, n),
+    }
+    assert found == sorted(tested, key=keys[order])
 
 
 def test_the_worst_come_first_and_each_once(session):

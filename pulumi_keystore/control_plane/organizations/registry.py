@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Select, exists, select, tuple_
+from sqlalchemy import Select, SelectBase, exists, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,10 @@ from pulumi_keystore.errors import Conflict, InvalidInput, NotFound, RecoveryNee
 PAGE: Final = 50
 """How many organizations a page shows."""
 ENVIRONMENTS: Final = ("cloud", "federal")
+EXPIRING: Final = select(Keystore.certificate_not_after, Keystore.id).where(
+    Keystore.kind == Kind.SELF_ADMINISTERED, Keystore.certificate_not_after.is_not(None)
+)
+"""When client certificates expire, and of which keystores: what organizations are sorted by."""
 
 
 def find(session: Session, name: str, *, lock: bool = False) -> Organization:
@@ -45,10 +49,17 @@ def named(session: Session, name: str, *, lock: bool = False) -> Organization | 
     return session.scalar(query.with_for_update() if lock else query) if name.isprintable() else None
 
 
-def listed(session: Session, after: str = "", search: str = "", order: Order = Order.NAME) -> Select[Organization]:
+def listed(
+    session: Session,
+    after: str = "",
+    search: str = "",
+    order: Order = Order.NAME,
+    expiring: SelectBase = EXPIRING,
+) -> Select[Organization]:
     """Return a query for organizations, sorted; those after one, and with `search` those whose name holds it.
 
-    Where the one that others come after has been deleted meanwhile, an order but that of names begins anew.
+    Where the one that others come after has been deleted meanwhile, an order but that of names begins anew. Sorted by
+    certificate, only those that use one of the keystores in `expiring`.
     """
     query = select(Organization)
     if search:
@@ -57,11 +68,11 @@ def listed(session: Session, after: str = "", search: str = "", order: Order = O
         last = session.scalar(select(Organization.id).where(Organization.name == after)) if after else None
         return (query if last is None else query.where(Organization.id < last)).order_by(Organization.id.desc())
     if order is Order.CERTIFICATE:
-        end, used = (Keystore.certificate_not_after, Keystore.id), Keystore.id == Organization.active_keystore_id
-        shown = select(*end).join(Organization, used).where(Organization.name == after)
-        found = session.execute(shown).first() if after else None
-        query = query.join(Keystore, used).where(Keystore.kind == Kind.SELF_ADMINISTERED, end[0].is_not(None))
-        return (query if found is None else query.where(tuple_(*end) > tuple_(*found))).order_by(*end)
+        shown = EXPIRING.join(Organization, Organization.active_keystore_id == Keystore.id)
+        found = session.execute(shown.where(Organization.name == after)).first() if after else None
+        ends = expiring.subquery()
+        query = query.join(ends, ends.c.id == Organization.active_keystore_id)
+        return (query if found is None else query.where(tuple_(*ends.c) > tuple_(*found))).order_by(*ends.c)
     if order is Order.NAME_DESCENDING:
         return (query.where(Organization.name < after) if after else query).order_by(Organization.name.desc())
     return (query.where(Organization.name > after) if after else query).order_by(Organization.name)

@@ -60,11 +60,13 @@ class KeystoreAnswer(TypedDict):
 
 
 class ConnectionAnswer(TypedDict):
-    """What a test of a connection found just now."""
+    """What a test of a connection found just now, and what to do about it, step by step."""
 
     status: str
     reason: str | None
     detail: str | None
+    cause: str | None
+    steps: list[str]
 
 
 class ReliabilityAnswer(TypedDict):

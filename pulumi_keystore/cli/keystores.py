@@ -137,7 +137,7 @@ def status(
             "maintenance": progress_line(shown["migration"]) if shown["migration"] else "no",
         }
         pairs(line)
-        for number, step in enumerate(shown["health"]["steps"] if shown["health"] else (), 1):
+        for number, step in enumerate(connection["steps"] if connection else (), 1):
             out.print(wrapped(f"{number}. {step}", 3), markup=False)
     if shown["connection"] and shown["connection"]["status"] != "Online":
         raise typer.Exit(OFFLINE)

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from pulumi_keystore.clock import now_utc
-from pulumi_keystore.control_plane.keystores import proving
+from pulumi_keystore.control_plane.monitoring.runner import HealthChecks
 from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.organizations import keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import HistoryEntry, Keystore, Organization
@@ -235,20 +235,21 @@ def _look_up(resolver: Resolver, name: str) -> None:
 
 
 def _keystores(plane: ControlPlane, registered: Sequence[tuple[Organization, list[Keystore]]]) -> Iterator[Finding]:
+    checks = HealthChecks(plane)
     for owner, rows in registered:
         if not rows:
             yield Finding(
                 f"organization {owner.name}", Verdict.WARNING, "it has no keystore", "declare a Keystore for it"
             )
         for row in rows:
-            yield _keystore(plane, owner, row)
+            yield _keystore(checks, owner, row)
 
 
-def _keystore(plane: ControlPlane, owner: Organization, row: Keystore) -> Finding:
+def _keystore(checks: HealthChecks, owner: Organization, row: Keystore) -> Finding:
     """Test one keystore; one that is not in use can be away, and nothing depends on it."""
     used = row.id == owner.active_keystore_id
     subject = f"keystore {owner.name}/{row.name}"
-    tested = proving.test_connection(plane, owner, row)
+    tested = checks.look(owner, row)
     if tested["status"] != "Online":
         hint = f"run `keystore status {owner.name}`, which lists the next steps" if used else "it is not in use"
         detail = f"{tested['reason']}: {tested['detail']}"

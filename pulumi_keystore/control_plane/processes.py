@@ -75,8 +75,9 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
         resuming.resume(plane)
         connections, checkpoints = Connections(plane), Checkpoints(plane)
         webhook_sender = WebhookSender(plane.sessions, plane.master_key, plane.resolver, settings.webhook_ca)
+        health_checks = HealthChecks(plane)
         if settings.health_checks:
-            HealthChecks(plane).start()
+            health_checks.start()
         background.start(
             [
                 Work("leadership", 2.0, lambda: background.stop_unless(lead.held(), "is lost")),
@@ -101,6 +102,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> NoReturn:
             workflow.begin,
             mail_sender,
             webhook_sender,
+            health_checks,
         )
         listener.answer(settings, app.create(services), port, say)
         background.end()

@@ -14,6 +14,7 @@ from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.escrow.quota import Quota
 from pulumi_keystore.control_plane.identity import tokens
+from pulumi_keystore.control_plane.monitoring.runner import HealthChecks
 from pulumi_keystore.control_plane.organizations import history, registry
 from pulumi_keystore.control_plane.runtime.database import upgrade_schema
 from pulumi_keystore.control_plane.runtime.opening import opened
@@ -41,7 +42,7 @@ def served(database_url: str, tmp_path: Path) -> Iterator[tuple[FastAPI, str]]:
             _, token = tokens.create(session, "test", "authority", "authority")
             registry.put(session, "test", "acme")
             registry.put(session, "test", "other")
-        services = ServicesOfApp(plane, None, None, None, Quota(10), lambda _: None, None, None)
+        services = ServicesOfApp(plane, None, None, None, Quota(10), lambda _: None, None, None, HealthChecks(plane))
         yield app.create(services), token
 
 

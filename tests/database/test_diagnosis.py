@@ -157,9 +157,9 @@ def keystores(settings, monkeypatch):
             session.add(row)
             session.flush()
         session.get(Organization, 1).active_keystore_id = 1
-    well = {"status": "Online", "reason": None, "detail": None}
+    well = {"status": "Online"}
     tested = {"first": well, "second": well}
-    monkeypatch.setattr(diagnosis.proving, "test_connection", lambda *given: tested[given[-1].name])
+    monkeypatch.setattr(diagnosis.HealthChecks, "look", lambda *given: tested[given[-1].name])
     return tested
 
 

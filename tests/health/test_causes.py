@@ -109,6 +109,11 @@ def test_how_many_shares_were_given_is_told(watch):
         acme.await_status("Offline", "Host unavailable", 60)
         shown = acme.await_detail("and was given 1")
         assert shown["cause"] == "sealed"
+        # What is tested when someone asks says the same.
+        now = acme.customer.admin.status(acme.customer.name)["connection"]
+        assert {name: now[name] for name in ("detail", "cause", "steps")} == {
+            name: shown[name] for name in ("detail", "cause", "steps")
+        }
     acme.await_status("Online", None, 60)
 
 

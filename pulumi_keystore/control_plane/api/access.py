@@ -18,6 +18,7 @@ from pulumi_keystore.control_plane.identity.roles import Principal
 from pulumi_keystore.control_plane.keystores.checkpoints import Checkpoints
 from pulumi_keystore.control_plane.keystores.clean_ups import CleanUps
 from pulumi_keystore.control_plane.keystores.connections import Connections
+from pulumi_keystore.control_plane.monitoring.runner import HealthChecks
 from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.notifications.webhooks import WebhookSender
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
@@ -61,6 +62,7 @@ class ServicesOfApp:
         begin: Starts the workflow of a migration by its id.
         mail_sender: Sends mails.
         webhook_sender: Calls webhooks.
+        health_checks: Tests keystores.
 
     """
 
@@ -72,6 +74,7 @@ class ServicesOfApp:
     begin: Callable[[str], None]
     mail_sender: MailSender
     webhook_sender: WebhookSender
+    health_checks: HealthChecks
 
 
 async def _services(request: Request) -> ServicesOfApp:

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, SecretStr
-from sqlalchemy.orm import Session
 
 from pulumi_keystore.answers import HealthAnswer, IncidentAnswer, MonitorAnswer, ReceiverAnswer
 from pulumi_keystore.clock import now_utc
@@ -17,11 +16,8 @@ from pulumi_keystore.control_plane.api.paging import Before, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.monitoring import incidents, monitors, rehearsal, views
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
-from pulumi_keystore.control_plane.organizations import keystores, registry
-from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.declarations.monitor import Period
-from pulumi_keystore.declarations.names import Kind
-from pulumi_keystore.errors import Conflict
 
 router = APIRouter(route_class=Metered, tags=["health"])
 metrics_router = APIRouter(route_class=Metered, tags=["service"])
@@ -65,7 +61,7 @@ def get_health(
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
         owner = registry.find(session, organization)
-        row = _tested(session, owner, name)
+        row = views.require_tested(session, owner, name)
         return {"organization": owner.name, **views.describe(session, services.plane, row, now_utc(), period)}
 
 
@@ -81,24 +77,8 @@ def list_incidents(
     """List the times in which a keystore was offline, the latest first, a page at a time; kept for 90 days."""
     actor.require(Right.VIEW, organization)
     with services.plane.transaction() as session:
-        row = _tested(session, registry.find(session, organization), name)
+        row = views.require_tested(session, registry.find(session, organization), name)
         return incidents.of_keystore(session, row, now_utc(), limit, before)
-
-
-def _tested(session: Session, owner: Organization, name: str) -> Keystore:
-    """Return a keystore that is tested each minute.
-
-    Raises:
-        Conflict: It is of a kind that is not.
-
-    """
-    row = keystores.find(session, owner, name)
-    if row.kind != Kind.SELF_ADMINISTERED:
-        raise Conflict(
-            f"keystore: {name!r} is a {row.kind} keystore, and only self-administered ones are tested each minute",
-            hint=f"ask for its connection now with `keystore status {owner.name}`",
-        )
-    return row
 
 
 @router.get("/organizations/{organization}/keystores/{name}/monitor")

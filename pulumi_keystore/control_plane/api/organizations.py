@@ -21,7 +21,7 @@ from pulumi_keystore.control_plane.api.access import Actor, Body, Mark, Services
 from pulumi_keystore.control_plane.api.pacing import Metered, metered
 from pulumi_keystore.control_plane.api.paging import MOST, AfterName, Before, Limit
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.keystores import proving, verification
+from pulumi_keystore.control_plane.keystores import verification
 from pulumi_keystore.control_plane.migration import parties
 from pulumi_keystore.control_plane.migration import views as migration_views
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
@@ -126,7 +126,7 @@ def status(organization: str, actor: Actor, services: Services) -> StatusAnswer:
             row = parties.load(session, owner.maintenance_by).migration
             shown["migration"] = migration_views.describe(session, owner, row, now_utc())
     if active:
-        shown["connection"] = proving.test_connection(services.plane, owner, active)
+        shown["connection"] = services.health_checks.look(owner, active)
     return shown
 
 

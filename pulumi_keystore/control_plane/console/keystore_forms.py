@@ -23,15 +23,15 @@ from pulumi_keystore.control_plane.console.form import (
 from pulumi_keystore.control_plane.console.pages import frame, one_keystore
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
-from pulumi_keystore.control_plane.keystores import proving, registration, swapping
+from pulumi_keystore.control_plane.keystores import registration, swapping
 from pulumi_keystore.control_plane.keystores.binding import require_changeable
 from pulumi_keystore.control_plane.monitoring import monitors, rehearsal
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
-from pulumi_keystore.control_plane.monitoring.status import Status
+from pulumi_keystore.control_plane.monitoring.views import require_tested
 from pulumi_keystore.control_plane.organizations import keystores, maintenance, registry
 from pulumi_keystore.declarations.monitor import WebhookFormat
 from pulumi_keystore.declarations.names import Kind
-from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, KeystoreFault
+from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError
 
 router = APIRouter(prefix=PREFIX, route_class=Page, include_in_schema=False)
 _ONE: Final = "/keystores/{name}"
@@ -166,16 +166,12 @@ def prove(organization: str, name: str, visitor: Sent, services: Services) -> Re
 
 @router.post(f"{_ONE}/test")
 def test(organization: str, name: str, visitor: Sent, services: Services) -> Response:
-    """Log in to a keystore and read, as health checks do, and say at once what comes of it."""
+    """Make a health check now; the page shows what it has found, as of those of each minute."""
     visitor.actor.require(Right.MANAGE, organization)
     with services.plane.transaction() as session:
-        owner = registry.find(session, organization)
-        row = keystores.find(session, owner, name)
-    found = proving.test_connection(services.plane, owner, row)
-    if found["status"] == Status.ONLINE:
-        return one_keystore(services, visitor, organization, name, "Tested now: Online.")
-    refused = KeystoreFault(found["detail"] or "the keystore does not answer")
-    return one_keystore(services, visitor, organization, name, error=refused)
+        row = require_tested(session, registry.find(session, organization), name)
+    made = services.health_checks.test_now(row)
+    return led_to(organization, name, "tested" if made else "not-tested")
 
 
 @router.get(f"{_ONE}/accept-cluster")

@@ -75,6 +75,8 @@ SAVED: Final = {
     "created": "The organization was created.",
     "recovered": "The organization was recovered. Verify its keys now (menu Actions).",
     "accepted": "The cluster was proved, and is used from now on.",
+    "tested": "The keystore was tested now: this page shows the result.",
+    "not-tested": "A test of this keystore is under way: the result is shown here in a moment.",
     "retried": "The keys that are left are being removed now.",
 }
 """What a page says after a form led to it, by the word in its address: no other text can be put there."""

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from pulumi_keystore.answers import ConnectionAnswer
 from pulumi_keystore.control_plane.keystores import checkpoints, fencing, opening
 from pulumi_keystore.control_plane.organizations import ledger
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
@@ -148,16 +147,16 @@ def where(row: Keystore) -> str:
     return f"{row.address}, {namespace}mount {row.mount}, role {row.role}, certificate {fingerprint}"
 
 
-def test_connection(plane: ControlPlane, organization: Organization, row: Keystore) -> ConnectionAnswer:
-    """Log in and make an authorized read; return status, reason and detail (contract: Connection test)."""
+def unreachable(plane: ControlPlane, organization: Organization, row: Keystore) -> str | None:
+    """Return why a keystore cannot be logged in to and listed just now; None where it can."""
     if row.address is None:
-        return {"status": "Online", "reason": None, "detail": None}
+        return None
     vault = opening.vault_of(plane, organization, row)
     with Transport() as transport:
         try:
             transport.run_one(vault.check_list())
         except KeystoreFault as fault:
-            return {"status": "Offline", "reason": fault.reason, "detail": str(fault)}
+            return str(fault)
         finally:
             transport.run_one(vault.revoke())
-    return {"status": "Online", "reason": None, "detail": None}
+    return None

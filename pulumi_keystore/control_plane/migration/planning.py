@@ -74,7 +74,7 @@ def _planned(
     carries: bool,
 ) -> MigrationPlanAnswer:
     """Return a plan; `ends` are the keystores whose connection is tested for it."""
-    tested = {row.name: proving.test_connection(plane, owner, row) for row in ends}
+    tested = {row.name: proving.unreachable(plane, owner, row) for row in ends}
     return {
         "organization": owner.name,
         "source": title(source) if source else None,
@@ -83,7 +83,7 @@ def _planned(
         "carries_alerts": carries,
         "keys": keys,
         "estimate_s": round(keys / USUAL_RATE, 1),
-        "unreachable": [f"{name}: {state['detail']}" for name, state in tested.items() if state["status"] != "Online"],
+        "unreachable": [f"{name}: {why}" for name, why in tested.items() if why],
         "retain_s": plane.settings.retain_s,
         "maintenance": owner.maintenance_by,
     }

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import case, delete, func, select
+from sqlalchemy import and_, case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -42,8 +42,9 @@ def record(
     """Write down what tests found, with the mails that follow from it; return the alerts.
 
     A result of a keystore that somebody else has taken meanwhile is dropped, as is one for a minute that has a result.
-    None stands for a test that could not be made: the keystore is free for another one. `ledger` tells how many keys
-    should have been there before the tests.
+    One that someone has asked for is what is known of the keystore from then on, also in such a minute; only timeline
+    and alerts, which count minutes, do without it. None stands for a test that could not be made: the keystore is free
+    for another one. `ledger` tells how many keys should have been there before the tests.
     """
     told: list[Alert] = []
     turns = {turn.keystore_id: turn for turn in results}
@@ -65,14 +66,13 @@ def record(
         turn = turns[number]
         result = results[turn]
         row.claimed_by = row.claimed_until = None
-        if result is None or not is_due(turn.minute, row.minute):
+        due = is_due(turn.minute, row.minute)
+        if result is None or not (due or turn.asked):
             continue
-        passed = _passed(row.tested_at, turn.at, length_s)
-        samples.append(_sample(turn, result))
         if number in suspects:
             incidents.note(session, number, known.get(number), result, turn.at, timedelta(seconds=length_s))
         same = (row.online, row.reason) == (result.online, result.reason)
-        row.minute, row.tested_at = turn.minute, turn.at
+        row.tested_at = turn.at
         row.since = row.since if same and row.since else turn.at
         row.online, row.reason, row.detail, row.cause = result.online, result.reason, result.detail, result.cause
         row.seconds = round(result.seconds, 3)
@@ -80,7 +80,12 @@ def record(
             row.server_not_before = result.certificate.not_before
             row.server_not_after = result.certificate.not_after
         row.warning = "; ".join(filter(None, (result.warning, holdings.compare(session, row, result, ledger)))) or None
+        if not due:
+            continue
+        row.minute = turn.minute
+        samples.append(_sample(turn, result))
         if number in monitored:
+            passed = _passed(monitored[number].counted_at, turn.at, length_s)
             alert = _advance(session, monitored[number], result, passed)
             told += [alert] if alert else []
     if samples:
@@ -143,17 +148,23 @@ def _keep(session: Session, samples: Sequence[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Monitored:
+    """A monitor and its keystore; `counted_at` is when the test was made that the latest minute counts."""
+
     monitor: HealthMonitor
     keystore: Keystore
     organization: Organization
+    counted_at: datetime | None
 
 
 def _monitored(session: Session, numbers: Sequence[int]) -> dict[int, _Monitored]:
     """Return the monitors of those keystores that are in use: what happens to others is no outage."""
+    latest = and_(HealthSample.keystore_id == Keystore.id, HealthSample.minute == KeystoreHealth.minute)
     query = (
-        select(HealthMonitor, Keystore, Organization)
+        select(HealthMonitor, Keystore, Organization, HealthSample.at)
         .join(Keystore, Keystore.id == HealthMonitor.keystore_id)
         .join(Organization, Organization.active_keystore_id == Keystore.id)
+        .join(KeystoreHealth, KeystoreHealth.keystore_id == Keystore.id)
+        .outerjoin(HealthSample, latest)
         .where(HealthMonitor.keystore_id.in_(numbers))
         .order_by(HealthMonitor.keystore_id)
         .with_for_update(of=HealthMonitor)

@@ -13,6 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pulumi_keystore import failpoints
+from pulumi_keystore.answers import ConnectionAnswer
+from pulumi_keystore.causes import STEPS
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.keystores import opening
 from pulumi_keystore.control_plane.keystores.opening import tenancy
@@ -20,13 +22,13 @@ from pulumi_keystore.control_plane.monitoring import holdings, results, schedule
 from pulumi_keystore.control_plane.monitoring.pauses import Pulse
 from pulumi_keystore.control_plane.monitoring.probe import Subject, probe
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
-from pulumi_keystore.control_plane.monitoring.status import Result
+from pulumi_keystore.control_plane.monitoring.status import Result, Status
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import background
 from pulumi_keystore.control_plane.runtime.background import Work
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import is_away
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.errors import KeystoreError, ServiceUnavailable
 from pulumi_keystore.vault.requests import Flow
 from pulumi_keystore.vault.transport import Transport
 
@@ -42,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HealthChecks:
-    """Claims the keystores whose minute has come, tests them, and records what it found.
+    """Claims the keystores whose minute has come, tests them, and records what it found; also one that is asked for.
 
     Any number of processes may do so: each keystore is tested once a minute by one of them.
     """
@@ -58,6 +60,39 @@ class HealthChecks:
         """Begin; the tests go on for as long as the process runs."""
         wait_s = min(1.0, self._plane.settings.health_check_interval_s / 10)
         background.start([Work("health checks", wait_s, self._begin_all_due)])
+
+    def look(self, owner: Organization, keystore: Keystore) -> ConnectionAnswer:
+        """Test a keystore as each minute, and write nothing down: who may only look moves no timeline and no alert."""
+        if keystore.address is None:
+            return {"status": Status.ONLINE, "reason": None, "detail": None, "cause": None, "steps": []}
+        with self._plane.transaction() as session:
+            subject = self._subject(owner, keystore, holdings.in_ledger(session, [keystore.id]))
+        with Transport() as transport:
+            result = transport.run_one(probe(subject, self._lookups, self._plane.settings.health_check_s))
+        if result is None:
+            raise ServiceUnavailable("the test cannot be made now", hint="try again in a moment")
+        return {
+            "status": Status.ONLINE if result.online else Status.OFFLINE,
+            "reason": result.reason,
+            "detail": result.detail,
+            "cause": result.cause,
+            "steps": list(STEPS[result.cause]) if result.cause else [],
+        }
+
+    def test_now(self, keystore: Keystore) -> bool:
+        """Test a keystore because someone asks, and record it: it is what is known of the keystore from then on.
+
+        Where its minute has not been tested yet, it is the test of that minute.
+
+        Returns:
+            Whether there is a new result: False while a test is under way, and where this one could not be made.
+
+        """
+        lease_s = self._plane.settings.health_check_s + _MARGIN_S
+        interval_s = self._plane.settings.health_check_interval_s
+        with self._plane.transaction() as session:
+            turn = schedule.take(session, self._plane.instance, now_utc(), interval_s, lease_s, keystore.id)
+        return turn is not None and self._test([turn]) > 0
 
     def _begin_all_due(self) -> None:
         ends = time.monotonic() + background.TURN_S
@@ -100,8 +135,10 @@ class HealthChecks:
         finally:
             self._free.release()
 
-    def _test(self, turns: list[Turn]) -> None:
+    def _test(self, turns: list[Turn]) -> int:
+        """Test keystores and record what is found; return how many results there are."""
         found: dict[Turn, Result | None] = {}
+        results = 0
         with self._plane.transaction() as session:
             ledger = holdings.in_ledger(session, [turn.keystore_id for turn in turns])
 
@@ -116,7 +153,9 @@ class HealthChecks:
             for turn, result in transport.run(flows, _IN_FLIGHT, record, adaptive=False):
                 failpoints.reach("health.tested")
                 found[turn] = result
+                results += result is not None
         record()
+        return results
 
     def _subjects(self, turns: list[Turn], ledger: Mapping[int, int]) -> list[tuple[Turn, Subject]]:
         by_id = {turn.keystore_id: turn for turn in turns}
@@ -127,16 +166,17 @@ class HealthChecks:
         for keystore, owner in rows:
             with background.isolated("health check", keystore=keystore.id):
                 try:
-                    endpoint = opening.endpoint_of(self._plane, owner, keystore)
+                    subject = self._subject(owner, keystore, ledger)
                 except KeystoreError as error:
                     # Its certificate does not open: that is our own fault, so there is no result.
                     _log.error("a keystore cannot be tested", keystore=keystore.id, error=type(error).__name__)
                     continue
-                counts = ledger.get(keystore.id)
-                there = tenancy(owner, keystore)
-                subject = Subject(endpoint, there, keystore.kv_version, keystore.cluster_id, counts)
                 subjects.append((by_id[keystore.id], subject))
         return subjects
+
+    def _subject(self, owner: Organization, keystore: Keystore, ledger: Mapping[int, int]) -> Subject:
+        endpoint, there = opening.endpoint_of(self._plane, owner, keystore), tenancy(owner, keystore)
+        return Subject(endpoint, there, keystore.kv_version, keystore.cluster_id, ledger.get(keystore.id))
 
     def _one(self, turn: Turn, subject: Subject) -> Flow[tuple[Turn, Result | None]]:
         begun = time.monotonic()

@@ -15,11 +15,30 @@ from pulumi_keystore.control_plane.monitoring import timeline
 from pulumi_keystore.control_plane.monitoring.status import TESTS_AFTER_MIGRATION, Connection, Latest, Result, judge
 from pulumi_keystore.control_plane.monitoring.tables import HealthHour, HealthSample, KeystoreHealth
 from pulumi_keystore.control_plane.monitoring.timeline import Minutes, Reliability, Stretch
-from pulumi_keystore.control_plane.organizations.tables import Keystore
+from pulumi_keystore.control_plane.organizations import keystores
+from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import iso, one_of
 from pulumi_keystore.declarations.migration import State
 from pulumi_keystore.declarations.monitor import Period
+from pulumi_keystore.declarations.names import Kind
+from pulumi_keystore.errors import Conflict
+
+
+def require_tested(session: Session, owner: Organization, name: str) -> Keystore:
+    """Return a keystore that is tested each minute.
+
+    Raises:
+        Conflict: It is of a kind that is not.
+
+    """
+    row = keystores.find(session, owner, name)
+    if row.kind != Kind.SELF_ADMINISTERED:
+        raise Conflict(
+            f"keystore: {name!r} is a {row.kind} keystore, and only self-administered ones are tested each minute",
+            hint=f"ask for its connection now with `keystore status {owner.name}`",
+        )
+    return row
 
 
 def connection(session: Session, plane: ControlPlane, keystore: Keystore, now: datetime) -> Connection:

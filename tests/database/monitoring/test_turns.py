@@ -14,7 +14,7 @@ from pulumi_keystore.control_plane.monitoring import results as health
 from pulumi_keystore.control_plane.monitoring import schedule
 from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
-from pulumi_keystore.control_plane.monitoring.tables import HealthSample, KeystoreHealth
+from pulumi_keystore.control_plane.monitoring.tables import HealthHour, HealthSample, Incident, KeystoreHealth
 from pulumi_keystore.control_plane.notifications.tables import Mail
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.database import connect, sessions
@@ -64,7 +64,7 @@ def database(postgres, template):
 @pytest.fixture(autouse=True)
 def clean(database):
     with database.begin() as session:
-        for table in (HealthSample, KeystoreHealth, Mail):
+        for table in (HealthSample, HealthHour, Incident, KeystoreHealth, Mail):
             session.execute(delete(table))
         session.execute(HealthMonitor.__table__.update().values(alert=None))
 
@@ -205,6 +205,53 @@ def test_gaps_and_clocks(database, tests, expected):
     assert minutes_of(database, tests) == expected
     with database.begin() as session:
         assert session.scalar(select(func.count()).select_from(Mail)) == len(expected)
+
+
+def ask(database, now, result, who="one"):
+    """Have the first keystore tested because someone asks; return the alerts, None where a test is under way."""
+    with database.begin() as session:
+        turn = schedule.take(session, who, now, 60, 20, 1)
+    return None if turn is None else record(database, who, {turn: result})
+
+
+def known(database):
+    with database.begin() as session:
+        row = session.get_one(KeystoreHealth, 1)
+        tests = session.scalar(select(func.count()).where(HealthSample.keystore_id == 1))
+        counted = session.scalar(select(func.sum(HealthHour.tested)).where(HealthHour.keystore_id == 1))
+        return row.online, row.tested_at, tests, counted
+
+
+def test_a_test_that_someone_asks_for_is_what_is_known_from_then_on(database):
+    with database.begin() as session:
+        session.add(KeystoreHealth(keystore_id=1, phase=0.0))
+    assert ask(database, NOW, WELL) == []
+    assert known(database) == (True, NOW, 1, 1)  # of a minute that was not tested yet
+    later = NOW + timedelta(seconds=20)
+    assert ask(database, later, ILL) == []
+    assert known(database) == (False, later, 1, 1)
+    with database.begin() as session:
+        assert session.scalar(select(func.count()).select_from(Incident).where(Incident.ended_at.is_(None))) == 1
+    ask(database, NOW + timedelta(seconds=30), WELL)
+    with database.begin() as session:
+        assert session.scalar(select(func.count()).select_from(Incident).where(Incident.ended_at.is_(None))) == 0
+
+
+def test_while_a_test_is_under_way_no_other_is_made(database):
+    assert claim(database, "one", NOW, MANY)
+    assert ask(database, NOW, WELL) is None
+    assert ask(database, NOW, WELL, "another") is None
+
+
+def test_tests_that_someone_asks_for_make_no_alert_early_or_late(database):
+    with database.begin() as session:
+        session.add(KeystoreHealth(keystore_id=1, phase=0.0))
+    told = []
+    for minute in range(7):
+        told += minutes_of(database, [(minute, ILL)])
+        for seconds in (10, 30, 55):
+            assert ask(database, NOW + timedelta(minutes=minute, seconds=seconds), ILL) == []
+    assert told == [(5, "failure")]
 
 
 def test_what_a_process_that_has_ended_had_claimed_is_free_at_once(database):

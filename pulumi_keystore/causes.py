@@ -13,6 +13,7 @@ class Cause(StrEnum):
     PRIVATE_ADDRESS = "private-address"
     REFUSED = "refused"
     TIMED_OUT = "timed-out"
+    BROKEN_CONNECTION = "broken-connection"
     WRONG_NAME = "wrong-name"
     EXPIRED = "expired"
     UNKNOWN_CA = "unknown-ca"
@@ -48,6 +49,11 @@ STEPS: Final[dict[Cause, tuple[str, ...]]] = {
     Cause.TIMED_OUT: (
         "Check the firewall and the load balancer in front of the server: connections get no answer.",
         "See on the server whether it is overloaded, or its storage is slow or full.",
+    ),
+    Cause.BROKEN_CONNECTION: (
+        "The server, or something in front of it, closes connections before it answers: check whether Vault restarts.",
+        "Check the load balancer or proxy: it has to forward to a running server and allow enough connections.",
+        "Check that no firewall on the way resets or inspects TLS connections.",
     ),
     Cause.WRONG_NAME: (
         "Issue a server certificate that names the host in the URL (subjectAltName), and reload the listener.",

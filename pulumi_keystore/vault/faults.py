@@ -17,6 +17,7 @@ from pulumi_keystore.vault.requests import Endpoint
 LATE: Final = "no whole answer within the deadline"
 SEE_LOAD: Final = "check the server's load, its storage, and the network between"
 _SEE_LOG: Final = "look into the server's log, and at what lies between"
+_SEE_BETWEEN: Final = "check whether the server keeps restarting, and the load balancer or firewall in front of it"
 _SEE_ADDRESS: Final = "check that the address is that of a Vault server"
 _SEE_SERVER: Final = "check that the server runs, and that its firewall lets the service in"
 _NAME: Final = (0, 1, 62, 64)
@@ -25,7 +26,10 @@ _EXPIRED: Final = 10
 """X509_V_ERR_CERT_HAS_EXPIRED"""
 _NOT_YET: Final = 9
 """X509_V_ERR_CERT_NOT_YET_VALID"""
-_BROKEN: Final = ("the connection breaks", _SEE_LOG, Cause.FAILING)
+_BROKEN: Final = ("the connection breaks", _SEE_BETWEEN, Cause.BROKEN_CONNECTION)
+_BREAKS: Final = (errno.ECONNRESET, errno.EPIPE)
+_ENDS: Final = "unexpected eof"
+"""What OpenSSL says where the other side closes the connection in the middle of the handshake."""
 _NOT_HTTP: Final = ("the answer is not HTTP", _SEE_ADDRESS, Cause.NOT_VAULT)
 _FAULTS: Final = {
     pycurl.E_COULDNT_CONNECT: ("the connection is refused or times out", _SEE_SERVER, Cause.REFUSED),
@@ -38,8 +42,8 @@ _FAULTS: Final = {
     ),
     pycurl.E_SEND_ERROR: _BROKEN,
     pycurl.E_RECV_ERROR: _BROKEN,
-    pycurl.E_GOT_NOTHING: ("the server closes the connection without an answer", _SEE_LOG, Cause.FAILING),
-    pycurl.E_PARTIAL_FILE: ("the answer ends early", _SEE_LOG, Cause.FAILING),
+    pycurl.E_GOT_NOTHING: ("the connection is closed without an answer", _SEE_BETWEEN, Cause.BROKEN_CONNECTION),
+    pycurl.E_PARTIAL_FILE: ("the answer ends early", _SEE_BETWEEN, Cause.BROKEN_CONNECTION),
     pycurl.E_WRITE_ERROR: ("the answer is too large, or comes in too small pieces", _SEE_LOG, Cause.NOT_VAULT),
     8: _NOT_HTTP,  # CURLE_WEIRD_SERVER_REPLY
     pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,
@@ -49,7 +53,10 @@ _FAULTS: Final = {
 def fault_of(handle: Any, code: int, endpoint: Endpoint) -> HostUnavailable:
     """Return the fault of a request that failed; nothing of what a server sent is in it."""
     what, hint, cause = _FAULTS.get(code, (f"curl error {code}", _SEE_LOG, Cause.FAILING))
-    if code == pycurl.E_PEER_FAILED_VERIFICATION:
+    if handle.getinfo(pycurl.OS_ERRNO) in _BREAKS or (code == pycurl.E_SSL_CONNECT_ERROR and _ENDS in handle.errstr()):
+        # Also while it is being opened, or in the middle of the handshake.
+        what, hint, cause = _BROKEN
+    elif code == pycurl.E_PEER_FAILED_VERIFICATION:
         what, hint, cause = _untrusted(handle.getinfo(pycurl.SSL_VERIFYRESULT))
     elif code == pycurl.E_COULDNT_CONNECT and handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED:
         what = "the connection is refused"

@@ -153,7 +153,10 @@ class VaultSession(Exchange):
         try:
             response = yield from self._send("POST", self._here("auth/cert/login"), body, None, wants_index=True)
         except HostUnavailable as fault:
-            if fault.cause is Cause.FAILING and self.endpoint.certificate.not_after <= now_utc():
+            if (
+                fault.cause in (Cause.FAILING, Cause.BROKEN_CONNECTION)
+                and self.endpoint.certificate.not_after <= now_utc()
+            ):
                 raise self._expired() from None  # that is what a server fails of then
             raise
         auth = response.json().get("auth")

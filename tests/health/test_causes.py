@@ -60,6 +60,7 @@ CAUSES = {
     Cause.UNINITIALIZED: (lambda watch, _: empty_server(watch.testbed), "not initialized"),
     Cause.REFUSED: (lambda watch, _: watch.testbed.servers["a"].network.refusing(), "refused"),
     Cause.TIMED_OUT: (lambda watch, _: watch.testbed.servers["a"].network.hang(), "deadline"),
+    Cause.BROKEN_CONNECTION: (lambda watch, _: watch.testbed.servers["a"].network.resetting(), "the connection breaks"),
     Cause.NOT_VAULT: (lambda watch, _: no_vault(watch.testbed), "not a Vault server's"),
     Cause.FAILING: (lambda watch, _: no_vault(watch.testbed, 500, "{}"), "HTTP 500"),
     Cause.OVERLOADED: (lambda watch, _: no_vault(watch.testbed, 429, "{}"), "fewer requests"),

@@ -6,12 +6,15 @@ import contextlib
 import http.server
 import itertools
 import json
+import os
+import socket
 import ssl
+import struct
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -19,6 +22,7 @@ import certifi
 import pytest
 from keystore_harness import CertificateAuthority, free_port
 
+from pulumi_keystore.causes import Cause
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate
 from pulumi_keystore.declarations.tenancy import Tenancy
@@ -28,7 +32,7 @@ from pulumi_keystore.vault import transport as transport_module
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 from pulumi_keystore.vault.requests import Endpoint, Flow, Pause, Request, Response
-from pulumi_keystore.vault.resolver import HostMap, Resolver
+from pulumi_keystore.vault.resolver import HostMap, Resolver, Target, Vetted
 from pulumi_keystore.vault.transport import Transport, validity_of
 
 CA = CertificateAuthority()
@@ -125,6 +129,57 @@ def test_what_no_healthy_vault_answers_is_host_unavailable(behave, fault, messag
     with impostor(behave) as (endpoint, _), Transport() as transport, pytest.raises(fault, match=message) as caught:
         transport.run_one(VaultKeystore(endpoint, Tenancy("acme")).prove())
     assert "\n" not in str(caught.value)
+
+
+RESET = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+
+
+def hang_up(handler):
+    handler.close_connection = True
+
+
+def reset(handler):
+    handler.connection.setsockopt(*RESET)
+    os.close(handler.connection.detach())
+
+
+def half(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"{")
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("behave", [hang_up, reset, half])
+def test_a_connection_that_breaks_is_a_cause_of_its_own(behave):
+    with impostor(behave) as (endpoint, _), Transport() as transport, pytest.raises(HostUnavailable) as caught:
+        transport.run_one(ask(endpoint))
+    assert caught.value.cause is Cause.BROKEN_CONNECTION
+
+
+@pytest.mark.parametrize("rudely", [True, False])
+@pytest.mark.parametrize("reads", [0, 1, 10_000])
+def test_so_is_one_that_breaks_before_anything_is_asked(reads, rudely):
+    """While it is being opened, or in the middle of the handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    if rudely:
+                        connection.setsockopt(*RESET)
+                    if reads:
+                        connection.recv(reads)
+                    connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        with impostor(answer(200)) as (endpoint, _), Transport() as transport:
+            target = Vetted(target=Target(("127.0.0.1",), listener.getsockname()[1]))
+            with pytest.raises(HostUnavailable) as caught:
+                transport.run_one(ask(replace(endpoint, resolver=target)))
+    assert caught.value.cause is Cause.BROKEN_CONNECTION
 
 
 def test_a_lying_server_cannot_make_us_repeat_what_it_was_sent(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
 from io import StringIO
 from typing import Annotated, Any, Final, NoReturn, cast
@@ -69,12 +70,20 @@ for name, group in (
     app.add_typer(group, name=name)
 
 
+def _options() -> set[str]:
+    """Return the options of the command that was typed."""
+    command: Any = typer.main.get_command(app)
+    for word in sys.argv[1:]:
+        command = getattr(command, "commands", {}).get(word, command)
+    return {option for parameter in command.params for option in parameter.opts}
+
+
 def main() -> NoReturn:
     """Run the command; expected errors are one line and exit status 1."""
     try:
         status = app(standalone_mode=False)
     except KeystoreError as error:
-        fail(error)
+        fail(error, _options())
     except typer.TyperException as error:
         # Not click's 2, which is what is said of keystores that are offline.
         shown = StringIO()

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, NoReturn, TextIO
@@ -45,10 +45,10 @@ out = _console(sys.stdout, stderr=False)
 err = _console(sys.stderr, stderr=True)
 
 
-def fail(error: KeystoreError) -> NoReturn:
-    """Say what went wrong and what to do; end with status 1."""
+def fail(error: KeystoreError, options: Collection[str]) -> NoReturn:
+    """Say what went wrong and what to do, by the options that the command has; end with status 1."""
     rule = f" [{error.rule}]" if error.rule else ""
-    say(f"error: {_by_option(error)}{rule}", 7)
+    say(f"error: {_by_option(error, options)}{rule}", 7)
     if error.hint:
         say(f"hint: {error.hint}", 6)
     raise SystemExit(1)
@@ -59,16 +59,20 @@ def say(text: str, indent: int = 0) -> None:
     sys.stderr.write("".join(f"{wrapped(line, indent, err)}\n" for line in text.splitlines()))
 
 
-_OPTIONS = {"notify_email": "--notify", "recipients": "--recipient", "webhook": "--webhook-file"}
+_OPTIONS = {
+    "notify_email": "--notify",
+    "recipients": "--recipient",
+    "webhook": "--webhook-file",
+    "certificate_password": "--password-file",
+}
 """Options whose property is not called as they are."""
 
 
-def _by_option(error: KeystoreError) -> str:
-    """Return what is wrong, with the option that was given for it in the place of its property."""
+def _by_option(error: KeystoreError, options: Collection[str]) -> str:
+    """Return what is wrong, with the option that sets it, given or not, in the place of its property."""
     prop = error.prop or ""
     option = _OPTIONS.get(prop, f"--{prop.replace('_', '-')}")
-    given = {argument.partition("=")[0] for argument in sys.argv[1:]}
-    return error.summary.replace(f"{prop}: ", f"{option}: ", 1) if prop and option in given else error.summary
+    return error.summary.replace(f"{prop}: ", f"{option}: ", 1) if option in options else error.summary
 
 
 def ask() -> Client:

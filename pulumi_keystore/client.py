@@ -271,10 +271,12 @@ class Client:
         path = ("organizations", organization, "keystores", keystore, "health")
         return cast("HealthAnswer", self.request("GET", *path, period=period))
 
-    def incidents(self, organization: str, keystore: str, limit: int = 100) -> list[IncidentAnswer]:
-        """List the times in which a self-administered keystore was offline, the latest first."""
+    def incidents(
+        self, organization: str, keystore: str, limit: int = 100, before: int | None = None
+    ) -> list[IncidentAnswer]:
+        """List the times in which a self-administered keystore was offline, the latest first; those before one."""
         path = ("organizations", organization, "keystores", keystore, "incidents")
-        return list(islice(self._pages(*path, next_page="before"), limit))
+        return list(islice(self._pages(*path, next_page="before", **_begun("before", before)), limit))
 
     def monitor(self, organization: str, keystore: str) -> MonitorAnswer:
         """Return the alert recipients and timings of a keystore."""
@@ -304,18 +306,17 @@ class Client:
         """Remove the monitor; health checks continue."""
         self.request("DELETE", "organizations", organization, "keystores", keystore, "monitor", **_marked(mark))
 
-    def history(self, organization: str | None, limit: int) -> list[HistoryAnswer]:
-        """Return the latest entries of an organization's history, or of the service's own; oldest first."""
+    def history(self, organization: str | None, limit: int, before: int | None = None) -> list[HistoryAnswer]:
+        """Return the latest entries of an organization's history, or of the service's own, before one; oldest first."""
         path = ("organizations", organization, "history") if organization else ("history",)
         rows: list[HistoryAnswer] = []
         while len(rows) < limit:
-            wanted: dict[str, Any] = {"limit": min(limit - len(rows), _PAGE)}
-            if rows:
-                wanted["before"] = rows[0]["id"]
-            page = self.request("GET", *path, **wanted)
+            wanted = min(limit - len(rows), _PAGE)
+            page = self.request("GET", *path, limit=wanted, **_begun("before", before))
             rows = [*page, *rows]
-            if len(page) < wanted["limit"]:
+            if len(page) < wanted:
                 break
+            before = rows[0]["id"]
         return rows
 
     def export_history(self, organization: str, form: str) -> str:
@@ -343,9 +344,12 @@ class Client:
         """Return a migration with its progress."""
         return cast("MigrationAnswer", self.request("GET", "organizations", organization, "migrations", migration_id))
 
-    def migrations(self, organization: str, limit: int | None = None) -> list[MigrationAnswer]:
-        """Return the migrations of an organization, the latest first; all, or so many."""
-        return list(islice(self._pages("organizations", organization, "migrations"), limit))
+    def migrations(
+        self, organization: str, limit: int | None = None, before: str | None = None
+    ) -> list[MigrationAnswer]:
+        """Return the migrations of an organization, the latest first; all, or so many, or those before one."""
+        # The list goes back in time: what comes after one in it was before it.
+        return list(islice(self._pages("organizations", organization, "migrations", **_begun("after", before)), limit))
 
     def cancel_migration(self, organization: str, migration_id: str) -> MigrationAnswer:
         """End a migration where it is."""
@@ -364,6 +368,11 @@ class Client:
     def tokens(self) -> list[TokenAnswer]:
         """Return all API tokens, without their secrets; the oldest first."""
         return list(self._pages("tokens"))
+
+
+def _begun(where: str, row: int | str | None) -> dict[str, Any]:
+    """Return the query of a list that begins at a row; None for the beginning."""
+    return {} if row is None else {where: row}
 
 
 def _marked(mark: str | None) -> dict[str, Any]:

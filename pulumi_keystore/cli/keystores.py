@@ -36,6 +36,7 @@ from pulumi_keystore.cli.output import (
     print_below,
     print_json,
     print_rows,
+    say_older,
     show,
     span,
     wrapped,
@@ -259,6 +260,7 @@ def incidents(
     organization: OrganizationArgument,
     keystore: KeystoreOrActive = None,
     limit: Annotated[int, typer.Option(help="Maximum number of incidents, newest first.", min=1)] = 20,
+    before: Annotated[int | None, typer.Option(help="Only incidents before the one with this id.", min=1)] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """List the times in which a self-administered keystore was offline, newest first. They are kept for 90 days.
@@ -266,8 +268,10 @@ def incidents(
     `alerts` is how often the recipients were alerted, the recovery notice included.
     """
     with ask() as service:
-        rows = service.incidents(organization, keystore or _active(service, organization), limit)
-    print_rows(rows, _INCIDENTS, output)
+        rows = service.incidents(organization, keystore or _active(service, organization), limit + 1, before)
+    print_rows(rows[:limit], _INCIDENTS, output)
+    if len(rows) > limit:
+        say_older(rows[limit - 1]["id"])
 
 
 _INCIDENTS: Final[Columns] = {

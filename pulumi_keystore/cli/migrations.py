@@ -24,6 +24,7 @@ from pulumi_keystore.cli.output import (
     print_json,
     print_rows,
     say,
+    say_older,
     show,
     span,
 )
@@ -127,12 +128,15 @@ def migration_start(
 def migration_list(
     organization: OrganizationArgument,
     limit: Annotated[int, typer.Option(help="Number of most recent migrations.", min=1)] = 50,
+    before: Annotated[str | None, typer.Option(help="Only migrations before the one with this id.")] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """List the migrations of an organization, newest first."""
     with ask() as service:
-        rows = service.migrations(organization, limit)
-    print_rows(rows, _COLUMNS, output)
+        rows = service.migrations(organization, limit + 1, before and _find(service, organization, before))
+    print_rows(rows[:limit], _COLUMNS, output)
+    if len(rows) > limit:
+        say_older(rows[limit - 1]["id"])
 
 
 @migration_app.command("show")

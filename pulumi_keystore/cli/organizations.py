@@ -11,7 +11,17 @@ from typing import Annotated, Final
 import typer
 
 from pulumi_keystore.answers import HistoryAnswer
-from pulumi_keystore.cli.output import Columns, Format, FormatOption, OrganizationArgument, ask, print_rows, say, show
+from pulumi_keystore.cli.output import (
+    Columns,
+    Format,
+    FormatOption,
+    OrganizationArgument,
+    ask,
+    print_rows,
+    say,
+    say_older,
+    show,
+)
 from pulumi_keystore.client import Client
 from pulumi_keystore.declarations.problems import Order, ProblemFilter
 from pulumi_keystore.errors import InvalidInput, NotAllowed
@@ -116,6 +126,7 @@ def history(
         str | None, typer.Argument(help="Name of the organization; without one, the service's own history.")
     ] = None,
     limit: Annotated[int, typer.Option(help="Number of most recent entries.", min=1, max=10_000)] = 100,
+    before: Annotated[int | None, typer.Option(help="Only entries before the one with this id.", min=1)] = None,
     output: Annotated[
         HistoryFormat, typer.Option("--format", help="Output format; csv exports the whole history.")
     ] = HistoryFormat.TABLE,
@@ -125,13 +136,13 @@ def history(
     The service's own history tells which organizations and tokens were created and removed.
     """
     with ask() as service:
-        if organization is None:
-            if output is HistoryFormat.CSV:
-                raise InvalidInput("csv is for the history of an organization", hint="name one, or use json")
-            print_rows(service.history(None, limit), _HISTORY, Format(output))
-            return
         if output is HistoryFormat.CSV:
+            if organization is None:
+                raise InvalidInput("csv is for the history of an organization", hint="name one, or use json")
             sys.stdout.write(service.export_history(organization, "csv"))
             return
-        rows = service.history(organization, limit)
+        found = service.history(organization, limit + 1, before)
+    rows = found[-limit:]
     print_rows(rows, _HISTORY, Format(output))
+    if len(found) > limit:
+        say_older(rows[0]["id"])

@@ -116,6 +116,11 @@ Columns = Mapping[str, "str | Callable[[Any], object]"]
 """The columns of a table by their headings: the field of a row, or what makes the text of a row."""
 
 
+def say_older(last: int | str) -> None:
+    """Say how to see what a list has before its last row."""
+    say(f"there are older ones: see them with `--before {last}`")
+
+
 def print_json(value: Any) -> None:
     """Print a result for programs."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -2,14 +2,19 @@
 
 import csv
 import json
+import re
+import sys
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
 
+from pulumi_keystore.cli import keystores, main, migrations, organizations
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.identity import tokens
 from pulumi_keystore.control_plane.keystores.tables import CleanUp, CleanUpState, Side
 from pulumi_keystore.control_plane.migration.tables import Migration
+from pulumi_keystore.control_plane.monitoring.tables import Incident
 from pulumi_keystore.control_plane.organizations import history, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore
 from pulumi_keystore.declarations.migration import Phase, State
@@ -73,6 +78,37 @@ def test_migrations_are_whole(client, rows):
     assert [row["id"] for row in client.migrations("acme", 4)] == ids[:4]
     page = client.request("GET", "organizations", "acme", "migrations", after=ids[4], limit=2)
     assert [row["id"] for row in page] == ids[5:7]
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [("history acme", "action"), ("incidents acme first", "begun_at"), ("migration list acme", "id")],
+)
+def test_a_list_of_the_command_leads_to_what_is_older(client, rows, plane, monkeypatch, capsys, command, field):
+    with plane.transaction() as session:
+        for number in range(EACH):
+            session.add(Incident(keystore_id=1, begun_at=now_utc() - timedelta(hours=number), ended_at=now_utc()))
+        session.get_one(Keystore, 1).kind = Kind.SELF_ADMINISTERED
+    for module in (organizations, keystores, migrations):
+        monkeypatch.setattr(module, "ask", lambda: nullcontext(client))
+    seen, last = [], None
+    while True:
+        begun = ["--before", last] if last else []
+        monkeypatch.setattr(sys, "argv", ["keystore", *command.split(), "--limit=4", "--format=json", *begun])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert not caught.value.code
+        shown = capsys.readouterr()
+        # The service logs to the same place here.
+        _, begin, rest = shown.out.partition("[\n")
+        seen.append([row[field] for row in json.loads(begin + rest)])
+        older = re.fullmatch(r"there are older ones: see them with `--before (\S+)`\n", shown.err)
+        if older is None:
+            assert shown.err == ""
+            break
+        last = older[1]
+    assert [len(page) for page in seen] == [4, 4, 2]
+    assert len({row for page in seen for row in page}) == EACH
 
 
 def test_clean_ups_are_whole(client, rows):

@@ -57,6 +57,8 @@ def check(
         sys.stdout.write(report.to_junit(findings, resources))
     elif output is Report.SARIF:
         sys.stdout.write(report.to_sarif(findings, None if str(file) == "-" else file, project))
+        if missing := report.left_out(findings):
+            say(missing)
     else:
         for finding in findings:
             line = f"{finding.rule.severity:<8}{finding.rule.id}  {finding.resource}: {finding.message}"

@@ -110,12 +110,26 @@ def to_sarif(findings: Sequence[Finding], file: Path | None, project: Path = Pat
         }
         for finding in findings[:_MOST_RESULTS]
     ]
-    log = {
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}],
+    missing = left_out(findings)
+    notifications = [{"level": "warning", "message": {"text": missing}}] if missing else []
+    run = {
+        "tool": {"driver": driver},
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notifications}],
+        "columnKind": "unicodeCodePoints",
+        "results": results,
     }
+    log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
+
+
+def left_out(findings: Sequence[Finding]) -> str | None:
+    """Return that a SARIF log does not hold all findings; None where it does."""
+    if len(findings) <= _MOST_RESULTS:
+        return None
+    return (
+        f"the log holds {_MOST_RESULTS:,} of {len(findings):,} findings, the gravest first, because code scanning "
+        "shows no more; --format json has all of them"
+    )
 
 
 def _uri(finding: Finding, file: Path | None, project: Path) -> str:

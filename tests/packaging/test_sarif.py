@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pulumi_keystore import cli
+from pulumi_keystore.policy import report
 from tests import debian
 
 PACKAGE, SCHEMA = "@microsoft/jest-sarif@1.0.0-beta.0", "package/lib/schemas/sarif-2.1.0-rtm.5.json"
@@ -36,11 +37,23 @@ def schema(tmp_path):
     return json.loads(text.replace(MISTAKE, MENDED))
 
 
-def test_the_log_keeps_the_schema(schema, tmp_path):
+def test_the_log_keeps_the_schema(schema, tmp_path, monkeypatch):
     (tmp_path / "declared.yaml").write_text(DECLARED)
-    told = CliRunner().invoke(cli.app, ["check", str(tmp_path / "declared.yaml"), "--format", "sarif"])
-    log, validator = json.loads(told.stdout), jsonschema_rs.validator_for(schema)
+    validator = jsonschema_rs.validator_for(schema)
+
+    def checked():
+        told = CliRunner().invoke(cli.app, ["check", str(tmp_path / "declared.yaml"), "--format", "sarif"])
+        log = json.loads(told.stdout)
+        assert [error.message for error in validator.iter_errors(log)] == []
+        return log, told.stderr
+
+    log, said = checked()
     assert len(log["runs"][0]["results"]) > 5
-    assert [error.message for error in validator.iter_errors(log)] == []
+    assert said == ""
+    # A log that does not hold everything says so, in itself and beside it.
+    monkeypatch.setattr(report, "_MOST_RESULTS", 5)
+    log, said = checked()
+    [notified] = log["runs"][0]["invocations"][0]["toolExecutionNotifications"]
+    assert (len(log["runs"][0]["results"]), said) == (5, notified["message"]["text"] + "\n")
     log["runs"][0]["results"][0]["ruleIndex"] = "first"
     assert not validator.is_valid(log)

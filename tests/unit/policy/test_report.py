@@ -45,6 +45,7 @@ def test_the_sarif_log_is_one_that_code_scanning_accepts(file, monkeypatch):
         log = json.loads(run(named, "--format", "sarif").stdout)
         is_accepted_by_code_scanning(log)
         assert log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == file.name
+        assert log["runs"][0]["invocations"] == [{"executionSuccessful": True, "toolExecutionNotifications": []}]
     again = json.loads(run(file.name, "--format", "sarif").stdout)
     assert again == log
 
@@ -57,6 +58,9 @@ def test_the_sarif_log_keeps_the_gravest_of_more_than_code_scanning_shows():
     [run] = log["runs"]
     assert len(run["results"]) == 5000
     assert [result["ruleId"] for result in run["results"][:2]] == ["KS031", "KS105"]
+    [invocation] = run["invocations"]
+    [notified] = invocation["toolExecutionNotifications"]
+    assert "5,000 of 5,001 findings" in notified["message"]["text"]
 
 
 @pytest.mark.parametrize(("project", "uri"), [(".", "__main__.py"), ("infra/keys", "infra/keys/__main__.py")])

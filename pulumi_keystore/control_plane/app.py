@@ -34,7 +34,7 @@ from pulumi_keystore.control_plane.console import access as console_access
 from pulumi_keystore.control_plane.console import keystore_forms, migration_forms, organization_forms, pages
 from pulumi_keystore.control_plane.identity.roles import RIGHTS, Principal, Right
 from pulumi_keystore.control_plane.organizations import history
-from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.errors import KeystoreError, NotFound
 
 _DESCRIPTION: Final = "/v1/openapi.json"
 _log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ def create(services: ServicesOfApp | None) -> FastAPI:
             processor=settings.processor_per_organization,
         )
     app.add_middleware(_RequestLog)
-    handle_errors(app)
+    handle_errors(app, _nothing)
     describe(app)
 
     app.include_router(service.probes)
@@ -110,6 +110,13 @@ def _refuse(request: Request, error: KeystoreError) -> Response:
     if request.url.path.startswith(console_access.HOME):
         return console_access.refusal(request, error)
     return problem(error)
+
+
+def _nothing(request: Request) -> Response:
+    """Say that nothing is under a path: on a page where a browser asks for one, as mistyped addresses do."""
+    if not request.url.path.startswith("/v1/") and "text/html" in request.headers.get("accept", ""):
+        return console_access.refusal(request, NotFound("there is no such page", hint="start from the first page"))
+    return problem(NotFound("there is nothing under this path", hint="see /v1/openapi.json"))
 
 
 class _RequestLog:

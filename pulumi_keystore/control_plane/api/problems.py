@@ -62,8 +62,8 @@ def of_database(error: SQLAlchemyError) -> KeystoreError:
     return ServiceUnavailable("the service's database does not answer", hint="try again in a moment")
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Answer every error with a problem document."""
+def handle_errors(app: FastAPI, nothing: Callable[[Request], Response]) -> None:
+    """Answer every error with a problem document; what is under no path with what `nothing` returns."""
 
     @app.exception_handler(KeystoreError)
     def expected(_: Request, error: KeystoreError) -> JSONResponse:
@@ -79,9 +79,9 @@ def handle_errors(app: FastAPI) -> None:
         )
 
     @app.exception_handler(HTTPException)
-    def http(_: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 404:  # noqa: PLR2004
-            return problem(NotFound("there is nothing under this path", hint="see /v1/openapi.json"))
+    def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == NotFound.status:
+            return nothing(request)
         return JSONResponse(
             {"type": "about:blank", "title": str(error.detail), "status": error.status_code},
             status_code=error.status_code,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from http import HTTPMethod
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -95,7 +96,8 @@ def static(name: str) -> Response:
     return Response((STATIC / name).read_bytes(), media_type=_FILES[name], headers={"Cache-Control": "max-age=3600"})
 
 
-@elsewhere.api_route("/{path:path}", methods=["GET", "POST"])
+# An answer to HEAD shows no page.
+@elsewhere.api_route("/{path:path}", methods=sorted({*HTTPMethod} - {HTTPMethod.HEAD}))
 def no_page(path: str) -> Response:
     """Say on a page that there is none."""
     del path

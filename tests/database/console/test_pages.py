@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from http import HTTPMethod
 
 import httpx
 import pytest
@@ -93,13 +94,23 @@ def test_all_incidents_are_reached_page_by_page(browser):
     assert seen == MANY
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("method", sorted({*HTTPMethod} - {HTTPMethod.HEAD}))
 @pytest.mark.parametrize("path", ["/console/x", "/console/organizations/busy/no/such", "/console/static/x"])
 def test_under_an_unknown_path_there_is_a_page_for_whatever_is_sent(browser, method, path):
     answer = browser.request(method, path)
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
     assert ("Sign out" in answer.text) == ("static" not in path)
+
+
+def test_a_browser_gets_a_page_for_any_mistyped_address_and_programs_a_problem(browser):
+    shown = browser.get("/consol", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (shown.status_code, shown.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "no such page" in shown.text
+    for path, accepted in (("/consol", "*/*"), ("/v1/nothing", "text/html")):
+        answer = browser.get(path, headers={"Accept": accepted})
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.status_code in (401, 404)
 
 
 def test_a_form_that_no_page_takes_is_answered_by_a_page(browser):

@@ -28,7 +28,7 @@ def require_kind(row: Keystore, binding: Binding) -> None:
     """Raise where a keystore would become one of another kind."""
     if row.kind != binding.kind:
         raise Conflict(
-            f"kind: the keystore {row.name!r} is {row.kind}", hint="declare it under another name", prop="kind"
+            f"kind: {row.name!r} is a {row.kind} keystore", hint="declare it under another name", prop="kind"
         )
 
 

@@ -62,8 +62,9 @@ def put(
             if not changes:
                 return describe(owner, existing), warnings + take_over(session, actor, existing, mark)
             if not adopt:
+                another = changes[0].replace("server_ca", "server CA")
                 raise Conflict(
-                    f"the keystore {name!r} is registered with another {changes[0]}",
+                    f"the keystore {name!r} is registered with another {another}",
                     hint="set adopt=True to take it over and change it to what is declared",
                 )
     if existing is not None:

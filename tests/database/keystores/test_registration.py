@@ -1,6 +1,7 @@
 """What registration does before it asks a server."""
 
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -69,6 +70,38 @@ def test_a_file_with_another_chain_is_another_certificate(plane):
         session.add(row)
     with pytest.raises(Conflict, match="another certificate"):
         registration.put(plane, "ops", "acme", "first", declared)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"server_ca": None}, "the keystore 'first' is registered with another server CA"),
+        ({"mount": "other"}, "the keystore 'first' is registered with another mount"),
+        ({"kind": "provider"}, "kind: 'first' is a self-administered keystore"),
+    ],
+)
+def test_what_is_registered_otherwise_is_said_in_words(plane, changes, says):
+    authority = CertificateAuthority()
+    issued = authority.issue("acme")
+    declared = Declaration(
+        kind="self-administered",
+        address="https://nobody.example.com:8200",
+        certificate=b64encode(issued.pkcs12("secret")).decode(),
+        certificate_password="secret",
+        server_ca=authority.pem,
+    )
+    binding = declared.judge("acme")
+    with plane.transaction() as session:
+        session.add(Organization(id=1, name="acme", environment="cloud"))
+        session.flush()
+        row = Keystore(organization_id=1, name="first", kind=declared.kind, address=declared.address)
+        row.mount, row.role, row.namespace = binding.mount, binding.role, binding.namespace
+        row.certificate_pem, row.server_ca = binding.certificate.certificate_pem.decode(), binding.server_ca.decode()
+        session.add(row)
+    registration.put(plane, "ops", "acme", "first", declared)
+    with pytest.raises(Conflict) as caught:
+        registration.put(plane, "ops", "acme", "first", replace(declared, **changes))
+    assert caught.value.summary == says
 
 
 def test_an_organization_has_so_many_keystores_and_no_more(plane):

@@ -30,7 +30,10 @@ LABELS: Final = {
 """What the fields of forms are called, by their property."""
 _MIGRATE: Final = "Actions, Migrate Keystore"
 HERE: Final = (
-    (r"migrate, do not edit: .*", f"this server does not hold the keys: migrate to it instead ({_MIGRATE})"),
+    (
+        r"migrate, do not edit: .*?(; keys that are lost for good .*)?",
+        rf"this server does not hold the keys: migrate to it instead ({_MIGRATE})\1",
+    ),
     (
         r"migrate them to another keystore first \(KeystoreMigration\), then delete this one",
         f"migrate them to another keystore first ({_MIGRATE}), then delete this one",
@@ -107,5 +110,6 @@ def hint_of(error: KeystoreError) -> str | None:
     """Return what to do next, as a sentence; None where there is nothing to say."""
     if not error.hint:
         return None
-    said = next((here for pattern, here in _HERE if pattern.fullmatch(error.hint)), error.hint)
+    found = ((pattern.fullmatch(error.hint), here) for pattern, here in _HERE)
+    said = next((match.expand(here) for match, here in found if match), error.hint)
     return f"{capitalized(said)}."

@@ -37,6 +37,10 @@ def test_labels_are_those_of_the_forms():
     ("said", "here"),
     [
         ("migrate, do not edit: declare it as a second Keystore", "migrate to it instead (Actions, Migrate Keystore)."),
+        (
+            "migrate, do not edit: declare it; keys that are lost for good are given up with `keystore key give-up a USER`",
+            "(Actions, Migrate Keystore); keys that are lost for good are given up with `keystore key give-up a USER`.",
+        ),
         ("watch it with `keystore migration watch acme` and try again when it has ended", "Watch it on the page"),
         ("list them with `keystore organization list`, or declare an Organization", "Choose one on the first page."),
         ("declare a Keystore first", "Register a keystore first (Actions, Register Keystore)."),

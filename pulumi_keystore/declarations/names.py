@@ -59,13 +59,13 @@ def check_mode(mode: str) -> Mode:
         raise rules.MIGRATION_MODE.violation(f"unknown mode {mode!r}") from None
 
 
-def check_email(address: str, prop: str = "notify_email") -> str:
+def check_email(address: str, prop: str = "notify_email", expects: str = "") -> str:
     """Return an e-mail address, or raise `RuleViolation` (KS033) for the property. Line breaks never pass.
 
     Nor does the beginning of an encoded word (RFC 2047): what reads it would see another address.
     """
     if len(address) > 254 or "=?" in address or not _EMAIL.fullmatch(address):  # noqa: PLR2004 - RFC 5321 limit
-        raise rules.NOTIFY_EMAIL.of(prop).violation(f"{address!r} is not an e-mail address")
+        raise rules.NOTIFY_EMAIL.of(prop, expects).violation(f"{address!r} is not an e-mail address")
     return address
 
 
@@ -76,7 +76,9 @@ def notified(address: str) -> str:
         RuleViolation: KS033, for an empty one, too.
 
     """
-    return NO_ONE if address.strip().lower() == NO_ONE else check_email(address.strip())
+    if address.strip().lower() == NO_ONE:
+        return NO_ONE
+    return check_email(address.strip(), expects=f"{rules.NOTIFY_EMAIL.expects}, or {NO_ONE} for no one")
 
 
 def check_mount(text: str) -> str:

@@ -438,6 +438,8 @@ def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, custome
     one.action("Migrate Keystore")
     page = one.page
     page.get_by_label(re.compile("second self-administered")).check()
+    modes = page.get_by_role("group", name="During the migration")
+    expect(modes.get_by_role("radio")).to_have_count(2)
     # Whom to notify is asked for: left out it is not, not even past the browser's own check.
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_label("E-mail address")).to_be_focused()
@@ -446,6 +448,7 @@ def test_migrate_to_a_registered_keystore_with_progress_and_banner(desk, custome
         page.get_by_label("E-mail address").fill(text)
         page.get_by_role("button", name="Continue").click()
         expect(page.get_by_role("alert")).to_contain_text("KS033")
+        expect(page.get_by_role("alert")).to_contain_text("or none for no one")
         page.get_by_label("E-mail address").evaluate("field => field.required = false")
     page.get_by_label(re.compile("second self-administered")).check()
     page.get_by_label("E-mail address").fill("ops@example.com")

@@ -24,7 +24,7 @@ class OrganizationAnswer(TypedDict):
 
 
 class ListedOrganizationAnswer(OrganizationAnswer):
-    """An organization in a list: what its keystore in use is and how it does, and the problems it has."""
+    """An organization in a list: what its active keystore is and how it does, and the problems it has."""
 
     kind: str | None
     status: str | None

@@ -251,9 +251,9 @@ def _keystore(checks: HealthChecks, owner: Organization, row: Keystore) -> Findi
     subject = f"keystore {owner.name}/{row.name}"
     tested = checks.look(owner, row)
     if tested["status"] != "Online":
-        hint = f"run `keystore status {owner.name}`, which lists the next steps" if used else "it is not in use"
+        hint = f"run `keystore status {owner.name}`, which lists the next steps" if used else "it is not active"
         detail = f"{tested['reason']}: {tested['detail']}"
         return Finding(subject, Verdict.WRONG if used else Verdict.WARNING, detail, hint)
     if row.certificate_not_after and (ends := expiry_warnings(row.certificate_not_after, now_utc())):
         return Finding(subject, Verdict.WARNING, ends[0], "replace the client certificate")
-    return Finding(subject, Verdict.OK, "Online" if used else "Online, and not in use")
+    return Finding(subject, Verdict.OK, "Online" if used else "Online, not active")

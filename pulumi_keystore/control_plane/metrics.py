@@ -41,7 +41,7 @@ METRICS: Final = {
         "when the certificate expires that the keystore's server shows",
         _OF_KEYSTORE,
     ),
-    "keystore_active": ("1 for the keystore in use", _OF_KEYSTORE),
+    "keystore_active": ("1 for the active keystore", _OF_KEYSTORE),
     "keystore_archive_keys": ("archive keys in escrow", ("organization",)),
     "keystore_archive_keys_missing": ("archive keys that the latest count or audit did not find", ("organization",)),
     "keystore_suspended": (

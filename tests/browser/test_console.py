@@ -316,7 +316,7 @@ def test_a_second_keystore_is_registered_proved_watched_and_deleted(desk, custom
     assert [row["name"] for row in acme.admin.keystores(acme.name)] == ["first"]
     register(testbed.vaults["b"].address)
     expect(page.locator(".saved")).to_contain_text("proved and registered")
-    expect(page.get_by_text("not in use")).to_be_visible()
+    expect(page.get_by_text("not active")).to_be_visible()
     assert acme.active == "first"
     proved = acme.admin.keystore(acme.name, "the second")["proved_at"]
     page.get_by_role("button", name="Prove now").click()
@@ -880,7 +880,7 @@ def test_a_suspended_organization_says_so_on_every_page(desk, customer):
     page.get_by_role("link", name="recovers the organization").click()
     page.get_by_role("button", name="See what would be done").click()
     expect(page.get_by_role("table", name="What the keystores remember")).to_contain_text("first")
-    expect(page.get_by_text("Becomes the keystore in use")).to_be_visible()
+    expect(page.get_by_text("Becomes active")).to_be_visible()
     page.get_by_role("button", name="Recover as shown").click()
     expect(page.locator(".saved")).to_contain_text("The organization was recovered")
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -929,7 +929,7 @@ def test_an_organization_is_created_by_the_provider_alone(desk, customer, testbe
     expect(page.get_by_role("alert")).to_contain_text("KS031")
     page.get_by_label("Name").fill(name)
     page.get_by_role("button", name="Create").click()
-    expect(page.get_by_role("heading", name="There is no keystore in use yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="There is no active keystore yet")).to_be_visible()
     assert admin.organization(name)["environment"] == "cloud"
     one.open("/console/create")
     page.get_by_label("Name").fill(name)

@@ -685,8 +685,12 @@ def test_alerts_are_tested_and_a_webhook_is_set_and_removed(desk, customer):
     page.get_by_role("link", name="Edit Alerts").click()
     assert "CANARY" not in page.content()
     page.get_by_role("button", name="Send a Test").click()
-    answers = page.get_by_role("table", name="Answers to the test")
+    answers = page.get_by_role("table", name="Answers to the latest test")
     expect(answers.get_by_role("row", name="webhook at hooks.example.com")).to_contain_text("not accepted")
+    # To load the page again sends nothing.
+    page.reload()
+    expect(answers.get_by_role("row", name="webhook at hooks.example.com")).to_contain_text("not accepted")
+    assert acme.actions.count("Health monitor tested") == 1
     page.get_by_role("button", name="Send a Test").click()
     expect(page.get_by_role("alert")).to_contain_text("less than a minute ago")
     page.get_by_label("Remove the webhook").check()

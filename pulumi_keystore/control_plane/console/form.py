@@ -72,10 +72,13 @@ Filled = Annotated[NewKeystore, Depends(_new_keystore)]
 """The fields of `_form.html`'s `new_keystore`."""
 
 
-def led_to(organization: str, keystore: str = "", saved: str = "") -> Response:
-    """Lead to the page of an organization, or of one of its keystores, which says what was saved (`pages.SAVED`)."""
+def led_to(organization: str, keystore: str = "", saved: str = "", further: str = "") -> Response:
+    """Lead to the page of an organization, of one of its keystores, or to a further one of it.
+
+    That says what was saved (`pages.SAVED`).
+    """
     path = f"{HOME}/organizations/{quote(organization)}" + (
-        f"/keystores/{quote(keystore, safe='')}" if keystore else ""
+        f"/keystores/{quote(keystore, safe='')}{further}" if keystore else ""
     )
     return RedirectResponse(f"{path}?saved={saved}" if saved else path, 303)
 

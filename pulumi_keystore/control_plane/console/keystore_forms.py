@@ -20,7 +20,7 @@ from pulumi_keystore.control_plane.console.form import (
     or_form,
     shown_around,
 )
-from pulumi_keystore.control_plane.console.pages import frame, one_keystore
+from pulumi_keystore.control_plane.console.pages import SAVED, frame, one_keystore
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.identity.roles import Right
 from pulumi_keystore.control_plane.keystores import registration, swapping
@@ -216,11 +216,12 @@ def delete(organization: str, name: str, visitor: Sent, services: Services) -> R
 
 
 @router.get(f"{_ONE}/alerts")
-def alerts_page(organization: str, name: str, visitor: Visit, services: Services) -> Response:
-    """Show who is told when a keystore is offline."""
+def alerts_page(organization: str, name: str, visitor: Visit, services: Services, saved: str = "") -> Response:
+    """Show who is told when a keystore is offline, and what they answered to the latest test."""
     visitor.actor.require(Right.MANAGE, organization)
     alerting = _alerting(services, organization, name) or Alerting()
-    return _form("alerts.html", visitor, _with_monitor(services, organization, name), _values(alerting))
+    shown = {**_with_monitor(services, organization, name), "saved": SAVED.get(saved)}
+    return _form("alerts.html", visitor, shown, _values(alerting))
 
 
 @router.post(f"{_ONE}/alerts")
@@ -277,14 +278,14 @@ def alerts(
 
 @router.post(f"{_ONE}/alerts/test")
 def test_alerts(organization: str, name: str, visitor: Sent, services: Services) -> Response:
-    """Send a test to everyone who would be alerted, and show what each has answered."""
+    """Send a test to everyone who would be alerted; the page shows what each has answered."""
     visitor.actor.require(Right.MANAGE, organization)
     shown = _with_monitor(services, organization, name)
     values = _values(_alerting(services, organization, name) or Alerting())
     mails, hooks, actor = services.mail_sender, services.webhook_sender, visitor.actor.name
     return or_form(
         lambda: rehearsal.rehearse(services.plane, mails, hooks, actor, organization, name),
-        lambda answers: _form("alerts.html", visitor, {**shown, "answers": answers}, values),
+        lambda _: led_to(organization, name, "alerts-tested", "/alerts"),
         lambda error: _form("alerts.html", visitor, shown, values, error),
     )
 
@@ -301,12 +302,12 @@ def _values(alerting: Alerting) -> dict[str, str]:
 
 
 def _with_monitor(services: ServicesOfApp, organization: str, name: str) -> dict[str, Any]:
-    """Return what the form of alerts shows: whether there are any, and where the webhook is."""
+    """Return what the form of alerts shows: whether there are any, where the webhook is, and the latest test."""
     shown = _one(services, organization, name)
     with services.plane.transaction() as session:
         monitor = monitors.find(session, keystores.find(session, registry.find(session, organization), name))
-        host = monitor.webhook_host if monitor else None
-        return {**shown, "monitored": monitor is not None, "webhook_host": host, "answers": None}
+        host, rehearsed = (monitor.webhook_host, monitor.rehearsal) if monitor else (None, None)
+        return {**shown, "monitored": monitor is not None, "webhook_host": host, "rehearsal": rehearsed}
 
 
 def _alerting(services: ServicesOfApp, organization: str, name: str) -> Alerting | None:

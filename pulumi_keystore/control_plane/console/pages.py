@@ -71,6 +71,7 @@ SAVED: Final = {
     "deleted": "The registration was deleted. Nothing was deleted on the keystore's server.",
     "alerts": "The alerts were saved.",
     "alerts-removed": "The alerts were removed: no one is alerted when this keystore is offline.",
+    "alerts-tested": "The test was sent: the answers are below.",
     "canceled": "The migration is being canceled.",
     "undone": "The migration was undone.",
     "created": "The organization was created.",

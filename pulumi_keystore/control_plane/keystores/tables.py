@@ -101,7 +101,11 @@ class CleanUp(Base):
 
 
 class HealthMonitor(Base):
-    """Who is told when a keystore is offline, and when; `alert` is where the state machine of that stands."""
+    """Who is told when a keystore is offline, and when.
+
+    `alert` is where the state machine of that stands; `rehearsal` when it was last tested as it is, and what each
+    receiver answered.
+    """
 
     __tablename__ = "health_monitors"
     keystore_id: Mapped[int] = mapped_column(ForeignKey("keystores.id", ondelete="CASCADE"), primary_key=True)
@@ -113,5 +117,6 @@ class HealthMonitor(Base):
     repeat_hours: Mapped[int]
     online_minutes: Mapped[int]
     alert: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    rehearsal: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     owner_mark: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

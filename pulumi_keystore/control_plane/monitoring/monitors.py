@@ -113,6 +113,7 @@ def put(
                 monitor.webhook_sealed = plane.master_key.seal(webhooks.PURPOSE, str(row.id), wanted.webhook.encode())
         row.alerts = bool(wanted.recipients or wanted.webhook)
         if before != wanted:
+            monitor.rehearsal = None  # it was another one
             recipients = ", ".join(wanted.recipients) or "no mail"
             hook = f", webhook at {monitor.webhook_host}" if monitor.webhook_host else ""
             history.append(session, owner.id, actor, "Health monitor set", f"{keystore}: {recipients}{hook}")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pulumi_keystore.answers import ReceiverAnswer
 from pulumi_keystore.clock import now_utc
+from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.monitoring import messages, monitors
 from pulumi_keystore.control_plane.notifications.mail import MailSender
 from pulumi_keystore.control_plane.notifications.webhook_bodies import TEST, TEST_ENDED
@@ -33,7 +34,8 @@ def rehearse(
 ) -> list[ReceiverAnswer]:
     """Send a test to each recipient and the webhook of a keystore's monitor, and return what each answered.
 
-    No transaction is open meanwhile, and each is given as long as for an alert.
+    No transaction is open meanwhile, and each is given as long as for an alert. A monitor that has not been changed
+    meanwhile remembers the answers.
 
     Raises:
         NotFound: The keystore has no monitor.
@@ -65,7 +67,12 @@ def rehearse(
     if alerting.webhook:
         receivers.append((f"webhook at {host}", call))
     with ThreadPoolExecutor(MAX_RECIPIENTS + 1, thread_name_prefix="rehearsal") as several:
-        return list(several.map(_answer, *zip(*receivers, strict=True)))
+        answers = list(several.map(_answer, *zip(*receivers, strict=True)))
+    with plane.transaction() as session:
+        tested = session.get(HealthMonitor, row.id, with_for_update=True)
+        if tested is not None and monitors.alerting(plane, tested) == alerting:
+            tested.rehearsal = {"at": now.isoformat(), "answers": answers}
+    return answers
 
 
 def _require_seldom(tests: Sequence[datetime], now: datetime) -> None:

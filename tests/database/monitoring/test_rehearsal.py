@@ -6,6 +6,7 @@ import pytest
 from keystore_harness import Mailbox
 from sqlalchemy import select
 
+from pulumi_keystore.control_plane.keystores.tables import HealthMonitor
 from pulumi_keystore.control_plane.monitoring import monitors, rehearsal
 from pulumi_keystore.control_plane.monitoring.monitors import Alerting
 from pulumi_keystore.control_plane.notifications.mail import MailSender
@@ -54,6 +55,19 @@ def test_each_receiver_is_told_apart(rehearse, plane):
     with plane.transaction() as session:
         assert not session.scalars(select(Mail)).all()
         assert not session.scalars(select(Hook)).all()
+
+
+def test_a_monitor_remembers_the_answers_until_it_is_changed(rehearse, plane):
+    def remembered():
+        with plane.transaction() as session:
+            return session.scalar(select(HealthMonitor.rehearsal))
+
+    answers = rehearse(Alerting(("a@example.com",)))
+    assert remembered()["answers"] == answers
+    monitors.put(plane, "ops", "acme", "ours", Alerting(("a@example.com",)))
+    assert remembered()["answers"] == answers
+    monitors.put(plane, "ops", "acme", "ours", Alerting(("b@example.com",)))
+    assert remembered() is None
 
 
 def test_nobody_is_sent_tests_again_and_again(rehearse):

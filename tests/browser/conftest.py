@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, BrowserType, Error, Pag
 
 from pulumi_keystore.client import Client
 from tests import debian
-from tests.conftest import SETTINGS
+from tests.conftest import PASSWORD, SETTINGS
 
 # A busy machine takes its time.
 PATIENCE_MS = 60_000
@@ -156,6 +156,17 @@ def desk(chromium_of_all: Chromium, testbed: Testbed, admin_token: str) -> Itera
     for context in contexts:
         chromium_of_all.close(context)
     assert problems == []
+
+
+@pytest.fixture
+def pfx(testbed: Testbed) -> Callable[..., dict[str, Any]]:
+    """Return a maker of PKCS#12 uploads."""
+
+    def make(organization: str, password: str = PASSWORD) -> dict[str, Any]:
+        content = testbed.ca.issue(organization).pkcs12(password)
+        return {"name": "acme.p12", "mimeType": "application/x-pkcs12", "buffer": content}
+
+    return make
 
 
 @contextmanager

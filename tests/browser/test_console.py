@@ -27,17 +27,6 @@ PAGES = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def pfx(testbed):
-    """Return a maker of PKCS#12 uploads."""
-
-    def make(organization, password=PASSWORD):
-        content = testbed.ca.issue(organization).pkcs12(password)
-        return {"name": "acme.p12", "mimeType": "application/x-pkcs12", "buffer": content}
-
-    return make
-
-
 # Signing in.
 
 

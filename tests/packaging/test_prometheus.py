@@ -4,10 +4,15 @@ import json
 import re
 import shutil
 import subprocess
+from copy import deepcopy
+from importlib.util import find_spec
 
 import httpx
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from pulumi_keystore.control_plane.metrics import METRICS
 from pulumi_keystore.declarations.problems import Problem
@@ -78,6 +83,35 @@ def test_the_panels_have_places_of_their_own_and_one_source():
     assert len({place[:2] for place in places}) == len(places)
     assert all(x + width <= 24 for x, _, width, _ in places)
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"${datasource}"}
+
+
+def missing(sent, kept, place="dashboard"):
+    """Yield the places in JSON of which another one does not have the same."""
+    if isinstance(sent, dict) and isinstance(kept, dict):
+        for name, value in sent.items():
+            yield from missing(value, kept.get(name), f"{place}.{name}")
+    elif isinstance(sent, list) and isinstance(kept, list) and len(sent) == len(kept):
+        for number, pair in enumerate(zip(sent, kept, strict=True)):
+            yield from missing(*pair, f"{place}[{number}]")
+    elif sent != kept:
+        yield place
+
+
+def read_by_grafana(dashboard):
+    """Return a dashboard as Grafana's own types hold it: what they do not know is gone."""
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
+
+
+def test_grafana_knows_each_panel_and_field_of_the_dashboard():
+    register_default_plugins()
+    assert list(missing(DASHBOARD, read_by_grafana(DASHBOARD))) == []
+    for kind in {panel["type"] for panel in DASHBOARD["panels"]}:
+        assert find_spec(f"grafana_foundation_sdk.models.{kind}"), kind
+    wrong = deepcopy(DASHBOARD)
+    wrong["panels"][0]["options"]["colorMod"] = wrong["panels"][1]["targets"][0]["legend"] = "x"
+    assert list(missing(wrong, read_by_grafana(wrong))) == [
+        "dashboard.panels[0].options.colorMod", "dashboard.panels[1].targets[0].legend",
+    ]  # fmt: skip
 
 
 def test_what_the_service_exposes_is_what_prometheus_reads(promtool, testbed, admin_token):

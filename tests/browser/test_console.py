@@ -873,7 +873,7 @@ def test_a_suspended_organization_says_so_on_every_page(desk, customer):
     page.get_by_role("link", name="recovers the organization").click()
     page.get_by_role("button", name="See what would be done").click()
     expect(page.get_by_role("table", name="What the keystores remember")).to_contain_text("first")
-    expect(page.get_by_text("Becomes active")).to_be_visible()
+    expect(page.get_by_text("Becomes active", exact=True)).to_be_visible()
     page.get_by_role("button", name="Recover as shown").click()
     expect(page.locator(".saved")).to_contain_text("The organization was recovered")
     expect(page.get_by_role("alert")).to_have_count(0)

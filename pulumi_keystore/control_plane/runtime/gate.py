@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from pulumi_keystore.errors import TooManyRequests
+from pulumi_keystore.vault.transport import without_rest
 
 _PATIENCE_S: Final = 60.0
 
@@ -40,7 +41,8 @@ class Gate:
                 raise TooManyRequests("keys cannot be written just now", hint="try again in a minute")
             self._passing[organization_id] += 1
         try:
-            yield
+            with without_rest():
+                yield
         finally:
             with self._changed:
                 self._leave(self._passing, organization_id)
@@ -56,7 +58,8 @@ class Gate:
             finally:
                 self._leave(self._waiting, organization_id)
         try:
-            yield
+            with without_rest():
+                yield
         finally:
             with self._changed:
                 self._closed.discard(organization_id)

@@ -2,12 +2,14 @@
 
 import threading
 from contextlib import ExitStack
+from contextvars import copy_context
 
 import pytest
 
 from pulumi_keystore.control_plane.runtime import gate as module
 from pulumi_keystore.control_plane.runtime.gate import Gate
 from pulumi_keystore.errors import TooManyRequests
+from pulumi_keystore.vault import transport
 
 SOON_S = 60
 
@@ -91,3 +93,16 @@ def test_a_gate_that_stays_closed_is_told(gate, monkeypatch):
         pass
     with gate.passing(1):
         pass
+
+
+@pytest.mark.parametrize("way", ["passing", "closed"])
+def test_nobody_rests_in_a_gate_that_others_wait_for(gate, way):
+    def work():
+        transport.rest.set(lambda: None)
+        with getattr(gate, way)(1):
+            inside = transport.rest.get()
+        return inside, transport.rest.get()
+
+    inside, outside = copy_context().run(work)
+    assert inside is None
+    assert outside is not None

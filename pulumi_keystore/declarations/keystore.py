@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pulumi_keystore import rules
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, check_server_ca, decode_file
+from pulumi_keystore.declarations.judging import Judgement
 from pulumi_keystore.declarations.names import Kind, check_kind, check_mount, check_namespace, check_role
 from pulumi_keystore.declarations.tenancy import DEFAULT_MOUNT, Tenancy, default_role
 from pulumi_keystore.errors import RuleViolation
@@ -85,32 +86,24 @@ class Declaration:
             unknown: Properties whose value is not known yet, which are not judged.
 
         """
-        violations: list[RuleViolation] = []
-        warnings: list[str] = []
-
-        def attempt(judged: Callable[[], object], *needed: str) -> None:
-            if not set(needed) & set(unknown):
-                try:
-                    judged()
-                except RuleViolation as violation:
-                    violations.append(violation)
+        found, warnings = Judgement(unknown), list[str]()
 
         def certificate() -> None:
             warnings.extend(self._certificate().warnings)
 
-        attempt(lambda: check_kind(self.kind), "kind")
+        found.attempt(lambda: check_kind(self.kind), "kind")
         if self.kind == Kind.LEGACY:
-            attempt(self._check_legacy, "address", "certificate")
-            return violations, warnings
-        attempt(self._address, "address")
-        attempt(certificate, "certificate", "certificate_password")
-        attempt(lambda: check_server_ca(self.server_ca), "server_ca")
-        attempt(lambda: check_mount(self.mount or DEFAULT_MOUNT), "mount")
+            found.attempt(self._check_legacy, "address", "certificate")
+            return found.violations, warnings
+        found.attempt(self._address, "address")
+        found.attempt(certificate, "certificate", "certificate_password")
+        found.attempt(lambda: check_server_ca(self.server_ca), "server_ca")
+        found.attempt(lambda: check_mount(self.mount or DEFAULT_MOUNT), "mount")
         if self.role:
             role = self.role
-            attempt(lambda: check_role(role), "role")
-        attempt(lambda: check_namespace(self.namespace or ""), "namespace")
-        return violations, warnings
+            found.attempt(lambda: check_role(role), "role")
+        found.attempt(lambda: check_namespace(self.namespace or ""), "namespace")
+        return found.violations, warnings
 
     def _check_legacy(self) -> None:
         if self.address or self.certificate:

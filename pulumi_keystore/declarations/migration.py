@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from enum import StrEnum
+from typing import Any
+
+from pulumi_keystore import rules
+from pulumi_keystore.declarations.judging import Judgement, text
+from pulumi_keystore.declarations.names import check_name, check_organization, notified
+from pulumi_keystore.errors import RuleViolation
 
 
 class Mode(StrEnum):
@@ -34,3 +41,29 @@ class Phase(StrEnum):
     ROLL_BACK = "roll-back"
     """The copies are removed from the destination."""
     ENDED = "ended"
+
+
+def check_mode(mode: str) -> Mode:
+    """Return how a migration treats enrolments, or raise `RuleViolation` (KS038)."""
+    try:
+        return Mode(mode)
+    except ValueError:
+        raise rules.MIGRATION_MODE.violation(f"unknown mode {mode!r}") from None
+
+
+def problems(given: Mapping[str, Any], unknown: Collection[str] = ()) -> list[RuleViolation]:
+    """Apply every rule that can be applied to the inputs of a migration; return all violations.
+
+    Args:
+        given: The inputs by name, of whatever type they came; None is as if left out.
+        unknown: Those whose value is not known yet, or not seen here, which are not judged.
+
+    """
+    found = Judgement(unknown)
+    found.attempt(lambda: check_organization(text(given.get("organization"))), "organization")
+    found.attempt(lambda: check_name(text(given.get("destination")), "destination"), "destination")
+    if given.get("notify_email") is not None:
+        found.attempt(lambda: notified(str(given["notify_email"])), "notify_email")
+    if given.get("mode") is not None:
+        found.attempt(lambda: check_mode(str(given["mode"])), "mode")
+    return found.violations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -11,13 +11,16 @@ from urllib.parse import parse_qs, urlsplit
 
 from pulumi_keystore import rules
 from pulumi_keystore.declarations.address import KeystoreAddress
-from pulumi_keystore.declarations.names import check_email
+from pulumi_keystore.declarations.judging import Judgement, text
+from pulumi_keystore.declarations.names import check_email, check_name, check_organization
 from pulumi_keystore.errors import RuleViolation
 
 OFFLINE_MINUTES: Final = 5
 REPEAT_HOURS: Final = 24
 ONLINE_MINUTES: Final = 5
 MAX_RECIPIENTS: Final = 20
+TIMINGS: Final = ("offline_minutes", "repeat_hours", "online_minutes")
+INPUTS: Final = ("recipients", "webhook", "webhook_format", *TIMINGS)
 _LONGEST_SHOWN: Final = 10**15
 MAX_WEBHOOK_LENGTH: Final = 1000
 _ROUTING_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -54,15 +57,46 @@ class Timings:
     online: int = ONLINE_MINUTES
 
 
+def problems(given: Mapping[str, Any], unknown: Collection[str] = ()) -> list[RuleViolation]:
+    """Apply every rule that can be applied to the inputs of a monitor; return all violations.
+
+    Args:
+        given: The inputs by name, of whatever type they came; None is as if left out.
+        unknown: Those whose value is not known yet, or not seen here, which are not judged.
+
+    """
+    found = Judgement(unknown)
+    found.attempt(lambda: check_organization(text(given.get("organization"))), "organization")
+    found.attempt(lambda: check_name(text(given.get("keystore")), "keystore"), "keystore")
+    return found.violations + alerting_problems(given, unknown)
+
+
+def alerting_problems(given: Mapping[str, Any], unknown: Collection[str] = ()) -> list[RuleViolation]:
+    """Do the same for who is told, and when, whatever keystore it is about."""
+    found = Judgement(unknown)
+    webhook, form = given.get("webhook"), given.get("webhook_format")
+    others = bool(webhook) or "webhook" in unknown
+    found.attempt(lambda: check_recipients(given.get("recipients") or (), others=others), "recipients")
+    found.attempt(lambda: check_declared_timings({name: given.get(name) for name in set(TIMINGS).difference(unknown)}))
+    if webhook:
+        found.attempt(lambda: check_webhook(str(webhook)), "webhook")
+    if form is not None:
+        url = None if "webhook" in unknown else text(webhook)
+        found.attempt(lambda: check_webhook_format(str(form), url), "webhook_format")
+    return found.violations
+
+
 def check_recipients(addresses: Sequence[str], *, others: bool) -> list[str]:
     """Return a monitor's recipients, or raise `RuleViolation` (KS033, KS039); with `others` there may be none."""
+    if not isinstance(addresses, list | tuple):
+        raise rules.MONITOR_RECIPIENTS.violation("it is not a list of addresses")
     if not addresses and not others:
         raise rules.MONITOR_RECIPIENTS.violation("the monitor has no recipients")
     if len(addresses) > MAX_RECIPIENTS:
         raise rules.MONITOR_RECIPIENTS.violation(f"there are {len(addresses)} of them")
     for address in addresses:
-        check_email(address, "recipients")
-    if len({address.lower() for address in addresses}) < len(addresses):
+        check_email(str(address), "recipients")
+    if len({str(address).lower() for address in addresses}) < len(addresses):
         raise rules.MONITOR_RECIPIENTS.violation("one address is there twice")
     return list(addresses)
 
@@ -76,9 +110,12 @@ def check_timings(offline_minutes: float, repeat_hours: float, online_minutes: f
     ):
         if not (1 <= value <= most and float(value).is_integer()):
             rule = rules.MONITOR_TIMINGS.of(name, f"a whole number from 1 to {most}")
-            # Of a whole number as long as one likes, no float can be made.
-            shown = f"{value:g}" if abs(value) < _LONGEST_SHOWN else "a number that long"
-            raise rule.violation(f"{shown} is out of range or not a whole number")
+            raise rule.violation(f"{shown(value)} is out of range or not a whole number")
+
+
+def shown(value: float) -> str:
+    """Return a number as people write it; of a whole one that is as long as one likes no float can be made."""
+    return f"{value:g}" if abs(value) < _LONGEST_SHOWN else "a number that long"
 
 
 def check_declared_timings(given: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Final
 
 from pulumi_keystore import rules
-from pulumi_keystore.declarations.migration import Mode
 
 NO_ONE: Final = "none"
 """What is given in place of an address where no one shall be notified."""
@@ -49,14 +48,6 @@ def check_kind(kind: str) -> Kind:
         return Kind(kind)
     except ValueError:
         raise rules.KIND.violation(f"unknown kind {kind!r}") from None
-
-
-def check_mode(mode: str) -> Mode:
-    """Return how a migration treats enrolments, or raise `RuleViolation` (KS038)."""
-    try:
-        return Mode(mode)
-    except ValueError:
-        raise rules.MIGRATION_MODE.violation(f"unknown mode {mode!r}") from None
 
 
 def check_email(address: str, prop: str = "notify_email", expects: str = "") -> str:
@@ -122,9 +113,9 @@ def check_user_id(user: str) -> str:
     return user
 
 
-def check_name(name: str) -> str:
-    """Return a keystore's display name, or raise `RuleViolation` (KS037)."""
+def check_name(name: str, prop: str = "name") -> str:
+    """Return a keystore's display name, or raise `RuleViolation` (KS037) for the property."""
     # A name is a segment of the API's paths.
     if not 1 <= len(name) <= _NAME_LIMIT or not name.isprintable() or "/" in name or name in (".", ".."):
-        raise rules.KEYSTORE_NAME.violation(f"{name!r} is not a usable name")
+        raise rules.KEYSTORE_NAME.of(prop).violation(f"{name!r} is not a usable name")
     return name

@@ -15,18 +15,13 @@ from typing import Final
 from pulumi_keystore import rules
 from pulumi_keystore.clock import now_utc
 from pulumi_keystore.counting import count
+from pulumi_keystore.declarations import migration, monitor
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
+from pulumi_keystore.declarations.judging import text
 from pulumi_keystore.declarations.keystore import Declaration
-from pulumi_keystore.declarations.monitor import (
-    OFFLINE_MINUTES,
-    REPEAT_HOURS,
-    check_declared_timings,
-    check_recipients,
-    check_webhook,
-    check_webhook_format,
-)
-from pulumi_keystore.declarations.names import Kind, check_email, check_mode, check_name, check_organization
+from pulumi_keystore.declarations.monitor import OFFLINE_MINUTES, REPEAT_HOURS
+from pulumi_keystore.declarations.names import NO_ONE, Kind, check_organization
 from pulumi_keystore.errors import InvalidInput, RuleViolation
 from pulumi_keystore.policy.declared import Declared, Position
 from pulumi_keystore.rules import Rule, Severity
@@ -80,8 +75,8 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
     for violation in violations:
         rule, at = rules.RULES[str(violation.rule)], one.position(violation.prop)
         yield Finding(rule, where, violation.summary, violation.hint or "change it", at)
-    for rule, text in warnings:
-        yield Finding(rule, where, text, rule.expects, one.position("certificate"))
+    for rule, message in warnings:
+        yield Finding(rule, where, message, rule.expects, one.position("certificate"))
     for prop, text in one.missing.items():
         remedy = f"expected {rules.READABLE.expects}"
         yield Finding(rules.READABLE, where, f"{prop}: {text}", remedy, one.position(prop))
@@ -123,34 +118,11 @@ def _keystore(one: Declared) -> Judged:
 
 
 def _migration(one: Declared) -> Judged:
-    props = one.props
-    attempts: list[tuple[str, Callable[[], object]]] = [
-        ("organization", lambda: check_organization(str(props.get("organization")))),
-        ("destination", lambda: check_name(str(props.get("destination", "")))),
-    ]
-    if props.get("notify_email"):
-        attempts.append(("notify_email", lambda: check_email(str(props["notify_email"]))))
-    if props.get("mode"):
-        attempts.append(("mode", lambda: check_mode(str(props["mode"]))))
-    return _attempt(*attempts, hidden=one.hidden), []
+    return migration.problems(one.props, one.hidden), []
 
 
 def _monitor(one: Declared) -> Judged:
-    props = one.props
-    given = props.get("recipients") or []
-    recipients = [str(address) for address in (given if isinstance(given, list | tuple) else [given])]
-    others = bool(props.get("webhook")) or "webhook" in one.hidden
-    attempts: list[tuple[str, Callable[[], object]]] = [
-        ("organization", lambda: check_organization(str(props.get("organization")))),
-        ("recipients", lambda: check_recipients(recipients, others=others)),
-        ("offline_minutes", lambda: check_declared_timings(props)),
-    ]
-    if props.get("webhook"):
-        attempts.append(("webhook", lambda: check_webhook(str(props["webhook"]))))
-    if props.get("webhook_format"):
-        url = str(props.get("webhook") or "") if "webhook" not in one.hidden else None
-        attempts.append(("webhook_format", lambda: check_webhook_format(str(props["webhook_format"]), url)))
-    return _attempt(*attempts, hidden=one.hidden), []
+    return monitor.problems(one.props, one.hidden), []
 
 
 _JUDGES: Final = {"organization": _organization, "keystore": _keystore, "migration": _migration, "monitor": _monitor}
@@ -211,12 +183,13 @@ def _weak_timings(declared: Sequence[Declared], settings: Settings) -> Found:
         for prop, most in (("offline_minutes", settings.offline_minutes), ("repeat_hours", settings.repeat_hours)):
             value = one.props.get(prop)
             if isinstance(value, int | float) and value > most:
-                yield one, f"{prop} is {value:g}, and at most {most} is expected"
+                yield one, f"{prop} is {monitor.shown(value)}, and at most {most} is expected"
 
 
 def _silent_migration(declared: Sequence[Declared], _: Settings) -> Found:
     for one in _all(declared, "migration"):
-        if not one.props.get("notify_email") and "notify_email" not in one.hidden:
+        given = text(one.props.get("notify_email")).strip().lower()
+        if given in ("", NO_ONE) and "notify_email" not in one.hidden:
             yield one, "no one is notified about this migration"
 
 

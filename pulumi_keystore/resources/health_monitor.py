@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
 from pulumi_keystore.declarations.monitor import (
+    INPUTS,
     OFFLINE_MINUTES,
     ONLINE_MINUTES,
     REPEAT_HOURS,
+    TIMINGS,
     WebhookFormat,
-    check_declared_timings,
-    check_recipients,
-    check_webhook,
-    check_webhook_format,
+    problems,
 )
-from pulumi_keystore.declarations.names import check_name, check_organization
-from pulumi_keystore.errors import InvalidInput, ManagedElsewhere, NotFound
+from pulumi_keystore.errors import ManagedElsewhere, NotFound
 from pulumi_keystore.resources.keystore import Keystore
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
@@ -34,8 +32,6 @@ from pulumi_keystore.resources.provider import (
     with_ours,
 )
 
-TIMINGS: Final = ("offline_minutes", "repeat_hours", "online_minutes")
-DECLARED: Final = ("recipients", "webhook", "webhook_format", *TIMINGS)
 FOUND: Final = ("webhook_host", "webhook_fingerprint")
 SECRETS: Final = ("webhook",)
 
@@ -46,7 +42,10 @@ class HealthMonitorProvider(KeystoreProvider):
     @one_line
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         """Apply the rules to what is known, without asking anybody; also in preview."""
-        return CheckResult(news, [failure(violation, SECRETS) for violation in _problems(news)])
+        unknown, recipients = unknown_properties(news), news.get("recipients")
+        if isinstance(recipients, list) and any(map(is_unknown, recipients)):
+            unknown.add("recipients")
+        return CheckResult(news, [failure(violation, SECRETS) for violation in problems(news, unknown)])
 
     @one_line
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
@@ -84,7 +83,7 @@ class HealthMonitorProvider(KeystoreProvider):
         if found["webhook_format"] not in (None, props.get("webhook_format") or WebhookFormat.JSON):
             outs["webhook_format"] = found["webhook_format"]
         # What a program does not say, and older states do not hold, stays out of the inputs.
-        declared = [name for name in DECLARED if name != "webhook_format" or name in outs]
+        declared = [name for name in INPUTS if name != "webhook_format" or name in outs]
         return ReadResult(
             id_, outs, {name: outs.get(name) for name in ("organization", "keystore", *declared)} | _adopting(props)
         )
@@ -120,39 +119,6 @@ class HealthMonitorProvider(KeystoreProvider):
 
 def _adopting(props: Mapping[str, Any]) -> dict[str, Any]:
     return {"adopt": props["adopt"]} if "adopt" in props else {}
-
-
-def _problems(props: Mapping[str, Any]) -> list[InvalidInput]:
-    unknown = unknown_properties(dict(props))
-    recipients, webhook = props.get("recipients") or [], props.get("webhook")
-    judged: dict[str, Callable[[], object]] = {
-        "organization": lambda: check_organization(str(props.get("organization"))),
-        "keystore": lambda: check_name(str(props.get("keystore"))),
-        "webhook": lambda: check_webhook(str(webhook)) if webhook else None,
-        "webhook_format": lambda: _check_format(props, unknown),
-        "offline_minutes": lambda: check_declared_timings(props),
-    }
-    violations = []
-    for prop, judge in judged.items():
-        needed = TIMINGS if prop == "offline_minutes" else (prop,)
-        try:
-            if not unknown.intersection(needed):
-                judge()
-        except InvalidInput as violation:
-            violation.prop = violation.prop if violation.prop in DECLARED else prop
-            violations.append(violation)
-    if "recipients" not in unknown and not any(map(is_unknown, recipients)):
-        try:
-            check_recipients([str(address) for address in recipients], others=bool(webhook))
-        except InvalidInput as violation:
-            violations.append(violation)
-    return violations
-
-
-def _check_format(props: Mapping[str, Any], unknown: Collection[str]) -> None:
-    if props.get("webhook_format") is not None:
-        url = None if "webhook" in unknown else str(props.get("webhook") or "")
-        check_webhook_format(str(props["webhook_format"]), url)
 
 
 class HealthMonitor(Resource, module="keystore", name="HealthMonitor"):

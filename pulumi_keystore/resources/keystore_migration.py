@@ -9,18 +9,17 @@ import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
 from pulumi_keystore.answers import MigrationAnswer
-from pulumi_keystore.client import Client
 from pulumi_keystore.counting import count
-from pulumi_keystore.declarations.names import check_email, check_mode, check_name, check_organization
-from pulumi_keystore.errors import Conflict, InvalidInput, KeystoreError, NotFound, ServiceUnavailable
+from pulumi_keystore.declarations.migration import problems
+from pulumi_keystore.errors import Conflict, KeystoreError, NotFound, ServiceUnavailable
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
     changed,
     failure,
-    is_unknown,
     one_line,
     program_client,
     tell,
+    unknown_properties,
     with_ours,
 )
 
@@ -38,21 +37,7 @@ class KeystoreMigrationProvider(KeystoreProvider):
     @one_line
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         """Judge names and the e-mail address without asking anybody."""
-        violations = []
-        for name, judge in (
-            ("organization", check_organization),
-            ("destination", check_name),
-            ("notify_email", check_email),
-            ("mode", check_mode),
-        ):
-            value = news.get(name)
-            try:
-                if not is_unknown(value) and not (name in ("notify_email", "mode") and value is None):
-                    judge(str(value))
-            except InvalidInput as violation:
-                violation.prop = name
-                violations.append(violation)
-        return CheckResult(news, [failure(violation) for violation in violations])
+        return CheckResult(news, [failure(violation) for violation in problems(news, unknown_properties(news))])
 
     @one_line
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:

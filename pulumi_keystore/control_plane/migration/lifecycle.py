@@ -29,8 +29,8 @@ from pulumi_keystore.control_plane.organizations import history, keystores, ledg
 from pulumi_keystore.control_plane.organizations.tables import Keystore, LateKey, LegacyKey, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.counting import count
-from pulumi_keystore.declarations.migration import Mode, Phase, State
-from pulumi_keystore.declarations.names import NO_ONE, Kind, check_mode, notified
+from pulumi_keystore.declarations.migration import Mode, Phase, State, check_mode
+from pulumi_keystore.declarations.names import NO_ONE, Kind, notified
 from pulumi_keystore.errors import Conflict, InMaintenance, TooManyRequests
 from pulumi_keystore.vault.keystore import VaultKeystore
 from pulumi_keystore.vault.transport import Transport

@@ -14,14 +14,13 @@ from pulumi_keystore.control_plane.organizations import history, keystores, main
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.declarations.monitor import (
+    INPUTS,
     OFFLINE_MINUTES,
     ONLINE_MINUTES,
     REPEAT_HOURS,
     WebhookFormat,
-    check_recipients,
-    check_timings,
+    alerting_problems,
     check_webhook,
-    check_webhook_format,
 )
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.errors import Conflict, NotFound
@@ -55,11 +54,8 @@ class Alerting:
             RuleViolation: KS033, KS039, KS040, KS041, KS046.
 
         """
-        check_recipients(self.recipients, others=bool(self.webhook))
-        check_timings(self.offline_minutes, self.repeat_hours, self.online_minutes)
-        if self.webhook:
-            check_webhook(self.webhook)
-        check_webhook_format(self.webhook_format, self.webhook or "")
+        for violation in alerting_problems({name: getattr(self, name) for name in INPUTS}):
+            raise violation
 
 
 def put(

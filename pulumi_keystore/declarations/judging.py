@@ -28,6 +28,6 @@ class Judgement:
                 self.violations.append(violation)
 
 
-def text(value: object) -> str:
+def as_text(value: object) -> str:
     """Return an input as the text that is judged; one that is left out is empty."""
     return "" if value is None else str(value)

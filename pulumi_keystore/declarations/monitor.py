@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pulumi_keystore import rules
 from pulumi_keystore.declarations.address import KeystoreAddress
-from pulumi_keystore.declarations.judging import Judgement, text
+from pulumi_keystore.declarations.judging import Judgement, as_text
 from pulumi_keystore.declarations.names import check_email, check_name, check_organization
 from pulumi_keystore.errors import RuleViolation
 
@@ -66,8 +66,8 @@ def problems(given: Mapping[str, Any], unknown: Collection[str] = ()) -> list[Ru
 
     """
     found = Judgement(unknown)
-    found.attempt(lambda: check_organization(text(given.get("organization"))), "organization")
-    found.attempt(lambda: check_name(text(given.get("keystore")), "keystore"), "keystore")
+    found.attempt(lambda: check_organization(as_text(given.get("organization"))), "organization")
+    found.attempt(lambda: check_name(as_text(given.get("keystore")), "keystore"), "keystore")
     return found.violations + alerting_problems(given, unknown)
 
 
@@ -81,7 +81,7 @@ def alerting_problems(given: Mapping[str, Any], unknown: Collection[str] = ()) -
     if webhook:
         found.attempt(lambda: check_webhook(str(webhook)), "webhook")
     if form is not None:
-        url = None if "webhook" in unknown else text(webhook)
+        url = None if "webhook" in unknown else as_text(webhook)
         found.attempt(lambda: check_webhook_format(str(form), url), "webhook_format")
     return found.violations
 

@@ -18,7 +18,7 @@ from pulumi_keystore.counting import count
 from pulumi_keystore.declarations import migration, monitor
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
-from pulumi_keystore.declarations.judging import text
+from pulumi_keystore.declarations.judging import as_text
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.monitor import OFFLINE_MINUTES, REPEAT_HOURS
 from pulumi_keystore.declarations.names import NO_ONE, Kind, check_organization
@@ -75,8 +75,8 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
     for violation in violations:
         rule, at = rules.RULES[str(violation.rule)], one.position(violation.prop)
         yield Finding(rule, where, violation.summary, violation.hint or "change it", at)
-    for rule, message in warnings:
-        yield Finding(rule, where, message, rule.expects, one.position("certificate"))
+    for rule, text in warnings:
+        yield Finding(rule, where, text, rule.expects, one.position("certificate"))
     for prop, text in one.missing.items():
         remedy = f"expected {rules.READABLE.expects}"
         yield Finding(rules.READABLE, where, f"{prop}: {text}", remedy, one.position(prop))
@@ -188,7 +188,7 @@ def _weak_timings(declared: Sequence[Declared], settings: Settings) -> Found:
 
 def _silent_migration(declared: Sequence[Declared], _: Settings) -> Found:
     for one in _all(declared, "migration"):
-        given = text(one.props.get("notify_email")).strip().lower()
+        given = as_text(one.props.get("notify_email")).strip().lower()
         if given in ("", NO_ONE) and "notify_email" not in one.hidden:
             yield one, "no one is notified about this migration"
 

@@ -47,7 +47,7 @@ from pulumi_keystore.vault.window import Window
 
 CONNECT_TIMEOUT_S: Final = 5.0
 rest: ContextVar[Callable[[], None] | None] = ContextVar("rest", default=None)
-"""Called before more requests are begun: it may wait a moment, in favour of others that work in this process."""
+"""Called before flows go on: it may wait a moment, in favour of others that work in this process."""
 _HEAD_BYTES: Final = 1 << 16
 _PIECES: Final = 1000
 _BYTES_A_PIECE: Final = 64

@@ -559,8 +559,8 @@ BUGS = [
     Bug(
         "a mistake with one health check ends the round",
         "control_plane/monitoring/runner.py",
-        "            result = yield from probe(subject, self._lookups, self._plane.settings.health_check_s)",
-        "            pass\n        result = yield from probe(subject, self._lookups, self._plane.settings.health_check_s)",
+        "            result = yield from probe(subject, lookups, self._plane.settings.health_check_s)",
+        "            pass\n        result = yield from probe(subject, lookups, self._plane.settings.health_check_s)",
         "tests/database/monitoring/test_runner.py", "probe",
     ),
     Bug(
@@ -770,7 +770,7 @@ BUGS = [
     Bug(
         "cheap requests cost an organization nothing",
         "control_plane/api/admission.py",
-        "self._pay(organization, queue, meter.owed_s)", "self._pay(organization, queue, 0.0)",
+        "end_turn(actor, pay(meter.owed_s),", "end_turn(actor, 0.0,",
         "tests/database/api/test_admission.py", "share_of_the_processor",
     ),
     Bug(
@@ -782,7 +782,7 @@ BUGS = [
     Bug(
         "what threads do for a request is counted for nobody",
         "control_plane/api/admission.py",
-        "                meter.attach()\n", "",
+        "        meter.attach()  #", "        #",
         "tests/database/api/test_admission.py", "what_a_request_costs",
     ),
     Bug(
@@ -796,6 +796,37 @@ BUGS = [
         "control_plane/api/admission.py",
         "elif acquainted is not None and whose is not None:", "elif False:",
         "tests/database/api/test_admission.py", "who_was_here_before",
+    ),
+    Bug(
+        "a form of another site makes its visitor unknown",
+        "control_plane/api/admission.py",
+        "except NotAuthenticated as error:", "except KeystoreError as error:",
+        "tests/database/api/test_admission.py", "makes_nobody_unknown",
+    ),
+    Bug(
+        "clients hold up people by what they cost",
+        "control_plane/api/queues.py",
+        "            free_at = self._peoples.pay(", "            self._peoples.pay(",
+        "tests/unit/api/test_queues.py", "holds_up_no_person",
+    ),
+    Bug(
+        "somebody rests in a gate that others wait for",
+        "control_plane/runtime/gate.py",
+        "            self._passing[organization_id] += 1\n        try:\n            with without_rest():",
+        "            self._passing[organization_id] += 1\n        try:\n            if True:",
+        "tests/unit/runtime/test_gate.py", "nobody_rests",
+    ),
+    Bug(
+        "a health check that is asked for rests",
+        "control_plane/monitoring/runner.py",
+        "with Transport() as transport, without_rest():  #", "with Transport() as transport:  #",
+        "tests/database/monitoring/test_runner.py", "rests_never",
+    ),
+    Bug(
+        "a connection is ended twice",
+        "control_plane/keystores/connections.py",
+        "if connection not in self._retired:", "if False:",
+        "tests/unit/keystores/test_connections.py", "not_ended_again",
     ),
     Bug(
         "who was recognised once is allowed for ever",
@@ -812,7 +843,7 @@ BUGS = [
     Bug(
         "a token signs in as fast as it likes",
         "control_plane/console/pages.py",
-        "    await _turnstile.enter(token.strip())\n", "",
+        "async with _turnstile.passing(token.strip().removeprefix(PREFIX)):", "if True:",
         "tests/database/api/test_admission.py", "signs_in_once",
     ),
     Bug(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -16,11 +16,11 @@ from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pulumi_keystore.control_plane.api.pacing import Company, Meter, Pace, counted
+from pulumi_keystore.control_plane.api.pacing import Company, Meter, counted
 from pulumi_keystore.control_plane.api.problems import announced_as_too_large, of_database
-from pulumi_keystore.control_plane.api.queues import Queue, digest
+from pulumi_keystore.control_plane.api.queues import Queue, Turnstile, digest
 from pulumi_keystore.control_plane.identity.roles import Principal
-from pulumi_keystore.errors import KeystoreError, KeystoreFault, TooManyRequests
+from pulumi_keystore.errors import KeystoreError, KeystoreFault, NotAuthenticated, TooManyRequests
 
 THREADS: Final = 200
 """How many requests are worked on at a time; most of them wait for a keystore or the database."""
@@ -28,6 +28,8 @@ doorkeepers: Final = CapacityLimiter(10)
 """Threads in which people are recognised: whoever is busy with an organization's keystore keeps nobody outside."""
 _HELD_S: Final = 1.0
 """How long a refusal is kept from those for whom no room is left to wait: they ask again when they have it."""
+_WAITING_STRANGERS: Final = 100
+"""How many may come at a time with a credential that nobody has come with lately."""
 _FAILED: Final = (400, 408, 413, 422, TooManyRequests.status, KeystoreFault.status)
 """What was sent cannot be used, did not come, or is too much; or the keystore does not work."""
 
@@ -104,11 +106,13 @@ class Admission:
         self._processor = processor
         self._company = Company()
         self._known = _Acquaintances()
+        self._strangers = Turnstile(0.0, _WAITING_STRANGERS)
         self._queues: dict[str, Queue] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        path = scope.get("path", "")
+        path, meter = scope.get("path", ""), Meter()
+        meter.attach()  # one connection has the context of the request before
         doorkeeper = self._doorkeeper(path) if scope["type"] == "http" else None
         if doorkeeper is None:
             await self._app(scope, receive, send)
@@ -125,23 +129,36 @@ class Admission:
         if queue is not None and queue.room(acquainted) <= 0:
             # Who asks again at once gets no faster answers by it.
             await asyncio.sleep(_HELD_S)
+            if acquainted is not None:
+                self._pay(whose or "", queue, acquainted, meter.owed_s)
             await self._refuse(request, queue.refusal(acquainted))(scope, receive, send)
         elif acquainted is not None and whose is not None:
-            await self._in_turn(whose, acquainted, request, receive, send, doorkeeper)
-        elif refusal := await self._recognise(request, doorkeeper):
+            await self._in_turn(whose, acquainted, meter, request, receive, send, doorkeeper)
+        elif refusal := await self._get_acquainted(request, doorkeeper):
             await self._refuse(request, refusal)(scope, receive, send)
         elif (whose := request.state.actor.organization or organization) is None:
             await self._app(scope, receive, send)
         else:
-            await self._in_turn(whose, request.state.actor, request, receive, send)
+            await self._in_turn(whose, request.state.actor, meter, request, receive, send)
+
+    async def _get_acquainted(self, request: Request, doorkeeper: Doorkeeper) -> KeystoreError | None:
+        """Recognise somebody who is in nobody's queue; those with one credential are looked up one at a time."""
+        credential = doorkeeper.credential(request)
+        try:
+            async with self._strangers.passing(credential) if credential else nullcontext():
+                return await self._recognise(request, doorkeeper)
+        except TooManyRequests as refusal:
+            return refusal
 
     async def _recognise(self, request: Request, doorkeeper: Doorkeeper) -> KeystoreError | None:
         """Find out who sends a request; return what it is refused with, if nobody does."""
         credential = doorkeeper.credential(request)
         try:
             actor = await to_thread.run_sync(counted(doorkeeper.recognise), request, limiter=doorkeepers)
-        except KeystoreError as error:
+        except NotAuthenticated as error:
             self._known.note(credential, None)
+            return error
+        except KeystoreError as error:
             return error
         except SQLAlchemyError as error:
             return of_database(error)
@@ -156,6 +173,7 @@ class Admission:
         self,
         organization: str,
         actor: Principal,
+        meter: Meter,
         request: Request,
         receive: Receive,
         send: Send,
@@ -166,6 +184,7 @@ class Admission:
         Args:
             organization: Whose share it takes of.
             actor: Who sends it, or is likely to.
+            meter: What it has used up to here.
             request: Its head.
             receive: Gives its body.
             send: Takes its answer.
@@ -173,11 +192,12 @@ class Admission:
 
         """
         with self._present(organization, actor) as queue:
+            pay = partial(self._pay, organization, queue, actor)
             if not await queue.has_turn(actor):
+                pay(meter.owed_s)
                 await self._refuse(request, queue.refusal(actor))(request.scope, receive, send)
             else:
-                succeeded, meter = False, Meter(partial(self._pay, organization, queue))
-                meter.attach()
+                succeeded, meter.pay = False, pay
 
                 async def noting(message: Message) -> None:
                     nonlocal succeeded
@@ -191,24 +211,23 @@ class Admission:
                     else:
                         await self._app(request.scope, receive, noting)
                 finally:
-                    queue.end_turn(actor, self._pay(organization, queue, meter.owed_s), failed=not succeeded)
+                    queue.end_turn(actor, pay(meter.owed_s), failed=not succeeded)
 
     @contextmanager
     def _present(self, organization: str, actor: Principal) -> Iterator[Queue]:
         """Count somebody in the queue of an organization, which is forgotten when there is nothing to remember."""
         queue = self._queues.get(organization)
         if queue is None:
-            queue = self._queues[organization] = Queue(organization, self._share, Pace(self._processor))
+            queue = self._queues[organization] = Queue(organization, self._share, self._processor)
         try:
             with queue.presence(actor):
                 yield queue
         finally:
             self._forget(organization, queue)
 
-    def _pay(self, organization: str, queue: Queue, owed_s: float) -> float:
+    def _pay(self, organization: str, queue: Queue, actor: Principal, owed_s: float) -> float:
         """Charge an organization; return for how many seconds what has cost it is to rest."""
-        now = time.monotonic()
-        return queue.pace.pay(now, owed_s, alone=not self._company.has(organization, now)) - now
+        return queue.pay(actor, owed_s, alone=not self._company.has(organization, time.monotonic()))
 
     async def _refusal(self, request: Request, doorkeeper: Doorkeeper | None) -> KeystoreError | None:
         """Return what a request that has its turn is refused with."""

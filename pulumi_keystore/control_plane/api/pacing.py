@@ -32,17 +32,13 @@ _EACH_S: Final = 0.004
 
 
 class Meter:
-    """Adds up what the threads that work on one request use of the processor, in seconds.
+    """Adds up what the threads that work on one request use of the processor, in seconds."""
 
-    Args:
-        pay: Pays for so much at once, and returns for how many seconds its organization is to wait.
-
-    """
-
-    def __init__(self, pay: Callable[[float], float] = lambda _: 0.0) -> None:
+    def __init__(self) -> None:
         self.owed_s = _EACH_S
         """What has not been paid for."""
-        self._pay = pay
+        self.pay: Callable[[float], float] = lambda _: 0.0
+        """Pays for so much at once, and returns for how many seconds the one who pays is to wait."""
         self._seen = threading.local()
 
     @contextmanager
@@ -62,12 +58,13 @@ class Meter:
     def rest(self) -> None:
         """Pay for what was used up to now, and wait a little where it is more than there is a right to.
 
-        One request may go on for minutes: it is not charged at its end alone.
+        One request may go on for minutes: it is not charged at its end alone. (Enrolments are: others of their
+        organization may wait for them, see `runtime.gate`.)
         """
         self._count()
         if self.owed_s >= _OFTEN_S:
             owed, self.owed_s = self.owed_s, 0.0
-            time.sleep(min(self._pay(owed), _REST_S))
+            time.sleep(min(self.pay(owed), _REST_S))
 
     def attach(self) -> None:
         """Have this meter count what is done in the present context."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -21,7 +23,7 @@ _WAIT_S: Final = 20
 _KEPT: Final = 1 / 8
 """The part of an organization's turns that is kept for people and their tools: while a keystore is down its clients go
 on asking, and who sees to it shall not wait behind them."""
-_APART_S: Final = 0.25
+APART_S: Final = 0.25
 """How far apart turns come back whose requests failed: those cost the most, lead to the next, and are of no use."""
 
 
@@ -31,16 +33,43 @@ def digest(credential: str) -> bytes:
 
 
 class Turnstile:
-    """Lets those who come with the same credential through one at a time, and not at once after each other."""
+    """Lets those who come with the same credential through one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        apart_s: How far apart they come through.
+        most: How many may be there at a time.
+
+    """
+
+    def __init__(self, apart_s: float, most: int) -> None:
+        self._apart_s, self._most = apart_s, most
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._present: Counter[bytes] = Counter()
 
-    async def enter(self, credential: str) -> None:
-        """Wait for one's turn."""
-        lock = self._locks.setdefault(digest(credential), asyncio.Lock())
-        await lock.acquire()
-        asyncio.get_running_loop().call_later(_APART_S, lock.release)
+    @asynccontextmanager
+    async def passing(self, credential: str) -> AsyncIterator[None]:
+        """Wait for one's turn; the next one's comes when this ends.
+
+        Raises:
+            TooManyRequests: Too many have come with this credential.
+
+        """
+        key, loop = digest(credential), asyncio.get_running_loop()
+        if self._present[key] >= self._most:
+            raise TooManyRequests(f"{self._most} requests with this token are under way", hint="wait for their answers")
+        self._present[key] += 1
+        try:
+            lock = self._locks.setdefault(key, asyncio.Lock())
+            await lock.acquire()
+            free_at = loop.time() + self._apart_s
+            try:
+                yield
+            finally:
+                loop.call_at(free_at, lock.release)
+        finally:
+            self._present[key] -= 1
+            if not self._present[key]:
+                del self._present[key]
 
 
 class _Lane:
@@ -57,8 +86,10 @@ class _Lane:
 class Queue:
     """The requests of an organization: those that are worked on, those that wait, and the turns that rest."""
 
-    def __init__(self, organization: str, share: int, pace: Pace) -> None:
-        self._organization, self.pace = organization, pace
+    def __init__(self, organization: str, share: int, processor: float) -> None:
+        self._organization = organization
+        # What clients cost holds up no person, and what people cost is not there for clients.
+        self._pace, self._peoples = Pace(processor), Pace(processor)
         self._all = _Lane(share)
         self._clients = _Lane(share - int(share * _KEPT))
         self.remembered_until = 0.0
@@ -68,7 +99,7 @@ class Queue:
 
     def _lanes(self, actor: Principal | None) -> list[_Lane]:
         """Return those of each of which somebody needs a turn, in this order."""
-        return [self._clients, self._all] if actor and actor.role is Role.AUTHORITY else [self._all]
+        return [self._all] if actor is None or _is_person(actor) else [self._clients, self._all]
 
     def room(self, actor: Principal | None) -> int:
         """Return how many more like somebody may have or wait for a turn; below 0 where there are too many."""
@@ -117,17 +148,39 @@ class Queue:
             hint="wait for their answers, and try again in a moment",
         )
 
+    def pay(self, actor: Principal, spent_s: float, *, alone: bool) -> float:
+        """Charge for so many seconds of a processor; return for how many seconds what has cost them is to rest.
+
+        Args:
+            actor: Whose request it was.
+            spent_s: Seconds of a processor.
+            alone: Whether no other organization asks.
+
+        """
+        now = time.monotonic()
+        free_at = self._pace.pay(now, spent_s, alone=alone)
+        if _is_person(actor):
+            free_at = self._peoples.pay(now, spent_s, alone=alone)
+        return free_at - now
+
     def end_turn(self, actor: Principal, rests_s: float, *, failed: bool) -> None:
         """Let a turn rest, and longer where its request failed."""
         loop, lanes = asyncio.get_running_loop(), self._lanes(actor)
         now = loop.time()
         free_at = now + rests_s
         if failed:
-            lanes[0].rested_at = max(lanes[0].rested_at, now) + _APART_S
+            lanes[0].rested_at = max(lanes[0].rested_at, now) + APART_S
             free_at = max(free_at, lanes[0].rested_at)
         for lane in lanes:
             if free_at <= now:
                 lane.turns.release()
             else:
                 loop.call_at(free_at, lane.turns.release)
-        self.remembered_until = max(self.remembered_until, free_at, self.pace.forgotten_at())
+        self.remembered_until = max(
+            self.remembered_until, free_at, self._pace.forgotten_at(), self._peoples.forgotten_at()
+        )
+
+
+def _is_person(actor: Principal) -> bool:
+    """Tell whether it is a person, or a tool of one, and no client that enrols keys or has them released."""
+    return actor.role is not Role.AUTHORITY

@@ -18,7 +18,7 @@ from pulumi_keystore.control_plane.api.access import Services, ServicesOfApp
 from pulumi_keystore.control_plane.api.admission import doorkeepers
 from pulumi_keystore.control_plane.api.organizations import Format, history_file
 from pulumi_keystore.control_plane.api.paging import Before
-from pulumi_keystore.control_plane.api.queues import Turnstile
+from pulumi_keystore.control_plane.api.queues import APART_S, Turnstile
 from pulumi_keystore.control_plane.console.access import (
     COOKIE,
     HOME,
@@ -33,6 +33,7 @@ from pulumi_keystore.control_plane.console.access import (
 from pulumi_keystore.control_plane.console.render import STATIC, page
 from pulumi_keystore.control_plane.identity import sessions
 from pulumi_keystore.control_plane.identity.roles import Right
+from pulumi_keystore.control_plane.identity.tokens import PREFIX
 from pulumi_keystore.control_plane.keystores import clean_ups
 from pulumi_keystore.control_plane.migration import views as migration_views
 from pulumi_keystore.control_plane.monitoring import incidents, monitors
@@ -54,6 +55,8 @@ _FILES: Final = {
 _EVERY_S: Final = 10
 _EVERY_WHILE_MIGRATING_S: Final = 2
 _MOST_BUSY: Final = 20
+_SIGNING_IN: Final = 8
+"""How many may sign in with one token at a time."""
 """How many organizations the banner names."""
 _FIRST: Final = 10
 """How many organizations with problems come before all others."""
@@ -83,7 +86,7 @@ SAVED: Final = {
 }
 """What a page says after a form led to it, by the word in its address: no other text can be put there."""
 
-_turnstile = Turnstile()
+_turnstile = Turnstile(APART_S, _SIGNING_IN)
 router = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
 elsewhere = APIRouter(prefix=HOME, route_class=Page, include_in_schema=False)
 """What no other page is found under; to be included last."""
@@ -128,9 +131,9 @@ async def sign_in(
         with services.plane.transaction() as session:
             return sessions.begin(session, token, now_utc())[1]
 
-    await _turnstile.enter(token.strip())
     try:
-        cookie = await to_thread.run_sync(begin, limiter=doorkeepers)
+        async with _turnstile.passing(token.strip().removeprefix(PREFIX)):
+            cookie = await to_thread.run_sync(begin, limiter=doorkeepers)
     except NotAuthenticated:
         return page("sign_in.html", 401, next=local_path(next), error="This token is not valid or has expired.")
     response = RedirectResponse(local_path(next), 303)

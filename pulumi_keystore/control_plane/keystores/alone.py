@@ -10,7 +10,7 @@ from typing import Final
 from pulumi_keystore.errors import Conflict
 
 LONGEST_S: Final = 3600.0
-"""How long it may take: ten times as long as a million keys take."""
+"""How long it may take: ten times as long as a million keys take, for those who ask rest meanwhile."""
 _PATIENCE_S: Final = 30.0
 """For how long who comes second waits: the audit of some thousand keys is over by then."""
 _reading: Final[set[int]] = set()

@@ -144,6 +144,9 @@ class Connections:
         self._turns.take(retired, self._end)
 
     def _end(self, connection: Connection) -> None:
+        with self._lock:
+            if connection not in self._retired:
+                return  # it ended while this round began
         with isolated("ending a connection", organization_id=connection.organization_id):
             self._close(connection)
         with self._lock:

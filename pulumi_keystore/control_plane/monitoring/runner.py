@@ -30,7 +30,7 @@ from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import is_away
 from pulumi_keystore.errors import KeystoreError, ServiceUnavailable
 from pulumi_keystore.vault.requests import Flow
-from pulumi_keystore.vault.transport import Transport
+from pulumi_keystore.vault.transport import Transport, without_rest
 
 _ROUNDS: Final = 32
 """Rounds of tests at a time: one that waits for a hanging keystore holds up no other. One begins each second, and ends
@@ -38,6 +38,8 @@ at the latest after a test's deadline."""
 _ROUND_SIZE: Final = 200
 _IN_FLIGHT: Final = 64
 _LOOKUPS: Final = 64
+_ASKED: Final = 16
+"""Threads of their own for tests that someone asks for: they take none from those of each minute."""
 _MARGIN_S: Final = 10.0
 """How much longer than a test's deadline its result may take to be written down."""
 _log = structlog.get_logger(__name__)
@@ -54,6 +56,7 @@ class HealthChecks:
         self._pulse = Pulse()
         self._rounds = ThreadPoolExecutor(_ROUNDS, thread_name_prefix="minute-tests")
         self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="look-up")
+        self._asked = ThreadPoolExecutor(_ASKED, thread_name_prefix="look-up-asked")
         self._free = threading.Semaphore(_ROUNDS)
 
     def start(self) -> None:
@@ -67,8 +70,8 @@ class HealthChecks:
             return {"status": Status.ONLINE, "reason": None, "detail": None, "cause": None, "steps": []}
         with self._plane.transaction() as session:
             subject = self._subject(owner, keystore, holdings.in_ledger(session, [keystore.id]))
-        with Transport() as transport:
-            result = transport.run_one(probe(subject, self._lookups, self._plane.settings.health_check_s))
+        with Transport() as transport, without_rest():  # to rest would take of the time that the keystore has
+            result = transport.run_one(probe(subject, self._asked, self._plane.settings.health_check_s))
         if result is None:
             raise ServiceUnavailable("the test cannot be made now", hint="try again in a moment")
         return {
@@ -148,7 +151,7 @@ class HealthChecks:
             found.clear()
 
         subjects = self._subjects(turns, ledger)
-        with Transport() as transport:
+        with Transport() as transport, without_rest():
             flows = (self._one(turn, subject) for turn, subject in subjects)
             for turn, result in transport.run(flows, _IN_FLIGHT, record, adaptive=False):
                 failpoints.reach("health.tested")
@@ -183,7 +186,8 @@ class HealthChecks:
         result: Result | None = None
         # Whatever a server makes of it, the checks of the others go on.
         with background.isolated("health check", keystore=turn.keystore_id):
-            result = yield from probe(subject, self._lookups, self._plane.settings.health_check_s)
+            lookups = self._asked if turn.asked else self._lookups
+            result = yield from probe(subject, lookups, self._plane.settings.health_check_s)
         # A process that was held up has missed the answer: that says nothing about the keystore.
         disturbed = result is not None and not result.online and self._pulse.held_up_since(begun)
         return turn, None if disturbed else result

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         description="changes, as its history counts them, that tokens of an organization may make in 24 hours",
     )
     migrations_per_hour: Annotated[int, Field(ge=1)] = Field(
-        default=20, description="migrations that tokens of an organization may begin in an hour"
+        default=20, description="migrations of an organization in an hour, after which its own tokens begin no more"
     )
     in_flight: Annotated[int, Field(ge=1, le=512)] = Field(
         default=32, description="most requests in flight to the keystores of one migration, in one process"

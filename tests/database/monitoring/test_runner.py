@@ -1,5 +1,6 @@
 """Rounds of health checks: a mistake with one keystore ends none of the others' checks."""
 
+from contextvars import copy_context
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from pulumi_keystore.control_plane.monitoring.schedule import Turn
 from pulumi_keystore.control_plane.monitoring.status import Result
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.errors import KeystoreError
+from pulumi_keystore.vault import transport
 
 
 @pytest.mark.parametrize("where", ["endpoint", "probe"])
@@ -43,6 +45,41 @@ def test_a_foreign_exception_in_one_check_ends_no_other(factory, monkeypatch, wh
     plane = SimpleNamespace(settings=SimpleNamespace(health_check_s=2), transaction=factory.begin)
     HealthChecks(plane)._test([Turn(number, 7, now_utc()) for number in (1, 2, 3)])
     assert {turn.keystore_id for turn, result in found.items() if result} == {1, 3}
+
+
+@pytest.mark.parametrize("asked", ["look", "test"])
+def test_a_health_check_rests_never(factory, monkeypatch, asked):
+    """It would take of the time that the keystore has to answer."""
+    with factory.begin() as session:
+        session.add(Organization(id=1, name="acme", environment="cloud"))
+        session.flush()
+        session.add(Keystore(id=1, organization_id=1, name="k", kind="self-administered", address="https://x.io:8200"))
+    rests = []
+
+    def probe(*_):
+        rests.append(transport.rest.get())
+        return Result(online=True)
+        yield
+
+    monkeypatch.setattr(opening, "endpoint_of", lambda *_: None)
+    monkeypatch.setattr(runner, "tenancy", lambda *_: None)
+    monkeypatch.setattr(runner, "probe", probe)
+    monkeypatch.setattr(HealthChecks, "_record", lambda *_: None)
+    plane = SimpleNamespace(settings=SimpleNamespace(health_check_s=2), transaction=factory.begin)
+    checks = HealthChecks(plane)
+
+    def ask():
+        transport.rest.set(lambda: None)
+        if asked == "test":
+            checks._test([Turn(1, 7, now_utc(), asked=True)])
+        else:
+            with factory.begin() as session:
+                owner, keystore = session.get_one(Organization, 1), session.get_one(Keystore, 1)
+                session.expunge_all()
+            checks.look(owner, keystore)
+
+    copy_context().run(ask)
+    assert rests == [None]
 
 
 def test_what_one_keystore_makes_the_database_refuse_costs_no_other_its_result(factory, monkeypatch):

@@ -100,7 +100,8 @@ def test_who_is_alone_is_alone_and_who_is_not_is_not():
 
 def test_a_request_that_goes_on_is_charged_while_it_does_and_rests():
     paid = []
-    meter = Meter(lambda spent_s: paid.append(spent_s) or 0.0)
+    meter = Meter()
+    meter.pay = lambda spent_s: paid.append(spent_s) or 0.0
 
     def work():
         meter.attach()
@@ -118,6 +119,6 @@ def test_a_request_that_goes_on_is_charged_while_it_does_and_rests():
 
 
 def test_a_thread_that_nobody_counts_may_rest():
-    meter = Meter(lambda _: 0.0)
+    meter = Meter()
     meter.rest()
     assert meter.owed_s == pytest.approx(pacing._EACH_S)

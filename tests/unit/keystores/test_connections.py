@@ -52,3 +52,10 @@ def test_one_that_was_used_lately_stays(pool):
     pool.made.close_idle()
     assert len(pool.ended) == 2
     assert len(pool.made._idle[(2, 1)]) == 1
+
+
+def test_a_connection_that_has_ended_meanwhile_is_not_ended_again(pool):
+    connection = pool.made._idle[(2, 1)][0]
+    pool.made.close_idle()
+    pool.made._end(connection)
+    assert pool.ended.count(connection) == 1

@@ -9,11 +9,11 @@ from typing import Any, Final
 from pulumi_keystore import rules
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import check_server_ca, decode_file
+from pulumi_keystore.declarations.migration import check_mode
 from pulumi_keystore.declarations.monitor import check_recipients, check_timings, check_webhook, check_webhook_format
 from pulumi_keystore.declarations.names import (
     check_email,
     check_kind,
-    check_mode,
     check_mount,
     check_name,
     check_namespace,

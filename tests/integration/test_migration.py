@@ -102,6 +102,8 @@ def test_who_cancels_is_named_and_nothing_is_called_stalled(customer, testbed, a
     done = testbed.service.run("migration", "watch", acme.name, token=admin_token, check=False)
     assert (done.returncode, done.stdout) == (1, "Migration canceled by ops\n")
     assert "Migration canceled: migration process stalled" in acme.actions
+    # Copies that the server would not remove at that rate are removed later.
+    wait_until(lambda: acme.stored("second") == {}, "the destination to be emptied")
     acme.assert_complete("first", empty="second")
 
 

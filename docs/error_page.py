@@ -73,8 +73,12 @@ NOTES: Final = {
         "Correct the DNS name, or, if the change is intended, run `keystore accept-cluster`: [when something is lost](recovery.md).",
     ),
     "overloaded": (
-        "The server answers 429, or 503 without being sealed. Migrations slow down by themselves.",
-        "If it persists, check the server's load and its quotas (`sys/quotas/rate-limit`).",
+        "The server answers 503 without being sealed. Migrations slow down by themselves.",
+        "If it persists, check the server's load.",
+    ),
+    "rate-limited": (
+        "`asks for fewer requests`: the server answers 429. Migrations slow down by themselves.",
+        "If it persists, check the server's quotas (`sys/quotas/rate-limit`).",
     ),
     "unable-to-authenticate": (
         "`refuses this client certificate for the role`, `certificate login is not enabled`.",
@@ -118,6 +122,4 @@ def page() -> str:
 
 
 def _kinds(base: type[KeystoreError]) -> list[type[KeystoreError]]:
-    below = [kind for child in base.__subclasses__() for kind in _kinds(child)]
-    # A class without a name of its own is told as what it is a kind of.
-    return [base, *below] if "code" in vars(base) else below
+    return [base, *(kind for child in base.__subclasses__() for kind in _kinds(child))]

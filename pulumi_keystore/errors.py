@@ -193,6 +193,8 @@ class Overloaded(HostUnavailable):
 class RateLimited(Overloaded):
     """The server works, and a quota of it asks for fewer requests."""
 
+    code = "rate-limited"
+
 
 class UnableToAuthenticate(KeystoreFault):
     """The server answers and refuses the certificate or the role."""

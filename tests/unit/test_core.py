@@ -24,8 +24,8 @@ from pulumi_keystore.vault.record import ArchiveKey, DamagedRecordError
 ROOT = Path(__file__).parents[2]
 
 
-def all_errors() -> list[type[KeystoreError]]:
-    return list(errors._tree(KeystoreError).values())
+def all_errors(base: type[KeystoreError] = KeystoreError) -> list[type[KeystoreError]]:
+    return [base, *(kind for child in base.__subclasses__() for kind in all_errors(child))]
 
 
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)

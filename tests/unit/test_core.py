@@ -63,6 +63,11 @@ def test_the_service_and_the_command_start_without_pulumi():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
+def test_a_program_does_not_pay_for_the_http_library():
+    code = "import sys; from pulumi_keystore import *; sys.exit('httpx' in sys.modules)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
 def test_two_users_never_share_a_place(one, other):
     names = {key_name(user, 1) for user in (one, other)}

@@ -20,7 +20,7 @@ NOTES: Final = {
         "Read the line. For an internal error, check the service's log and report it.",
     ),
     "invalid-input": (
-        "`expected 1 to 3650`, `cannot be read (No such file or directory)`: a value, file or option.",
+        "`expected 1 to 3650`, `cannot be read (…)`: a value, file or option.",
         "Correct what the line names.",
     ),
     "rule-violation": (
@@ -32,7 +32,7 @@ NOTES: Final = {
         "Set `KEYSTORE_TOKEN`, or `pulumi config set --secret keystore:token`; `keystore token list` lists the existing ones.",
     ),
     "not-allowed": (
-        "`the role viewer may not change keystores`: the token is valid, but its role does not allow this.",
+        "`the role … may not …`: the token is valid, but its role does not allow this.",
         "Use a token with the role that the line names.",
     ),
     "not-found": (
@@ -40,7 +40,7 @@ NOTES: Final = {
         "List the existing ones, as the line says, or declare it.",
     ),
     "conflict": (
-        "The request is valid but not possible in the current state: `is active and holds 4 archive keys`, `is registered with another certificate`, "
+        "The request is valid but not possible in the current state: `is active and holds 4 archive keys`, `is registered with another …`, "
         "`lacks 20 of the 20 archive keys`, or a migration that failed.",
         "Do what the line says first: migrate the keys, set `adopt=True`, or fix the cause and run `pulumi up` again.",
     ),
@@ -50,7 +50,7 @@ NOTES: Final = {
         "Nothing, if this is intended. Otherwise also remove it from the other program.",
     ),
     "recovery-needed": (
-        "`the organization … is suspended: the keystore … remembers decision 12`: the database is an older copy, or another "
+        "`the organization … is suspended: … remembers decision 12`: the database is an older copy, or another "
         "service works with the same keystores. Nothing is deleted or changed.",
         "`keystore recover ORGANIZATION` shows what each keystore holds and adds it to the ledger: [when something is lost](recovery.md).",
     ),
@@ -63,7 +63,7 @@ NOTES: Final = {
         "Check the server's storage and its audit log before anything else.",
     ),
     "host-unavailable": (
-        "`the name does not resolve`, `refuses the connection`, `the certificate is not valid`, `sealed`, "
+        "`the name does not resolve`, `the connection is refused`, `the server's TLS certificate has expired`, `sealed`, "
         "`which is not a public address`, `answers a read with HTTP 500`.",
         "[Recover from an outage](how-to.md#recover-from-an-outage): name, firewall, TLS certificate, unseal.",
     ),
@@ -90,7 +90,7 @@ NOTES: Final = {
         "Give the role the policy of [preparing a Vault server](vault-setup.md).",
     ),
     "unsuitable": (
-        "`the mount … does not exist`, `may overwrite archive keys`, `the destination holds something already`, one cluster at both ends.",
+        "`the mount … does not exist`, `may overwrite archive keys`, `holds … that are not keys of the active keystore`, one cluster at both ends.",
         "Set up the mount and policy as in [preparing a Vault server](vault-setup.md), or choose another server as the destination.",
     ),
     "too-large": (

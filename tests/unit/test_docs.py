@@ -1,5 +1,6 @@
 """What the documentation shows is true: programs run, commands exist, links lead somewhere."""
 
+import ast
 import asyncio
 import re
 import shlex
@@ -11,6 +12,7 @@ import pytest
 import typer
 from keystore_harness import CertificateAuthority
 
+from docs.error_page import NOTES
 from pulumi_keystore.cli import app
 from pulumi_keystore.control_plane.runtime.settings import Settings
 
@@ -95,6 +97,28 @@ def test_a_link_in_the_docs_leads_to_a_file():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+VAULT_SAYS = {"path is already in use at archive-keys/", "permission denied"}
+
+
+def quotes() -> list[str]:
+    """Return the messages quoted on the page of errors, and in the first column of each resource's table of errors."""
+    texts = [looks for looks, _ in NOTES.values()]
+    for page in (ROOT / "docs" / "resources").glob("*.md"):
+        _, _, table = page.read_text().partition("| error | cause | fix |")
+        texts += [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    return [quote for text in texts for quote in re.findall(r"`([^`]+)`", text)]
+
+
+def test_a_message_quoted_in_the_docs_is_one_that_is_given():
+    """… and numbers stand for what is put in; a rule's id and a hint are put beside the message."""
+    files = (ROOT / "pulumi_keystore").rglob("*.py")
+    nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text())))
+    given = "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    parts = {part.strip() for quote in quotes() for part in re.split(r"…|; |\[.*?\]|\d+", quote)} - VAULT_SAYS
+    assert len(parts) > 30
+    assert [part for part in sorted(parts) if " " in part and part not in given] == []
 
 
 def test_a_setting_named_in_the_docs_exists():

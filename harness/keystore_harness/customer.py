@@ -79,7 +79,8 @@ class Customer:
                 return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
             problem = json.loads(error.read())
-            raise HarnessError(f"the service says {error.code}: {problem.get('detail')}") from None
+            said = problem.get("detail") or problem.get("title")
+            raise HarnessError(f"the service says {error.code}: {said}") from None
 
     def enrol(self, body: dict[str, Any]) -> None:
         """Enrol users, as the authority does.

@@ -11,6 +11,7 @@ from keystore_harness.service import ServiceProcess
 from pulumi_keystore.client import Client
 from pulumi_keystore.control_plane import app
 from pulumi_keystore.control_plane.api.problems import Problem
+from pulumi_keystore.errors import PROBLEM_TYPES, KeystoreError, _tree
 from tests.conftest import WHOLE
 
 
@@ -25,6 +26,8 @@ def fuzzed():
         yield service, token
 
 
+KNOWN = {"about:blank", *(PROBLEM_TYPES + code for code in _tree(KeystoreError))}
+"""What the type of a problem document may be."""
 schema = schemathesis.openapi.from_dict(app.create(None).openapi())
 
 
@@ -40,7 +43,9 @@ def test_no_request_makes_the_service_fail(case, fuzzed):
     assert answer.status_code < 500, answer.text
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == ["application/problem+json"]
-        assert Problem.model_validate(answer.json()).status == answer.status_code
+        problem = Problem.model_validate(answer.json())
+        assert problem.status == answer.status_code
+        assert problem.type in KNOWN
 
 
 @pytest.mark.parametrize(

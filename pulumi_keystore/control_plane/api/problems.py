@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -35,7 +36,9 @@ class Problem(BaseModel):
     """Why a request was not carried out (RFC 9457)."""
 
     model_config = ConfigDict(frozen=True)
-    type: str = Field(description=f"{PROBLEM_TYPES}NAME; docs/errors.md has every name")
+    type: str = Field(
+        description=f"{PROBLEM_TYPES}NAME, docs/errors.md has every name; about:blank for a plain HTTP error"
+    )
     title: str = Field(description="the name in words, the same each time")
     status: int
     detail: str | None = Field(default=None, description="what happened this time, in one line")
@@ -82,11 +85,14 @@ def handle_errors(app: FastAPI, nothing: Callable[[Request], Response]) -> None:
     def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == NotFound.status:
             return nothing(request)
+        if isinstance(error, BodyTooLarge):
+            return problem(error.refusal)
+        title = HTTPStatus(error.status_code).phrase
+        document = {"type": "about:blank", "title": title, "status": error.status_code}
+        if error.detail != title:
+            document["detail"] = error.detail
         return JSONResponse(
-            {"type": "about:blank", "title": str(error.detail), "status": error.status_code},
-            status_code=error.status_code,
-            media_type=_PROBLEM,
-            headers=dict(error.headers or {}),
+            document, status_code=error.status_code, media_type=_PROBLEM, headers=dict(error.headers or {})
         )
 
     @app.exception_handler(SQLAlchemyError)
@@ -158,14 +164,21 @@ class BodyLimit:
             received += len(piece)
             charge(len(piece) * _A_BYTE_S)
             if received > most:
-                # FastAPI makes 400 of whatever else is raised while it reads a body.
-                raise HTTPException(413, _too_large(most).summary)
+                raise BodyTooLarge(_too_large(most))
             return message
 
         if refusal is not None:
             await self._refuse(request, refusal)(scope, receive, send)
         else:
             await self._app(scope, limited, send)
+
+
+class BodyTooLarge(HTTPException):
+    """A body that turns out to be too large; FastAPI makes 400 of whatever else is raised while it reads one."""
+
+    def __init__(self, refusal: TooLarge) -> None:
+        super().__init__(refusal.status, refusal.summary)
+        self.refusal = refusal
 
 
 def announced_as_too_large(request: Request, most: int = MAX_BODY_BYTES) -> TooLarge | None:

@@ -18,7 +18,7 @@ from pulumi_keystore.clock import now_utc
 from pulumi_keystore.control_plane.api.access import ServicesOfApp
 from pulumi_keystore.control_plane.api.admission import Doorkeeper
 from pulumi_keystore.control_plane.api.pacing import Metered
-from pulumi_keystore.control_plane.api.problems import of_database
+from pulumi_keystore.control_plane.api.problems import BodyTooLarge, of_database
 from pulumi_keystore.control_plane.console.render import page
 from pulumi_keystore.control_plane.console.wording import LABELS
 from pulumi_keystore.control_plane.identity import sessions
@@ -29,7 +29,6 @@ from pulumi_keystore.errors import (
     KeystoreError,
     NotAllowed,
     NotAuthenticated,
-    TooLarge,
 )
 
 COOKIE: Final = "keystore_console"
@@ -168,11 +167,10 @@ class Page(Metered):
                 response = refusal(request, shown)
             except SQLAlchemyError as error:
                 response = refusal(request, of_database(error))
-            except HTTPException as error:
-                if error.status_code != TooLarge.status:
-                    raise
-                shown_size = TooLarge(str(error.detail), hint="send less at a time")
-                response = refusal(request, shown_size)
+            except BodyTooLarge as error:
+                response = refusal(request, error.refusal)
+            except HTTPException:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever it is, people get a page
                 _log.exception("unexpected error", error=type(error).__name__)
                 unknown = KeystoreError("internal error", hint="see the service's log")

@@ -493,6 +493,34 @@ def test_who_is_not_known_yet_sends_little(served):
     asyncio.run(run())
 
 
+def test_what_turns_out_to_be_too_large_is_refused_as_what_is_announced_as_such(served):
+    async def run():
+        told = Caller(served, "POST", KEYS, **{"content-length": "8000000"})
+        silent = Caller(served, "POST", KEYS)
+        silent.content = b"x" * 8_000_000
+        silent.body.set()
+        assert await told.end() == await silent.end() == 413
+        assert json.loads(told.answer) == json.loads(silent.answer)
+        assert json.loads(told.answer)["type"] == "urn:pulumi-keystore:error:too-large"
+
+    asyncio.run(run())
+
+
+def test_a_plain_error_has_the_phrase_of_its_status_as_title_and_what_happened_as_detail(served):
+    async def run():
+        method = Caller(served, "DELETE", "/healthz")
+        assert await method.end() == 405
+        assert json.loads(method.answer) == {"type": "about:blank", "title": "Method Not Allowed", "status": 405}
+        form = Caller(served, "POST", "/console/sign-in", **{"content-type": "multipart/form-data"})
+        form.body.set()
+        assert await form.end() == 400
+        problem = json.loads(form.answer)
+        assert problem.pop("detail").startswith("Missing boundary")
+        assert problem == {"type": "about:blank", "title": "Bad Request", "status": 400}
+
+    asyncio.run(run())
+
+
 def test_an_organization_changes_so_much_in_a_day_and_its_provider_more(served):
     application, plane = served[0], served[0].state.services.plane
     with plane.transaction() as session:

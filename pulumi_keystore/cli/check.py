@@ -11,6 +11,7 @@ import typer
 
 from pulumi_keystore.cli.output import out, say, wrapped
 from pulumi_keystore.counting import count
+from pulumi_keystore.declarations.expiry import WARN_BEFORE_EXPIRY
 from pulumi_keystore.rules import Severity
 
 commands = typer.Typer()
@@ -31,7 +32,7 @@ def check(
     output: Annotated[Report, typer.Option("--format", help="Output format.")] = Report.TABLE,
     days: Annotated[
         int, typer.Option(help="Warn about client certificates that expire within this many days.", min=0, max=3650)
-    ] = 30,
+    ] = WARN_BEFORE_EXPIRY.days,
     project: Annotated[
         Path, typer.Option(help="Folder of the Pulumi program whose preview FILE is; for --format sarif.")
     ] = Path(),

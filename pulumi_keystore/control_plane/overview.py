@@ -46,11 +46,11 @@ from pulumi_keystore.control_plane.organizations import registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime.plane import ControlPlane
 from pulumi_keystore.control_plane.runtime.tables import iso, one_of
+from pulumi_keystore.declarations.expiry import WARN_BEFORE_EXPIRY
 from pulumi_keystore.declarations.migration import State
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.problems import Order, Problem, ProblemFilter
 
-_ENDS_SOON: Final = timedelta(days=30)
 _FAILED_LATELY: Final = timedelta(days=7)
 
 
@@ -93,7 +93,7 @@ def _signs() -> dict[Problem, list[_Sign]]:
         Problem.MIGRATION_FAILED: [(Organization.id, select(Migration.organization_id).where(failed))],
         Problem.CERTIFICATE: [
             _of_keystore(Keystore.certificate_not_after < bindparam("soon")),
-            _of_health(or_(*(_server_expires(days) for days in (30, 7)))),
+            _of_health(or_(*(_server_expires(days) for days in (WARN_BEFORE_EXPIRY.days, 7)))),
         ],
         Problem.NO_ALERTS: [_of_keystore(not_(Keystore.alerts))],
     }
@@ -145,7 +145,7 @@ def _moments(plane: ControlPlane, now: datetime) -> dict[str, datetime]:
     return {
         "silent": now - timedelta(seconds=(SILENCE + 1) * minute_s),
         "now": now,
-        "soon": now + _ENDS_SOON,
+        "soon": now + WARN_BEFORE_EXPIRY,
         "lately": now - _FAILED_LATELY,
     }
 

@@ -6,7 +6,7 @@ import hmac
 from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from cryptography import x509
@@ -18,9 +18,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pulumi_keystore import rules
 from pulumi_keystore.declarations import pkcs12, pkcs12_inspection
+from pulumi_keystore.declarations.expiry import WARN_BEFORE_EXPIRY
 from pulumi_keystore.errors import RuleViolation
 
-WARN_BEFORE_EXPIRY: Final = timedelta(days=30)
 _MIN_RSA_BITS: Final = 2048
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 _DIGESTS: Final = ("sha224", "sha256", "sha384", "sha512", "sha3-224", "sha3-256", "sha3-384", "sha3-512")

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from pulumi_keystore.control_plane.console.wording import capitalized, here, hint_of, summary_of
 from pulumi_keystore.counting import count
+from pulumi_keystore.declarations.expiry import WARN_BEFORE_EXPIRY
 
 STATIC: Final = files("pulumi_keystore.control_plane.console") / "static"
 _NEAR: Final = timedelta(days=300)
@@ -128,3 +129,4 @@ _environment.filters |= {
     "summary": summary_of,
     "hint": hint_of,
 }
+_environment.globals["warn_days"] = WARN_BEFORE_EXPIRY.days

@@ -16,9 +16,10 @@ from pulumi_keystore.control_plane.monitoring import messages
 from pulumi_keystore.control_plane.monitoring.tables import KeystoreHealth
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
 from pulumi_keystore.control_plane.runtime import background
+from pulumi_keystore.declarations.expiry import WARN_BEFORE_EXPIRY
 from pulumi_keystore.vault.requests import Validity
 
-DAYS: Final = (30, 14, 7, 1)
+DAYS: Final = (WARN_BEFORE_EXPIRY.days, 14, 7, 1)
 """How many days before the end somebody is told."""
 SHARE: Final = 4
 """A server's certificate that lives shorter than so many times a notice's days is renewed later than that by design."""

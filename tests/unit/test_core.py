@@ -3,12 +3,16 @@
 import base64
 import os
 import pickle
+import re
 import stat
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +54,20 @@ def test_public_names_are_sorted_and_there():
         assert getattr(pulumi_keystore, name).__doc__
     with pytest.raises(AttributeError):
         pulumi_keystore.nothing  # noqa: B018
+
+
+def test_the_page_of_stability_lists_every_public_name():
+    page = (ROOT / "docs" / "stability.md").read_text()
+    [listed] = [line for line in page.splitlines() if line.startswith("| `pulumi_keystore` |")]
+    assert set(re.findall(r"`(\w+)`", listed)) - {"pulumi_keystore"} == set(pulumi_keystore.__all__)
+
+
+def test_all_parts_have_one_version():
+    projects = [ROOT / folder / "pyproject.toml" for folder in (".", "harness", "policies")]
+    versions = {tomllib.loads(path.read_text())["project"]["version"] for path in projects}
+    versions.add(yaml.safe_load((ROOT / "policies" / "PulumiPolicy.yaml").read_text())["version"])
+    versions.add(re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1])
+    assert versions == {metadata.version("pulumi-keystore")}
 
 
 def test_every_rule_has_its_own_id_and_the_generated_pages_are_current():

@@ -175,7 +175,7 @@ def test_logs_are_redacted_by_name_and_by_form(event):
 
 
 def test_logs_keep_what_is_no_secret():
-    event = {"event": "request", "method": "GET", "status": 200, "user": "a", "detail": "5 keys moved"}
+    event = {"event": "request", "method": "GET", "status": 200, "user": "a", "shard": 7, "detail": "5 keys moved"}
     assert redact(None, "info", dict(event)) == event
 
 

@@ -153,7 +153,7 @@ class KeystoreFault(KeystoreError):  # noqa: N818
     status = 424
     code = "keystore-fault"
     reason: ClassVar[str] = "Host unavailable"
-    """The reason shown to people (contract: connection test)."""
+    """The reason shown to people (contract: Connection test)."""
     usual: ClassVar[Cause] = Cause.FAILING
     """Why such a fault happens, as far as the class knows."""
 

@@ -121,6 +121,14 @@ def test_a_message_quoted_in_the_docs_is_one_that_is_given():
     assert [part for part in sorted(parts) if " " in part and part not in given] == []
 
 
+def test_a_section_of_the_contract_that_the_code_names_exists():
+    headings = set(re.findall(r"^#+ (.*)$", (ROOT / "docs" / "contract.md").read_text(), re.MULTILINE))
+    sources = "".join(path.read_text() for path in (ROOT / "pulumi_keystore").rglob("*.py"))
+    named = set(re.findall(r"\(contract: ([^);]+)", sources))
+    assert len(named) > 5
+    assert named <= headings
+
+
 def test_a_setting_named_in_the_docs_exists():
     known = {f"KEYSTORE_{name.upper()}" for name in Settings.model_fields}
     known |= {"KEYSTORE_URL", "KEYSTORE_TOKEN", "KEYSTORE_CA_FILE", "KEYSTORE_HARNESS_TOKEN"}

@@ -79,7 +79,7 @@ STEPS: Final[dict[Cause, tuple[str, ...]]] = {
     ),
     Cause.UNINITIALIZED: (
         "The server is empty. If it should hold your keys, stop it, and bring back its storage or a snapshot.",
-        "Do not initialize it anew before you know where the keys are.",
+        "Do not reinitialize it until you know where the keys are.",
     ),
     Cause.NO_ACTIVE_NODE: (
         "The cluster has no active node: start further nodes and unseal them until a majority runs.",
@@ -91,7 +91,7 @@ STEPS: Final[dict[Cause, tuple[str, ...]]] = {
         "A page of a proxy or a load balancer often means that the server behind it is down.",
     ),
     Cause.ANOTHER_CLUSTER: (
-        "Lead the name back to the cluster that holds the keys.",
+        "Point the DNS name back to the cluster that holds the keys.",
         "If the server was rebuilt on purpose, an administrator accepts it with `keystore accept-cluster`.",
     ),
     Cause.FAILING: (

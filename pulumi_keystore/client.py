@@ -56,7 +56,7 @@ class Client:
         url = url or DEFAULT_URL
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise KeystoreError(f"the service URL {url[:100]!r} is not one", hint="give for example https://HOST:8700")
+            raise KeystoreError(f"invalid service URL {url[:100]!r}", hint="give for example https://HOST:8700")
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             raise KeystoreError(
                 f"the service URL {url[:100]!r} would send the token in clear", hint="use https:// for another machine"

@@ -52,7 +52,7 @@ METRICS: Final = {
     "keystore_migration_keys": ("keys of the running migration: total, copied and verified", ("organization", "state")),
     "keystore_clean_ups_pending": ("clean-ups still to be done after migrations", ()),
     "keystore_background_work_timestamp_seconds": (
-        "when this background work of the service last came to its end; it is repeated every few seconds or minutes",
+        "time the job last completed; it is repeated every few seconds or minutes",
         ("work",),
     ),
     "keystore_outbox_waiting": ("emails and webhooks not accepted yet", ("kind",)),

@@ -87,10 +87,10 @@ class ClientCertificate:
         warnings = []
         if seen.old_ciphers:
             old = " and ".join(sorted(seen.old_ciphers))
-            warnings.append(f"{rules.CERTIFICATE_OLD_CIPHER.id}: the file is encrypted with {old}; export it anew")
+            warnings.append(f"{rules.CERTIFICATE_OLD_CIPHER.id}: the file is encrypted with {old}; export it again")
         if password and not seen.encrypted:
             # Its password only shows whether it was changed.
-            text = "the private key in the file is not encrypted; export it anew"
+            text = "the private key in the file is not encrypted; export it again"
             warnings.append(f"{rules.CERTIFICATE_OLD_CIPHER.id}: {text}")
         warnings += expiry_warnings(certificate.not_valid_after_utc, now)
         pem = b"".join(c.public_bytes(Encoding.PEM) for c in (certificate, *others))
@@ -217,7 +217,7 @@ def _check_usage(certificate: x509.Certificate) -> None:
     except x509.ExtensionNotFound:
         return
     except x509.DuplicateExtension:
-        raise rules.CERTIFICATE_FORMAT.violation("the certificate has one extension twice") from None
+        raise rules.CERTIFICATE_FORMAT.violation("the certificate has a duplicate extension") from None
     except _UNREADABLE:
         raise rules.CERTIFICATE_FORMAT.violation("the certificate has an extension that cannot be read") from None
     wanted = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}

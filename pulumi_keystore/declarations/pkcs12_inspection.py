@@ -227,7 +227,7 @@ def inspect(data: bytes) -> Inspection:
     try:
         return _inspect(data)
     except (_Malformed, IndexError, RecursionError):
-        raise rules.CERTIFICATE_FORMAT.violation("this is no PKCS#12 file, or it is damaged") from None
+        raise rules.CERTIFICATE_FORMAT.violation("not a PKCS#12 file, or damaged") from None
 
 
 def _other_format(data: bytes) -> str | None:

@@ -110,7 +110,7 @@ def _wait(service: Client, organization: str, row: MigrationAnswer) -> Migration
     if row["state"] != "succeeded":
         raise Conflict(
             f"{row['ending']}: {row['detail']}; all keys are still in {row['source']}, which is in use",
-            hint="mend the cause and run `pulumi up` again",
+            hint="fix the cause and run `pulumi up` again",
         )
     tell(f"{organization}: {row['ending']}: {_progress(row)}")
     return row

@@ -139,7 +139,7 @@ class Exchange:
 
     def _uninitialized(self) -> HostUnavailable:
         return HostUnavailable(
-            f"{self}: not initialized", hint="it is empty: bring its storage back", cause=Cause.UNINITIALIZED
+            f"{self}: not initialized", hint="the server is empty: restore its storage", cause=Cause.UNINITIALIZED
         )
 
     def why_sealed(self) -> Flow[HostUnavailable]:
@@ -190,8 +190,8 @@ class Exchange:
             raise AnotherCluster(
                 f"{self}: another Vault cluster answers under this name ({found or 'it states no id'}, expected "
                 f"{self._cluster_id})",
-                hint="lead the name back to the right one; or, if the server was rebuilt or replaced on purpose, run "
-                f"`keystore accept-cluster {self.tenancy.organization} KEYSTORE`",
+                hint="point the DNS name back to the original cluster; or, if the server was rebuilt or replaced on "
+                f"purpose, run `keystore accept-cluster {self.tenancy.organization} KEYSTORE`",
             )
         return response
 

@@ -118,7 +118,7 @@ class VaultKeystore(ArchiveKeys):
             if overwritten:
                 raise Unsuitable(
                     f"{self}: the role {self.tenancy.role_name!r} may overwrite archive keys",
-                    hint='take "update" out of its policy: keys are written once',
+                    hint='remove "update" from its policy: keys must not be overwritten',
                 )
             found = yield from self._after_a_new_login(lambda: self._read_same(name, canary))
             if found is None:

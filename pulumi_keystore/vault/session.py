@@ -177,7 +177,7 @@ class VaultSession(Exchange):
             raise UnableToAuthenticate(
                 f"{self}: refuses this client certificate for the role {self.tenancy.role_name!r}, which allows "
                 "other names",
-                hint="compare the names that the role allows with the certificate's; a revoked one is refused so, too",
+                hint="compare the names that the role allows with the certificate's; it may also be revoked",
                 cause=Cause.NAME_REFUSED,
             )
         if response.status in (400, 403):

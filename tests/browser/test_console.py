@@ -904,7 +904,7 @@ def test_a_keystore_that_cannot_be_read_is_left_out_of_a_recovery_by_a_person_al
     # Its checkpoint comes a moment later, and is another plan again.
     wait_until(lambda: decided() > before, "the checkpoint", 60)
     page.get_by_role("button", name="Recover as shown").click()
-    expect(page.get_by_role("alert")).to_contain_text("not what was confirmed any more")
+    expect(page.get_by_role("alert")).to_contain_text("has changed since it was confirmed")
     page.get_by_role("button", name="See what would be done").click()
     page.get_by_role("button", name="Recover as shown").click()
     expect(page.locator(".saved")).to_contain_text("The organization was recovered")

@@ -297,7 +297,7 @@ def test_the_command_lists_and_shows(customer, testbed, admin_token):
     [
         (("status", "acme"), {"KEYSTORE_URL": "http://127.0.0.1:9"}, "does not answer"),
         (("status", "acme"), {"KEYSTORE_URL": "http://keystore.example.com"}, "would send the token in clear"),
-        (("status", "acme"), {"KEYSTORE_URL": "nonsense"}, "is not one"),
+        (("status", "acme"), {"KEYSTORE_URL": "nonsense"}, "invalid service URL 'nonsense'"),
         (("serve",), {"KEYSTORE_DATABASE_URL": "mysql://u:CANARY@h/d"}, "not a PostgreSQL URL"),
         (("serve",), {"KEYSTORE_DATABASE_URL": "postgresql://u:CANARY@127.0.0.1:9/d"}, "cannot be reached"),
         (("serve", "--database-url", "postgresql://u:CANARY@h/d"), {}, "--database-url holds a password"),

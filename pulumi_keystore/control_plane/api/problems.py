@@ -58,7 +58,7 @@ def of_database(error: SQLAlchemyError) -> KeystoreError:
     if isinstance(error, DataError):
         # It works: what was sent is no text (a NUL, say), or no number, that there can be.
         return InvalidInput(
-            "a value in the request can be nothing that is stored here",
+            "the request contains a value that cannot be stored",
             hint="leave out characters that cannot be printed, and numbers that are too large",
         )
     _log.error("database error", error=type(error).__name__)

@@ -143,8 +143,8 @@ class Queue:
         """Return what is told to those who may not wait, or have waited too long."""
         lane = self._lanes(actor)[0]
         return TooManyRequests(
-            f"{lane.present} requests of the organization {self._organization!r} wait for their answers, and "
-            f"{lane.size} at a time are worked on",
+            f"the organization {self._organization!r} has too many requests at once: {lane.present} wait or run, and "
+            f"{lane.size} may run at a time",
             hint="wait for their answers, and try again in a moment",
         )
 

@@ -43,7 +43,7 @@ async def alive() -> Liveness:
 
 @probes.get("/readyz")
 def ready(services: Services) -> Liveness:
-    """Return 200 if the database answers, too, and 503 if it does not; needs no token."""
+    """Return 200 if the database also answers, and 503 otherwise; needs no token."""
     with services.plane.transaction() as session:
         session.execute(select(1))
     return Liveness(version=version("pulumi-keystore"))
@@ -57,7 +57,7 @@ class TestMail(Body):
 
 @router.post("/test-mail", status_code=204)
 def send_test_mail(body: TestMail, actor: Actor, services: Services) -> None:
-    """Send a mail now, to see whether the settings are right; the error tells what the mail server said."""
+    """Send a mail now to test the settings; an error holds the mail server's answer."""
     actor.require(Right.ADMINISTER)
     services.mail_sender.test(body.recipient, Message("test", "Test", f"{actor.name} has asked for this mail.\n"))
 

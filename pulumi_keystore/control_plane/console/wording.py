@@ -59,7 +59,7 @@ HERE: Final = (
     (r"declare a HealthMonitor, or run `keystore monitor set`", "set alerts on its page (Edit Alerts)"),
     (r"see `keystore clean-up list .* --all`", "see the page of the organization"),
     (r"compare with `keystore verify .*", "compare with Verify Keys in the menu Actions, then try again"),
-    (r"give this clean-up up with `keystore clean-up abandon`", "ask the administrator of the service"),
+    (r"abandon this clean-up with `keystore clean-up abandon`", "ask the administrator of the service"),
     (
         r"make its server reachable; if it is gone for good, leave it out: .*",
         "make its server reachable; if it is gone for good, tick that, and choose Look again",

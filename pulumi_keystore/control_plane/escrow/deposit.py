@@ -273,7 +273,7 @@ def _write(
                 raise Conflict(
                     f"user: {record.user[:100]!r} has another archive key at the keystore {keystore.name!r}, which "
                     "this database does not know",
-                    hint=f"nothing is written over: `keystore recover {owner.name}` takes it into the ledger, "
+                    hint=f"nothing was overwritten: `keystore recover {owner.name}` takes it into the ledger, "
                     f"`keystore key destroy {owner.name} USER` removes it for good",
                     prop="user",
                 )

@@ -53,8 +53,8 @@ class Quota:
                 left = self._most - under_way - ledger.count_keys(session, owner)
             if left < more:
                 raise TooManyRequests(
-                    f"the organization {owner.name!r} may have {count(self._most, 'archive key')} in escrow; "
-                    f"there is room for {max(left, 0):,}, and not for {more:,}",
+                    f"the organization {owner.name!r} may have {count(self._most, 'archive key')} in escrow: "
+                    f"{max(left, 0):,} left, {more:,} requested",
                     hint="ask the provider, who can raise KEYSTORE_KEYS_PER_ORGANIZATION",
                 )
             self._left[owner.id] = left - more

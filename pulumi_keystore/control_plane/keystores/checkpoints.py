@@ -107,7 +107,7 @@ def remembered(transport: Transport, vault: VaultKeystore) -> Checkpoint | None:
     except DamagedRecordError:
         raise Unsuitable(
             f"{vault}: the latest entry below checkpoints/ of {vault.place} is damaged",
-            hint="look who wrote it, and remove that one entry",
+            hint="find out who wrote it, then remove that entry",
         ) from None
 
 

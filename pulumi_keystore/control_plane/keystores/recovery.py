@@ -155,8 +155,8 @@ def apply(plane: ControlPlane, actor: str, organization: str, code: str, without
             raise _unread(found.plan)
         if found.plan.code != code:
             raise Conflict(
-                f"the recovery of {organization!r} is not what was confirmed any more",
-                hint=f"look at it again with `keystore recover {organization}`",
+                f"the recovery plan of {organization!r} has changed since it was confirmed",
+                hint=f"review it again with `keystore recover {organization}`",
             )
         with plane.transaction() as session:
             owner = registry.find(session, organization)

@@ -139,7 +139,7 @@ def rehearse(plane: ControlPlane, organization: str, name: str, declared: Declar
     if found.entries:
         raise Unsuitable(
             f"{binding.address}: {found.place} holds {count(found.entries, 'entry')} already",
-            hint="nothing is written over: find out whose they are; if in doubt, use another mount or server",
+            hint="nothing was overwritten: find out who owns these entries; if in doubt, use another mount or server",
         )
     return binding, found.proof
 

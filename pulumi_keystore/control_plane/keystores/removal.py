@@ -146,7 +146,7 @@ class Removal:
         if not at.cluster_id or at.place == active.place:
             raise Unsuitable(
                 f"{at}: {at.place} is the place of the active keystore, where nothing is deleted",
-                hint="give this clean-up up with `keystore clean-up abandon`",
+                hint="abandon this clean-up with `keystore clean-up abandon`",
             )
         self._transport = transport
         self._at = at

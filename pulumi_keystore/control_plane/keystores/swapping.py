@@ -151,7 +151,7 @@ def _as_edited(plane: ControlPlane, organization: str, wanted: Edit) -> Callable
     """
     if wanted.certificate_password and not wanted.certificate:
         raise InvalidInput(
-            "certificate: a password was given and no file", hint="give the PKCS#12 file, too", prop="certificate"
+            "certificate: a password was given without a file", hint="also give the PKCS#12 file", prop="certificate"
         )
 
     def binding(owner: Organization, row: Keystore) -> Binding:
@@ -327,8 +327,8 @@ class _Change:
             raise AnotherCluster(
                 f"{self._address}: another Vault cluster answers under this name ({self.proof.cluster_id}, expected "
                 f"{self._cluster_id})",
-                hint="lead the name back to the right one; or, if the server was rebuilt or replaced on purpose, run "
-                f"`keystore accept-cluster {organization} {self._name}`",
+                hint="point the DNS name back to the original cluster; or, if the server was rebuilt or replaced on "
+                f"purpose, run `keystore accept-cluster {organization} {self._name}`",
             )
 
 

@@ -184,7 +184,7 @@ def _require_as_asked(row: Migration, mode: Mode, notify_email: str | None) -> N
     if row.mode != mode or notify_email not in (None, row.notify_email or NO_ONE):
         raise InMaintenance(
             f"a migration to {row.destination} is running already with other options: mode {row.mode}, and it {told}",
-            hint="leave it to its end, or cancel it and start again with these options",
+            hint="wait for it to finish, or cancel it and start again with these options",
         )
 
 

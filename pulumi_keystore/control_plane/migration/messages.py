@@ -8,7 +8,7 @@ from pulumi_keystore.control_plane.notifications.message import Message
 def migration_starts(organization: str, source: str, destination: str, keys: int, *, online: bool) -> Message:
     """Return the mail at the start of a migration; while an `online` one runs, users can be created."""
     meanwhile = (
-        "Users can be created meanwhile; they wait for a moment at the end."
+        "Users can still be created, with a short delay at the end."
         if online
         else "Until it ends, users cannot be created or change their passwords."
     )

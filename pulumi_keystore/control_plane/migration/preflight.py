@@ -70,7 +70,8 @@ def preflight(
                 raise Unsuitable(
                     f"{destination}: {destination.place} holds {count(foreign, 'entry')} that are not keys of the "
                     "active keystore",
-                    hint="nothing is written over: find out whose they are; if in doubt, use another mount or server",
+                    hint="nothing was overwritten: find out who owns these entries; if in doubt, use another mount or "
+                    "server",
                 )
             transport.run_one(destination.prove(origin))
         except AnotherCluster:

@@ -175,7 +175,7 @@ def require_known(row: Organization) -> None:
     if row.suspended is not None:
         raise RecoveryNeeded(
             f"the organization {row.name!r} is suspended: {row.suspended}",
-            hint=f"see what is where with `keystore recover {row.name}`; nothing is deleted meanwhile",
+            hint=f"review the plan with `keystore recover {row.name}`; nothing is deleted meanwhile",
         )
 
 

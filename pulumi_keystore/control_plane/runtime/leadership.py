@@ -52,7 +52,7 @@ class Leadership:
                     "another control plane is running on this database", hint="stop it first, or give another database"
                 )
             if not told:
-                say("another control plane is running on this database; waiting for it to end")
+                say("another control plane is running on this database; waiting for it to exit")
                 told = True
             time.sleep(0.2)
 

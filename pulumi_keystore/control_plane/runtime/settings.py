@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     )
     processor_per_organization: Annotated[float, Field(gt=0, le=64)] = Field(
         default=0.25,
-        description="how much of a processor the requests of one organization take on average while others ask, too",
+        description="how much of a processor the requests of one organization take on average while other "
+        "organizations are active, too",
     )
     keystores_per_organization: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=20, description="keystores that one organization may have"

@@ -38,12 +38,12 @@ def test_it_is_refused_beyond_its_keys_and_no_other_is(factory, owners):
         mine, other = (session.get_one(Organization, number) for number in owners)
         take(quota, session, mine, 3)
         enter(session, 1, 3)
-        with pytest.raises(TooManyRequests, match=r"'a' may have 5 archive keys in escrow; there is room for 2, and"):
+        with pytest.raises(TooManyRequests, match=r"'a' may have 5 archive keys in escrow: 2 left, 3 requested"):
             take(quota, session, mine, 3)
         take(quota, session, mine, 2)
         enter(session, 1, 2, 3)
         take(quota, session, mine, 0)
-        with pytest.raises(TooManyRequests, match="room for 0"):
+        with pytest.raises(TooManyRequests, match="0 left, 1 requested"):
             take(quota, session, mine, 1)
         take(quota, session, other, 5)
 

@@ -30,6 +30,7 @@ from pulumi_keystore.cli.output import (
 )
 from pulumi_keystore.client import Client
 from pulumi_keystore.counting import count
+from pulumi_keystore.declarations.migration import Phase, State, has_ended
 from pulumi_keystore.errors import KeystoreError
 
 _WHOLE_ID: Final = 36
@@ -180,11 +181,11 @@ def migration_cancel(
     with ask() as service:
         migration = _find(service, organization, migration)
         row = service.cancel_migration(organization, migration)
-        while row["state"] == "running":
+        while row["state"] == State.RUNNING:
             time.sleep(0.2)
             row = service.migration(organization, migration)
     _show(row, output)
-    if row["state"] == "succeeded":
+    if row["state"] == State.SUCCEEDED:
         raise KeystoreError(
             f"the migration {migration} was already decided", hint="start another migration to move back"
         )
@@ -229,7 +230,7 @@ def _find(service: Client, organization: str, given: str | None) -> str:
 
 def _show(row: MigrationAnswer, output: Format) -> None:
     """Print a migration; its receipt is for `migration show`."""
-    if output is Format.TABLE and row["cancel_by"] and row["state"] == "canceled":
+    if output is Format.TABLE and row["cancel_by"] and row["state"] == State.CANCELED:
         show({**row, "receipt": None, "ending": _ended(row), "detail": None, "cancel_by": None}, output)
     else:
         show({**row, "receipt": None} if output is Format.TABLE else row, output)
@@ -248,7 +249,7 @@ def _watch(service: Client, organization: str, migration: str, output: Format) -
             if not err.is_terminal and line != told:
                 say(line)
                 told = line
-            if row["state"] != "running" and row["phase"] == "ended":
+            if has_ended(row["state"], row["phase"]):
                 break
             time.sleep(0.5)
             row = service.migration(organization, migration)
@@ -256,13 +257,13 @@ def _watch(service: Client, organization: str, migration: str, output: Format) -
         print_json(row)
     else:
         out.print(_ended(row), markup=False)
-    if row["state"] != "succeeded":
+    if row["state"] != State.SUCCEEDED:
         raise typer.Exit(1)
 
 
 def _ended(row: MigrationAnswer) -> str:
     """Say how a migration ended; where somebody canceled it, nothing was stalled."""
-    if row["state"] == "canceled" and row["cancel_by"]:
+    if row["state"] == State.CANCELED and row["cancel_by"]:
         return f"Migration canceled by {row['cancel_by']}"
     return f"{row['ending']}: {row['detail']}" if row["detail"] else str(row["ending"])
 
@@ -273,7 +274,7 @@ def _name(label: str) -> str:
 
 
 def _moved(row: MigrationAnswer) -> int:
-    return int(row["verified"] if row["phase"] == "verify" else row["done"])
+    return int(row["verified"] if row["phase"] == Phase.VERIFY else row["done"])
 
 
 def progress_line(row: MigrationAnswer) -> str:

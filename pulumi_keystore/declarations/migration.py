@@ -43,6 +43,11 @@ class Phase(StrEnum):
     ENDED = "ended"
 
 
+def has_ended(state: str, phase: str) -> bool:
+    """Tell whether nothing of a migration is left to do: it is decided, and what it had to clean up is away."""
+    return state != State.RUNNING and phase == Phase.ENDED
+
+
 def check_mode(mode: str) -> Mode:
     """Return how a migration treats enrolments, or raise `RuleViolation` (KS038)."""
     try:

@@ -18,6 +18,7 @@ from pulumi_keystore.counting import count
 from pulumi_keystore.declarations import migration, monitor
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
+from pulumi_keystore.declarations.expiry import WARN_BEFORE_EXPIRY
 from pulumi_keystore.declarations.judging import as_text
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.monitor import OFFLINE_MINUTES, REPEAT_HOURS
@@ -38,7 +39,7 @@ class Settings:
 
     """
 
-    certificate_days: int = 30
+    certificate_days: int = WARN_BEFORE_EXPIRY.days
     offline_minutes: int = OFFLINE_MINUTES
     repeat_hours: int = REPEAT_HOURS
 

@@ -10,7 +10,7 @@ from pulumi.dynamic import CheckResult, CreateResult, DiffResult, ReadResult, Re
 
 from pulumi_keystore.answers import MigrationAnswer
 from pulumi_keystore.counting import count
-from pulumi_keystore.declarations.migration import problems
+from pulumi_keystore.declarations.migration import Phase, State, has_ended, problems
 from pulumi_keystore.errors import Conflict, KeystoreError, NotFound, ServiceUnavailable
 from pulumi_keystore.resources.provider import (
     KeystoreProvider,
@@ -94,7 +94,7 @@ def _wait(service: Client, organization: str, row: MigrationAnswer) -> Migration
     """
     tell(f"{organization}: migrating {count(row['total'], 'key')} from {row['source']} to {row['destination']}")
     told, gone_since = time.monotonic(), None
-    while not (row["state"] != "running" and row["phase"] == "ended"):
+    while not has_ended(row["state"], row["phase"]):
         time.sleep(_POLL_S)
         try:
             row = service.migration(organization, row["id"])
@@ -107,7 +107,7 @@ def _wait(service: Client, organization: str, row: MigrationAnswer) -> Migration
         if time.monotonic() - told > _LINE_EVERY_S:
             told = time.monotonic()
             tell(f"{organization}: {_progress(row)}")
-    if row["state"] != "succeeded":
+    if row["state"] != State.SUCCEEDED:
         raise Conflict(
             f"{row['ending']}: {row['detail']}; all keys are still in {row['source']}, which is in use",
             hint="fix the cause and run `pulumi up` again",
@@ -117,7 +117,7 @@ def _wait(service: Client, organization: str, row: MigrationAnswer) -> Migration
 
 
 def _progress(row: MigrationAnswer) -> str:
-    moved = row["verified"] if row["phase"] == "verify" else row["done"]
+    moved = row["verified"] if row["phase"] == Phase.VERIFY else row["done"]
     text = f"{row['phase']}, {moved:,} of {count(row['total'], 'key')}"
     if row["rate"]:
         text += f", {row['rate']:,.0f} keys/s"

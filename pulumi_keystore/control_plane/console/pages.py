@@ -40,6 +40,7 @@ from pulumi_keystore.control_plane.monitoring import incidents, monitors
 from pulumi_keystore.control_plane.monitoring import views as monitoring_views
 from pulumi_keystore.control_plane.organizations import history, keystores, registry
 from pulumi_keystore.control_plane.organizations.tables import Keystore, Organization
+from pulumi_keystore.declarations.migration import has_ended
 from pulumi_keystore.declarations.monitor import Period
 from pulumi_keystore.declarations.names import Kind
 from pulumi_keystore.declarations.problems import Order, ProblemFilter
@@ -231,7 +232,7 @@ def view(services: ServicesOfApp, visitor: Visitor, organization: str, period: P
         latest = migration_views.list_page(session, owner, now, 1)
         monitored = active is not None and active.kind == Kind.SELF_ADMINISTERED
         monitor = monitors.find(session, active) if active and monitored else None
-        running = latest[0] if latest and latest[0]["phase"] != "ended" else None
+        running = latest[0] if latest and not has_ended(latest[0]["state"], latest[0]["phase"]) else None
         return {
             **frame(session, owner),
             "keystore": keystores.describe(owner, active) if active else None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
+from pulumi_keystore.declarations.names import check_name, check_organization
 from pulumi_keystore.errors import RuleViolation
 
 
@@ -26,6 +28,11 @@ class Judgement:
                 judge()
             except RuleViolation as violation:
                 self.violations.append(violation)
+
+    def attempt_names(self, given: Mapping[str, Any], prop: str) -> None:
+        """Apply the rules on the name of an organization, and on that of its keystore, which an input holds."""
+        self.attempt(lambda: check_organization(as_text(given.get("organization"))), "organization")
+        self.attempt(lambda: check_name(as_text(given.get(prop)), prop), prop)
 
 
 def as_text(value: object) -> str:

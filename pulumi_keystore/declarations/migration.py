@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Any
 
 from pulumi_keystore import rules
-from pulumi_keystore.declarations.judging import Judgement, as_text
-from pulumi_keystore.declarations.names import check_name, check_organization, notified
+from pulumi_keystore.declarations.judging import Judgement
+from pulumi_keystore.declarations.names import notified
 from pulumi_keystore.errors import RuleViolation
 
 
@@ -65,8 +65,7 @@ def problems(given: Mapping[str, Any], unknown: Collection[str] = ()) -> list[Ru
 
     """
     found = Judgement(unknown)
-    found.attempt(lambda: check_organization(as_text(given.get("organization"))), "organization")
-    found.attempt(lambda: check_name(as_text(given.get("destination")), "destination"), "destination")
+    found.attempt_names(given, "destination")
     if given.get("notify_email") is not None:
         found.attempt(lambda: notified(str(given["notify_email"])), "notify_email")
     if given.get("mode") is not None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from pulumi_keystore import rules
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.judging import Judgement, as_text
-from pulumi_keystore.declarations.names import check_email, check_name, check_organization
+from pulumi_keystore.declarations.names import check_email
 from pulumi_keystore.errors import RuleViolation
 
 OFFLINE_MINUTES: Final = 5
@@ -66,8 +66,7 @@ def problems(given: Mapping[str, Any], unknown: Collection[str] = ()) -> list[Ru
 
     """
     found = Judgement(unknown)
-    found.attempt(lambda: check_organization(as_text(given.get("organization"))), "organization")
-    found.attempt(lambda: check_name(as_text(given.get("keystore")), "keystore"), "keystore")
+    found.attempt_names(given, "keystore")
     return found.violations + alerting_problems(given, unknown)
 
 

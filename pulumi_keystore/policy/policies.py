@@ -19,7 +19,7 @@ from pulumi_keystore.declarations import migration, monitor
 from pulumi_keystore.declarations.address import KeystoreAddress
 from pulumi_keystore.declarations.certificate import ClientCertificate, decode_file
 from pulumi_keystore.declarations.expiry import WARN_BEFORE_EXPIRY
-from pulumi_keystore.declarations.judging import as_text
+from pulumi_keystore.declarations.judging import Judgement, as_text
 from pulumi_keystore.declarations.keystore import Declaration
 from pulumi_keystore.declarations.monitor import OFFLINE_MINUTES, REPEAT_HOURS
 from pulumi_keystore.declarations.names import NO_ONE, Kind, check_organization
@@ -92,30 +92,20 @@ def _of_inputs(one: Declared) -> Iterator[Finding]:
 Judged = tuple[list[RuleViolation], list[tuple[Rule, str]]]
 
 
-def _attempt(*attempts: tuple[str, Callable[[], object]], hidden: frozenset[str]) -> list[RuleViolation]:
-    found = []
-    for prop, judge in attempts:
-        try:
-            if prop not in hidden:
-                judge()
-        except RuleViolation as violation:
-            found.append(violation)
-    return found
-
-
 def _organization(one: Declared) -> Judged:
-    judge = lambda: check_organization(str(one.props.get("name", one.name)))  # noqa: E731
-    return _attempt(("name", judge), hidden=one.hidden), []
+    found = Judgement(one.hidden)
+    found.attempt(lambda: check_organization(str(one.props.get("name", one.name))), "name")
+    return found.violations, []
 
 
 def _keystore(one: Declared) -> Judged:
     names = ("kind", "address", "certificate", "certificate_password", "server_ca", "namespace", "mount", "role")
     texts = {name: str(one.props[name]) for name in names if one.props.get(name) is not None}
     violations, warnings = Declaration(**{"kind": "", **texts}).problems(one.hidden)
-    organization = lambda: check_organization(str(one.props.get("organization")))  # noqa: E731
-    violations += _attempt(("organization", organization), hidden=one.hidden)
+    found = Judgement(one.hidden)
+    found.attempt(lambda: check_organization(str(one.props.get("organization"))), "organization")
     old = [(rules.CERTIFICATE_OLD_CIPHER, text) for text in warnings if rules.CERTIFICATE_OLD_CIPHER.id in text]
-    return violations, old
+    return violations + found.violations, old
 
 
 def _migration(one: Declared) -> Judged:
